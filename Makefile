@@ -1,0 +1,42 @@
+# make repro   set everything up and run the whole pipeline (dvc repro) on the embedded domain
+# make test    set everything up, then lint, type check and test
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+# DVC runs the stages with $SHELL and `python`: both must be the ones meant here, whatever the caller's are.
+SHELL := /bin/sh
+export SHELL
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: setup repro test lint
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: '$(PYTHON)' is missing or older than 3.11; name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(BIN)/python -c pass 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "error: $(PYTHON) cannot make virtual environments (on Debian: apt install python3-venv)"; exit 2; }
+	@echo "Installing the tested set of packages into $(VENV); a few minutes, once."
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+repro: setup
+	@$(BIN)/python -m pipelines.summary --before
+	@$(BIN)/dvc repro
+	@$(BIN)/python -m pipelines.summary
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest

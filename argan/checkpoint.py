@@ -1,0 +1,110 @@
+"""Checkpoints: atomic, fingerprinted, resumable. Safetensors with a JSON header; nothing is ever pickled.
+
+A checkpoint is one file `<images seen>.safetensors`. Its fingerprint (params, data, schema) must match, else training starts
+fresh and says so. A damaged file is passed over, by name, for the one before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from argan.errors import UserError
+
+SCHEMA = 1  # raise when the meaning of a stored tensor changes
+
+
+def fingerprint(params: dict[str, Any], data: str) -> str:
+    """One short hash of everything that makes two trainings the same training."""
+    text = json.dumps({"schema": SCHEMA, "params": params, "data": data}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary name in the same folder; on success it is fsynced and renamed to `path`, else removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or mend the folder, then run the same command again") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any] | None = None) -> None:
+    """Tensors and a JSON-able description, in one safetensors file, atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic(path) as temporary:
+        save_file(plain, temporary, metadata={"meta": json.dumps(meta or {}, sort_keys=True)})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The reverse of `write_tensors`. Raises UserError for a file that is missing, half written or something else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, json.loads((file.metadata() or {}).get("meta", "{}"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there; train the model first (dvc repro)") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error}); delete it and run the stage again") from error
+
+
+def save(folder: Path, images: int, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int) -> Path:
+    """Write the checkpoint of `images` seen and drop all but the newest `keep`."""
+    path = folder / f"{images:012d}.safetensors"
+    write_tensors(path, tensors, meta)
+    for old in _numbered(folder)[keep:]:
+        old.unlink()
+    return path
+
+
+def newest(folder: Path, print_: str, say: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest valid checkpoint whose fingerprint is `print_`, or None to start fresh. Whatever is refused is said."""
+    for path in _numbered(folder):
+        try:
+            tensors, meta = read_tensors(path)
+        except UserError as error:
+            say(f"checkpoint passed over: {error}")
+            continue
+        if meta.get("fingerprint") != print_:
+            say(f"{path} belongs to other params or photos: starting fresh")
+            return None
+        return tensors, meta
+    return None
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted((p for p in folder.glob("*.safetensors") if p.stem.isdigit()), key=lambda p: int(p.stem), reverse=True)

@@ -1,0 +1,70 @@
+"""Photo to disparity: a small network distilled from generated (photo, disparity) pairs, and from nothing else.
+
+The generator makes scenes without end, so the estimator never sees the same pair twice and no photograph at all; what it
+says of a real photograph is what the generator learned of depth from photographs (Kaneko 2021, section 5.3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from argan import networks, objective
+from argan.augment import color
+from argan.optics import Aperture, render
+from argan.params import Training
+from argan.training import step_random
+
+DISTILLATION = 1  # salt that keeps its random numbers apart from training's
+
+
+def distill(
+    generator: networks.Scene,
+    config: Training,
+    *,
+    device: torch.device | None = None,
+    watch: Callable[[int, float], None] = lambda images, loss: None,
+) -> networks.Estimator:
+    """Train an estimator on `config.estimator_images` renderings. `watch` gets (images seen, loss) now and then.
+
+    The loss is the squared error of disparity in units of its range, so the estimate is the mean of what is likely. Photos
+    vary in aperture as in training (the DoF mixture), are flipped, and vary in colour, since generated colours are narrower
+    than real ones.
+    """
+    device = device or torch.device("cpu")
+    torch.manual_seed(config.seed)
+    student = networks.Estimator(config.estimator_channels, config.disparity_max).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(student.parameters(), lr=config.estimator_learning_rate, fused=True)
+    steps = math.ceil(config.estimator_images / config.estimator_batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.estimator_learning_rate, total_steps=steps + 1)
+    aperture = Aperture()
+    for step in range(steps):
+        random = step_random(config.seed, step * config.estimator_batch, DISTILLATION)
+        with torch.no_grad():
+            latents = torch.randn(config.estimator_batch, config.latent, generator=random).to(device)
+            image, disparity = generator(latents)
+            scale = objective.aperture_scales(len(image), config, random).to(device)
+            photos = render(
+                image, disparity, aperture, scale,
+                expansion=generator.expansion, renderer=config.renderer, layers=config.layers, disparity_max=config.disparity_max,
+            )  # fmt: skip
+            if step % 2:  # every scene comes unflipped or flipped as a whole: photo and disparity together
+                photos, disparity = photos.flip(3), disparity.flip(3)
+            photos = color(photos, 0.4, random).clamp(-1, 1)
+        loss = F.mse_loss(student(photos.contiguous(memory_format=torch.channels_last)), disparity) / config.disparity_max**2
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0:
+            watch(step * config.estimator_batch, loss.item())
+    return student.eval()
+
+
+@torch.inference_mode()
+def estimate(student: networks.Estimator, photos: torch.Tensor) -> torch.Tensor:
+    """photos (N, 3, H, W) in [-1, 1], H and W multiples of 8 -> disparity (N, 1, H, W), the mean over a flip."""
+    return (student(photos) + student(photos.flip(3)).flip(3)) / 2

@@ -1,0 +1,749 @@
+"""The embedded domain: flower photographs made from a seed, with exact depth that training never sees.
+
+Two ideas, one after the other:
+
+- *Micropolygons* (Cook, Carpenter, Catmull, "The Reyes image rendering architecture", 1987): every petal, leaf and stem is
+  a curved surface in space, diced into small quadrilaterals, each shaded once from its own normal and painted far to near,
+  16 samples a pixel. Petals therefore really have relief, hide one another, and come with exact depth.
+- *Thin lens, layer by layer*, in linear light: each plant is cut into thin disparity slices, each slice spread over its own
+  circle of confusion (a disc or an iris of 5 to 9 blades, upside down behind the focal plane), and the plants are laid over one
+  another far to near with their spread opacity. A defocused near leaf spills over what is behind it; what is far is cut off
+  by what stands before it. This shares no method with the model's renderers (a 5x5-view gather; five global layers).
+
+Lengths are fractions of the picture width: x to the right, y down, z towards the camera. Disparity is signed, 0 in focus,
+larger = nearer, and is the radius of the circle of confusion at aperture scale 1 as a fraction of the picture width.
+A thin lens has disparity = k (1/z - 1/z_focus): affine in inverse depth, so planes in space are planes in (x, y, disparity).
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+RESOLUTIONS = (32, 256)  # inclusive; below, a petal is less than a pixel; above, nobody has asked
+RELIEF = 0.035  # disparity per width of depth: a bloom half a frame wide, tilted 45 degrees, spans +-0.006
+NEAREST, FARTHEST = 0.10, -0.10  # disparity range; at 32 px and aperture 1 the far end is a blur of 3.2 px
+OVERSCAN = 1 / 8  # drawn beyond each border, for the blur that comes in: above the widest circle (0.10 x 1.10 for a pentagon)
+LENS = 2  # samples per pixel and axis on which blur and occlusion are worked out
+EMPTY = -1.0  # disparity of a sample that nothing covers
+CHUNK = 64  # photos a worker makes at a time: about a second of work, so that cores finish together
+SMALL = 256  # below this many photos, starting workers takes longer than they save
+
+
+# ---------------------------------------------------------------------------------------------------------- geometry
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Micropolygons. corners (Q, 4, 3): x, y, disparity; colour (Q, 3): linear radiance, white = 1."""
+
+    corners: Array
+    colour: Array
+
+
+@dataclass(frozen=True)
+class Light:
+    """Sunlight from one direction (unit vector, towards the sun) and a share of even skylight; colour of the sun (3,)."""
+
+    direction: Array
+    sky: float
+    colour: Array
+
+
+def join(meshes: list[Mesh]) -> Mesh:
+    return Mesh(np.concatenate([m.corners for m in meshes]), np.concatenate([m.colour for m in meshes]))
+
+
+def dice(points: Array, albedo: Array, light: Light, disparity: float | Array) -> Mesh:
+    """Shaded quads of a stack of surfaces: points (P, U, V, 3), albedo broadcasting to (P, U-1, V-1, 3), disparity of z = 0.
+
+    Petals and leaves are thin: from the side away from the sun they show what shines through, about half.
+    """
+    a, b, c, d = points[:, :-1, :-1], points[:, 1:, :-1], points[:, 1:, 1:], points[:, :-1, 1:]
+    p, q = c - a, d - b
+    nx = p[..., 1] * q[..., 2] - p[..., 2] * q[..., 1]
+    ny = p[..., 2] * q[..., 0] - p[..., 0] * q[..., 2]
+    nz = p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]
+    length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12
+    cosine = (nx * light.direction[0] + ny * light.direction[1] + nz * light.direction[2]) / length
+    sun = np.abs(cosine) * np.where(cosine * nz > 0, 1.0, 0.5)
+    shade = light.sky + (1 - light.sky) * 1.3 * sun
+    colour = np.broadcast_to(albedo, (*shade.shape, 3)) * shade[..., None] * light.colour
+    corners = np.stack((a, b, c, d), axis=-2)
+    corners[..., 2] = np.asarray(disparity, dtype=np.float32)[..., None, None, None] + RELIEF * corners[..., 2]
+    return Mesh(corners.reshape(-1, 4, 3).astype(np.float32), colour.reshape(-1, 3).astype(np.float32))
+
+
+def hue(h: float, saturation: float, value: float) -> Array:
+    """Linear RGB (3,) of a colour picked as hue, saturation, value in display space, each 0..1."""
+    ramp = np.clip(np.abs((h * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
+    return ((value * (1 - saturation + saturation * ramp)) ** 2.2).astype(np.float32)
+
+
+def turned(points: Array, tilt: float, towards: float) -> Array:
+    """Points of a plant whose axis was +z, with the axis now `tilt` radians from the viewer, leaning `towards` an angle."""
+    c, s = math.cos(tilt), math.sin(tilt)
+    a, b = math.cos(towards), math.sin(towards)
+    matrix = np.array([[a * a * c + b * b, a * b * (c - 1), a * s], [a * b * (c - 1), b * b * c + a * a, b * s], [-a * s, -b * s, c]])
+    return points @ matrix.T.astype(np.float32)
+
+
+def ribbon(path: Array, width: Array, fold: float, columns: int, across: Array) -> Array:
+    """Surfaces (P, U, columns+1, 3) along paths (P, U, 3), half as wide as width (P, U); `across` (P, 3) is the sideways direction.
+
+    `fold` lifts the edges above the midrib, as a share of the half width: a leaf or a blade of grass is a gutter.
+    """
+    v = np.linspace(-1, 1, columns + 1, dtype=np.float32)
+    out = path[:, :, None, :] + (width[:, :, None] * v)[..., None] * across[:, None, None, :]
+    out[..., 2] += fold * width[:, :, None] * np.abs(v)
+    return out
+
+
+def bezier(start: Array, middle: Array, end: Array, steps: int) -> Array:
+    """Quadratic curves (P, steps+1, 3) from three control points (P, 3)."""
+    t = np.linspace(0, 1, steps + 1, dtype=np.float32)[None, :, None]
+    return (1 - t) ** 2 * start[:, None] + 2 * t * (1 - t) * middle[:, None] + t**2 * end[:, None]
+
+
+# ------------------------------------------------------------------------------------------------------------ plants
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A whorl of petals. Lengths in flower radii; lift = elevation of the petal above the flower's plane, base to tip, degrees."""
+
+    petals: tuple[int, int]  # fewest, most
+    length: float
+    width: float  # half width over length; for a wrapped petal, half the angle it spans over pi
+    start: float  # distance of its foot from the axis
+    lift: tuple[float, ...]
+    wrapped: bool = False  # bent around the axis (a cup) instead of flat across
+    broadest: float = 1.0  # 1 = widest in the middle, above = nearer the tip
+    round_tip: float = 0.6  # below 1 = blunt
+
+
+@dataclass(frozen=True)
+class Family:
+    """Shape of a flower. disc: radius of its heart in flower radii; tilt: least and most, degrees from facing the camera."""
+
+    rings: tuple[Ring, ...]
+    disc: float
+    tilt: tuple[float, float]
+    hues: tuple[float, ...]
+    heart: tuple[float, float, float] = (0.13, 0.9, 0.85)  # hue, saturation, value of the disc
+
+
+FAMILIES: dict[str, Family] = {
+    "daisy": Family((Ring((13, 21), 0.75, 0.15, 0.24, (12, -10)),), 0.27, (0, 55), (0.0, 0.12, 0.75, 0.83, 0.92)),
+    "sunflower": Family(
+        (Ring((15, 19), 0.60, 0.19, 0.40, (8, -8), round_tip=0.9), Ring((13, 17), 0.52, 0.19, 0.38, (28, 8), round_tip=0.9)),
+        0.44, (0, 50), (0.11, 0.13, 0.06), (0.07, 0.7, 0.35),
+    ),
+    "primrose": Family((Ring((5, 6), 0.92, 0.42, 0.08, (28, -4), broadest=1.5, round_tip=0.5),), 0.13, (0, 60), (0.14, 0.62, 0.7, 0.9, 0.97)),
+    "dahlia": Family(
+        (
+            Ring((13, 16), 0.80, 0.17, 0.20, (5, -6)), Ring((12, 14), 0.66, 0.18, 0.16, (28, 14)),
+            Ring((9, 11), 0.50, 0.2, 0.10, (50, 38)), Ring((6, 8), 0.34, 0.22, 0.04, (72, 66)),
+        ),
+        0.06, (0, 50), (0.0, 0.04, 0.08, 0.85, 0.93),
+    ),
+    "rose": Family(
+        (
+            Ring((5, 5), 0.82, 0.52, 0.18, (30, 5), broadest=1.3, round_tip=0.4), Ring((5, 5), 0.72, 0.5, 0.14, (52, 25), broadest=1.3, round_tip=0.4),
+            Ring((4, 4), 0.62, 0.22, 0.12, (68, 62), True, 1.2, 0.35), Ring((3, 4), 0.5, 0.25, 0.07, (78, 80), True, 1.2, 0.35),
+            Ring((3, 3), 0.42, 0.3, 0.03, (84, 95), True, 1.2, 0.35),
+        ),
+        0.0, (0, 50), (0.0, 0.02, 0.95, 0.11, 0.08),
+    ),
+    "tulip": Family(
+        (Ring((3, 3), 1.75, 0.36, 0.06, (10, 62, 88, 98), True, 0.9, 0.5), Ring((3, 3), 1.7, 0.34, 0.04, (10, 66, 90, 100), True, 0.9, 0.5)),
+        0.0, (60, 95), (0.0, 0.97, 0.13, 0.8, 0.05),
+    ),
+    "bell": Family((Ring((5, 6), 1.7, 0.22, 0.05, (0, 75, 84, 30), True, 1.25, 0.4),), 0.0, (60, 130), (0.68, 0.74, 0.8, 0.6)),
+    "umbel": Family((), 1.0, (15, 70), (0.15, 0.85, 0.7, 0.95)),
+}  # fmt: skip
+
+
+def steps(length: float, resolution: int, most: int) -> int:
+    """How many quads along a length: one every two pixels, an even number, at least two."""
+    return 2 * int(np.clip(round(length * resolution / 4), 1, most // 2))
+
+
+def petals(rng: Generator, ring: Ring, base: Array, tip: Array, radius: float, resolution: int) -> tuple[Array, Array]:
+    """Points (P, U, V, 3) and albedo (P, U-1, V-1, 3) of one whorl around +z. Draws the same numbers at every resolution."""
+    count = int(rng.integers(ring.petals[0], ring.petals[1] + 1))
+    turn = (np.arange(count) + rng.normal(0, 0.10, count) + rng.random()) * (2 * math.pi / count)
+    size = ring.length * radius * rng.normal(1, 0.06, count).clip(0.8, 1.15)
+    lift = rng.normal(0, math.radians(5), count)
+    tone = rng.normal(1, 0.07, count).clip(0.8, 1.2)
+    twist, cup, veins, ruffle, phase = rng.uniform([0.10, 0.0, 1.0, 0.0, 0], [0.3, 0.5, 2.5, 0.08, 2 * math.pi])
+    wide = ring.width * (1.6 if ring.wrapped else 1.0)
+    rows = steps(ring.length * radius, resolution, 24)
+    columns = steps(2 * wide * ring.length * radius, resolution, 16)
+    u, v = np.linspace(0, 1, rows + 1), np.linspace(-1, 1, columns + 1)
+
+    angle = np.radians(np.interp(u, np.linspace(0, 1, len(ring.lift)), ring.lift)) + lift[:, None]  # (P, U)
+    ahead = np.concatenate((np.zeros((count, 1)), np.cumsum((np.cos(angle)[:, 1:] + np.cos(angle)[:, :-1]) / 2, 1)), 1) / rows
+    above = np.concatenate((np.zeros((count, 1)), np.cumsum((np.sin(angle)[:, 1:] + np.sin(angle)[:, :-1]) / 2, 1)), 1) / rows
+    out, up = (ring.start * radius + size[:, None] * ahead)[..., None], (size[:, None] * above)[..., None]
+    profile = np.maximum(np.sin(math.pi * u**ring.broadest) ** ring.round_tip, 0.3 * (1 - u))  # never a point at the foot
+    if ring.wrapped:
+        bend = turn[:, None, None] + math.pi * ring.width * (0.55 + 0.45 * profile[:, None]) * v * (1 - 0.75 * u[:, None] ** 6)
+        out = out * (1 + 0.10 * np.sign(v) * v * v)  # one edge outside its neighbour, the other inside
+        x, y, z = out * np.cos(bend), out * np.sin(bend), np.broadcast_to(up, bend.shape)
+    else:
+        side = size[:, None, None] * ring.width * profile[:, None] * v  # (P, U, V)
+        c, s = np.cos(turn)[:, None, None], np.sin(turn)[:, None, None]
+        x, y = out * c - side * s, out * s + side * c
+        wave = ruffle * u[:, None] ** 2 * np.sin(phase + 5 * v + turn[:, None, None] * 3)
+        z = up + twist * side + cup * np.abs(side) * np.abs(v) + wave * size[:, None, None]
+    points = np.stack((x, y, z), axis=-1).astype(np.float32)
+
+    along, beside = (u[1:] + u[:-1]) / 2, (v[1:] + v[:-1]) / 2
+    mix = (along**1.3)[:, None, None]
+    vein = 1 + 0.10 * np.cos(2 * math.pi * veins * beside) * (1 - 0.5 * along[:, None])
+    albedo = (base * (1 - mix) + tip * mix) * vein[..., None]
+    return points, (albedo[None] * tone[:, None, None, None]).astype(np.float32)
+
+
+def diamonds(centre: Array, along: Array, width: float | Array) -> Array:
+    """One-quad leaves, florets and grains: (P, 2, 2, 3) with long half axis `along` (P, 3), in the picture plane `width` as wide."""
+    side = np.stack((-along[:, 1], along[:, 0], along[:, 2] * 0), -1) * np.asarray(width, dtype=np.float32)[..., None]
+    return np.stack((np.stack((centre - along, centre + side), 1), np.stack((centre - side, centre + along), 1)), 1).astype(np.float32)
+
+
+def heart(rng: Generator, radius: float, colour: Array, resolution: int) -> tuple[Array, Array]:
+    """The disc of a composite flower: a dome of grains on Vogel's spiral (sunflower phyllotaxis), points and albedo as quads."""
+    count = 70
+    k = np.arange(count)[::-1] + 0.5
+    r, t = radius * np.sqrt(k / count), k * 2.399963  # the golden angle
+    z = 0.35 * radius * (1 - (r / radius) ** 2) + 0.02 * radius
+    grain = np.stack((r * np.cos(t), r * np.sin(t), z), -1)
+    size = radius * 0.21
+    along = np.stack((np.cos(t) * size, np.sin(t) * size, -0.6 * r / radius * size), -1)
+    tone = (rng.uniform(0.65, 1.25, count) * (0.75 + 0.35 * r / radius))[:, None, None, None]
+    return diamonds(grain, along, 0.8), (colour * tone).astype(np.float32)
+
+
+def florets(rng: Generator, radius: float, colour: Array) -> tuple[Array, Array]:
+    """An umbel: small five-petalled flowers over a dome, one quad a petal."""
+    count = int(rng.integers(18, 34))
+    k = np.arange(count) + 0.5
+    r, t = radius * 0.92 * np.sqrt(k / count), k * 2.399963 + rng.normal(0, 0.15, count)
+    z = 0.5 * radius * (1 - (r / radius) ** 2) + rng.normal(0, 0.05, count) * radius
+    centre = np.repeat(np.stack((r * np.cos(t), r * np.sin(t), z), -1), 5, axis=0)
+    size = radius * 0.13 * rng.uniform(0.8, 1.2, (count, 1)).repeat(5, axis=0).ravel()
+    turn = np.tile(np.arange(5) * (2 * math.pi / 5), count) + rng.random(count).repeat(5) * 6.3
+    along = np.stack((np.cos(turn), np.sin(turn), np.full_like(turn, 0.25)), -1) * size[:, None]
+    tone = rng.uniform(0.7, 1.15, (count * 5, 1, 1, 1))
+    return diamonds(centre + along, along, 0.62), (colour * tone).astype(np.float32)
+
+
+def bloom(rng: Generator, name: str, at: Array, radius: float, light: Light, disparity: float, resolution: int) -> Mesh:
+    """A flower head of a family at (x, y) with its radius, its axis tilted at random within the family's range."""
+    family = FAMILIES[name]
+    shade = float(rng.choice(family.hues)) + rng.normal(0, 0.015)
+    pale = rng.random() < 0.25  # a quarter of flowers are white or cream
+    saturation = rng.uniform(0.03, 0.2) if pale else rng.uniform(0.45, 0.95)
+    value = rng.uniform(0.8, 1.0)
+    tip = hue(shade, saturation, value)
+    base = hue(shade + rng.normal(0, 0.05), min(1.0, saturation * rng.uniform(0.7, 1.4)), value * rng.uniform(0.6, 1.0))
+    parts = [petals(rng, ring, base, tip, radius, resolution) for ring in family.rings]
+    if name == "umbel":
+        parts.append(florets(rng, radius, tip))
+    elif family.disc:
+        h, s, v = family.heart
+        parts.append(heart(rng, family.disc * radius, hue(h + rng.normal(0, 0.02), s, v * rng.uniform(0.8, 1.1)), resolution))
+    tilt = math.radians(rng.uniform(*family.tilt))
+    # Side-on families stand up (or hang, beyond a right angle); the others look anywhere.
+    towards = -math.pi / 2 + rng.normal(0, 0.3) if family.tilt[0] >= 60 else rng.uniform(0, 2 * math.pi)
+    shift = np.array([at[0], at[1], 0], dtype=np.float32)
+    if family.tilt[0] >= 60:  # a cup is placed by its middle, not by its foot
+        height = 0.75 * radius
+        shift -= turned(np.array([0, 0, height], dtype=np.float32), tilt, towards)
+    meshes = [dice(turned(p, tilt, towards) + shift, a, light, disparity) for p, a in parts]
+    return join(meshes)
+
+
+def leaf(rng: Generator, foot: Array, reach: Array, width: float, light: Light, disparity: float, resolution: int, colour: Array) -> Mesh:
+    """A lance-shaped leaf from foot (3,) along reach (3,), arched and folded along its midrib."""
+    length = float(np.hypot(reach[0], reach[1])) + 1e-6
+    sag = rng.uniform(-0.3, 0.3) * length
+    across = np.array([-reach[1], reach[0], 0], dtype=np.float32) / length
+    middle = foot + 0.5 * reach + sag * across + np.array([0, 0, rng.uniform(0, 0.4) * length])
+    rows = steps(length, resolution, 16)
+    path = bezier(foot[None], middle[None], (foot + reach)[None], rows)
+    u = np.linspace(0, 1, rows + 1)
+    half = (width * np.sin(math.pi * np.maximum(u, 0.05) ** 0.8) ** 0.9)[None]
+    columns = steps(2 * width, resolution, 8)
+    points = ribbon(path.astype(np.float32), half, rng.uniform(0.1, 0.6), columns, across[None])
+    ribs = 1 + 0.18 * np.cos(np.arange(rows) * (2 * math.pi * 7 / rows))[None, :, None, None] + rng.normal(0, 0.04)
+    return dice(points.astype(np.float32), colour * ribs, light, disparity)
+
+
+def stem(rng: Generator, head: Array, foot: Array, width: float, light: Light, disparity: float, end: float, resolution: int, colour: Array) -> Mesh:
+    """A round stalk from head (x, y) to foot (x, y); its disparity goes from `disparity` to `end`."""
+    a = np.array([head[0], head[1], 0], dtype=np.float32)
+    b = np.array([foot[0], foot[1], (end - disparity) / RELIEF], dtype=np.float32)
+    middle = (a + b) / 2 + np.array([rng.normal(0, 0.04), 0, 0])
+    rows = steps(float(np.hypot(*(b - a)[:2])), resolution, 12)
+    path = bezier(a[None], middle[None], b[None], rows).astype(np.float32)
+    points = ribbon(path, np.full((1, rows + 1), width, np.float32), -0.8, 2, np.array([[1, 0, 0]], dtype=np.float32))
+    return dice(points, colour * np.array([1.0, 0.75], dtype=np.float32)[:, None], light, disparity - 0.001)
+
+
+# ------------------------------------------------------------------------------------------------------------- scenes
+
+
+@dataclass(frozen=True)
+class Lens:
+    """aperture: true scale 0..1; blades: 0 for a disc; angle: of the iris, radians."""
+
+    aperture: float
+    blades: int = 0
+    angle: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """floor (S, S, 4): linear RGB and disparity of what lies behind everything, on the overscanned samples;
+    litter: leaves and highlights lying on it; plants: far to near; gain: exposure."""
+
+    floor: Array
+    litter: Mesh
+    plants: tuple[Mesh, ...]
+    gain: float
+
+
+def lens(rng: Generator) -> Lens:
+    """Apertures from deep to shallow. Most are shallow: blur must still show at 32 px, where a deep one blurs by half a pixel."""
+    shallow, middling = rng.uniform(0.6, 1.0), math.exp(rng.uniform(math.log(0.2), math.log(0.6)))
+    scale = float(rng.choice([shallow, middling, rng.uniform(0.05, 0.2)], p=[0.55, 0.27, 0.18]))
+    return Lens(scale, int(rng.choice([0, 0, 0, 5, 6, 7, 8, 9])), rng.uniform(0, 2 * math.pi))
+
+
+def noise(rng: Generator, cells: tuple[int, ...], size: int, flat: float = 1.0) -> Array:
+    """Value noise (size, size) in about -1..1: random grids of so many cells, each finer one half as strong."""
+    out = np.zeros((size, size), np.float32)
+    for octave, cell in enumerate(cells):
+        grid = rng.uniform(-1, 1, (max(2, round(cell * flat)), cell)).astype(np.float32)
+        out += cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC) * 0.5**octave
+    return out
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Disparity of the far surface: a backdrop plane, and below the horizon a slanted floor that crosses focus at row `focus`."""
+
+    backdrop: float
+    horizon: float  # rows, 0 = top, 1 = bottom; 2 = no floor to be seen
+    focus: float
+    slope: tuple[float, float]  # tilt of the backdrop, disparity per width in x and y
+
+    def disparity(self, x: Array, y: Array) -> Array:
+        wall = np.clip(self.backdrop + self.slope[0] * (x - 0.5) + self.slope[1] * (y - 0.5), FARTHEST, -0.02)
+        if self.horizon > 1:
+            return wall.astype(np.float32)
+        floor = self.backdrop * (self.focus - y) / (self.focus - self.horizon)
+        return np.clip(np.where(y > self.horizon, np.maximum(floor, wall), wall), FARTHEST, 0.025).astype(np.float32)
+
+    def row(self, disparity: float) -> float:
+        """The row where something rooted at this disparity leaves the floor (below the picture without a floor)."""
+        if self.horizon > 1:
+            return 1.3
+        return self.focus - disparity / self.backdrop * (self.focus - self.horizon)
+
+
+def canvas_size(resolution: int) -> int:
+    """Pixels along the overscanned picture."""
+    return resolution + 2 * math.ceil(resolution * OVERSCAN)
+
+
+def samples(resolution: int) -> int:
+    """Samples per pixel and axis: 16 a pixel up to 128 px; 4 a pixel above, where four times as many pixels cost enough."""
+    return 4 if resolution <= 128 else 2
+
+
+def sunlight(rng: Generator) -> Light:
+    """The sun anywhere in the upper half of the sky, in front of or a little behind the flowers; warm to neutral."""
+    direction = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-1, -0.1), rng.uniform(-0.15, 1)])
+    warm = rng.uniform(0, 0.12)
+    return Light((direction / np.linalg.norm(direction)).astype(np.float32), rng.uniform(0.25, 0.6), np.array([1 + warm, 1, 1 - warm], np.float32))
+
+
+def litter(rng: Generator, ground: Ground, light: Light, resolution: int, greens: list[Array], bed: bool) -> Mesh:
+    """What the far surface carries: leaves or grass all over (the texture whose loss tells of defocus), and highlights."""
+    count = int(rng.integers(70, 110))
+    at = rng.uniform(-OVERSCAN, 1 + OVERSCAN, (count, 2))
+    upright = ~np.full(count, bed) & (at[:, 1] > ground.horizon)
+    turn = np.where(upright, rng.normal(-math.pi / 2, 0.4, count), rng.uniform(0, 2 * math.pi, count))
+    length = rng.uniform(0.06, 0.2, count) * (1.3 if bed else 1.0)
+    width = length * np.where(upright, rng.uniform(0.03, 0.10, count), rng.uniform(0.12, 0.3, count))
+    lift = rng.uniform(-0.1, 0.5, count) * length
+    foot = np.stack((at[:, 0], at[:, 1], np.zeros(count)), -1).astype(np.float32)
+    ahead = np.stack((np.cos(turn), np.sin(turn), lift / length), -1) * length[:, None]
+    across = np.stack((-np.sin(turn), np.cos(turn), np.zeros(count)), -1).astype(np.float32)
+    rows = 3 if resolution <= 96 else 6
+    path = bezier(foot, foot + ahead * 0.5 + across * (rng.normal(0, 0.15, count) * length)[:, None], foot + ahead, rows)
+    u = np.linspace(0, 1, rows + 1)
+    half = width[:, None] * np.maximum(np.sin(math.pi * u**0.8), 0.1 * (1 - u))
+    points = ribbon(path.astype(np.float32), half.astype(np.float32), 0.5, 2, across)
+    tone = rng.uniform(0.35, 1.5, count) ** 1.5
+    colour = np.array(greens)[rng.integers(0, len(greens), count)] * tone[:, None]
+    leaves = dice(points, colour[:, None, None], light, ground.disparity(foot[:, 0], foot[:, 1]) + 0.001)
+
+    sparks = int(rng.integers(5, 40)) if rng.random() < 0.5 else 0  # the sky through leaves, dew: they become bokeh discs
+    at = rng.uniform(-OVERSCAN, 1 + OVERSCAN, (40, 2))[:sparks]
+    size = rng.uniform(0.003, 0.010, 40)[:sparks]
+    radiance = (rng.uniform(2.0, 9.0, (40, 1)) * np.array([1.0, 0.97, 0.85]))[:sparks]
+    if not sparks:
+        return leaves
+    along = np.stack((size, size * 0, size * 0), -1)
+    corners = diamonds(np.stack((at[:, 0], at[:, 1], at[:, 0] * 0), -1), along, 1.0).reshape(-1, 4, 3)
+    corners[:, :, 2] = ground.disparity(at[:, 0], at[:, 1])[:, None] + 0.002
+    return join([leaves, Mesh(corners.astype(np.float32), radiance.astype(np.float32))])
+
+
+def floor(rng: Generator, ground: Ground, resolution: int, colours: list[Array], sky: Array) -> Array:
+    """Colour and disparity (S, S, 4) of the far surface: patches at every scale; towards the top, more sky."""
+    size = canvas_size(resolution) * samples(resolution)
+    axis = ((np.arange(size, dtype=np.float32) + 0.5) / size * (canvas_size(resolution) / resolution) - (canvas_size(resolution) / resolution - 1) / 2)
+    x, y = axis[None, :], axis[:, None]
+    disparity = ground.disparity(np.broadcast_to(x, (size, size)), np.broadcast_to(y, (size, size)))
+    patches = np.clip(0.5 + 0.6 * noise(rng, (4, 11, 31), size), 0, 1)
+    grain = 1 + 0.45 * noise(rng, (24, 61), size)
+    out = np.empty((size, size, 4), np.float32)
+    haze = np.clip((min(ground.horizon, 0.75) - y) * rng.uniform(0.5, 2.0), 0, 1) * (rng.random() < 0.6)
+    for i in range(3):
+        colour = (colours[0][i] + (colours[1][i] - colours[0][i]) * patches) * grain
+        out[..., i] = np.maximum(colour + (sky[i] - colour) * haze * 0.8, 0)
+    out[..., 3] = disparity
+    return out
+
+
+def scene(rng: Generator, resolution: int) -> Scene:
+    """Everything before the camera. The random draws do not depend on the resolution; only the dicing does."""
+    light = sunlight(rng)
+    season = rng.normal(0.27, 0.05)  # hue of the greens
+    greens = [hue(season + rng.normal(0, 0.03), rng.uniform(0.35, 0.85), rng.uniform(0.3, 0.75)) for _ in range(4)]
+    if rng.random() < 0.3:
+        greens.append(hue(rng.uniform(0, 1), rng.uniform(0.2, 0.6), rng.uniform(0.4, 0.8)))  # dry leaves, far blossom
+    sky = hue(rng.uniform(0.5, 0.65), rng.uniform(0.0, 0.5), rng.uniform(0.7, 1.0))
+
+    # Subjects first: what they cover tells where the floor may come forward.
+    many = int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))
+    radii = rng.uniform(0.15, 0.35, 3)[:many] * (1.0, 0.85, 0.75)[many - 1]
+    heads = np.stack((rng.uniform(0.05, 0.95, 3), rng.uniform(0.08, 0.88, 3)), -1)[:many]
+    depths = rng.uniform(-0.005, 0.005, 3)[:many]
+    lowest = float((heads[:, 1] + radii).max())
+
+    # A third of the photos look down on a bed of leaves, a third have no visible floor, the rest a slanted one.
+    kind = rng.choice(["floor", "bed", "wall"], p=[0.45, 0.3, 0.25])
+    tilt = rng.uniform(-0.04, 0.04, 2) if kind == "bed" else rng.uniform(-0.012, 0.012, 2)
+    backdrop = rng.uniform(-0.075, -0.045) if kind == "bed" else rng.uniform(-0.095, -0.06)
+    horizon = rng.uniform(0.0, 0.6)
+    focus = max(lowest + 0.03, horizon + 0.25, rng.uniform(0.75, 1.3))
+    ground = Ground(backdrop, horizon if kind == "floor" else 2.0, focus, (tilt[0], tilt[1]))
+
+    plants: list[tuple[float, Mesh]] = []
+
+    def flower(name: str, at: Array, radius: float, disparity: float) -> None:
+        green = greens[int(rng.integers(0, 4))]
+        root = np.array([at[0] + rng.normal(0, 0.08), max(ground.row(disparity), at[1] + 0.2)])
+        parts = [stem(rng, at, root, rng.uniform(0.010, 0.018) * (0.4 + 2 * radius), light, disparity - 0.002, disparity - 0.003, resolution, green)]
+        for _ in range(int(rng.integers(0, 3))):
+            along = rng.uniform(0.4, 0.95)
+            foot = np.array([*(at + (root - at) * along), -0.08 * radius / 0.25])
+            side = rng.choice([-1, 1]) * rng.uniform(0.35, 1.2)
+            reach = np.array([math.sin(side), -math.cos(side), rng.uniform(-0.2, 0.3)]) * rng.uniform(0.5, 1.3) * radius
+            parts.append(leaf(rng, foot, reach, rng.uniform(0.1, 0.2) * radius, light, disparity, resolution, green))
+        parts.append(bloom(rng, name, at, radius, light, disparity, resolution))
+        plants.append((disparity, join(parts)))
+
+    names = list(FAMILIES)
+    favourite = str(rng.choice(names))
+    for at, radius, depth in zip(heads, radii, depths, strict=True):
+        flower(favourite if rng.random() < 0.6 else str(rng.choice(names)), at, float(radius), float(depth))
+    for _ in range(int(rng.integers(1, 5))):  # mid-ground blooms, between the subject and what is behind it
+        disparity = rng.uniform(max(backdrop + 0.012, -0.07), -0.02)
+        at = np.array([rng.uniform(-0.05, 1.05), rng.uniform(0.0, 0.95)])
+        if ground.horizon < 1:
+            at[1] = min(at[1], ground.row(disparity) - 0.08)
+        flower(favourite if rng.random() < 0.5 else str(rng.choice(names)), at, rng.uniform(0.06, 0.16), disparity)
+    for _ in range(int(rng.integers(1, 5))):  # leaves and blades of grass around, at any depth behind the subject
+        disparity = rng.uniform(max(backdrop + 0.012, -0.06), -0.010)
+        root = np.array([rng.uniform(-0.1, 1.1), min(ground.row(disparity), 1.1), 0])
+        reach = np.array([rng.normal(0, 0.25), -rng.uniform(0.3, 0.9), rng.uniform(-0.1, 0.1)])
+        plants.append((disparity, leaf(rng, root, reach, rng.uniform(0.012, 0.06), light, disparity, resolution, greens[int(rng.integers(0, 4))])))
+    if rng.random() < 0.28:  # something out of focus in front
+        for _ in range(int(rng.integers(1, 4))):
+            disparity = rng.uniform(0.035, 0.085)
+            edge = rng.uniform(0, 2 * math.pi)
+            foot = np.array([0.5 + 0.75 * math.cos(edge), 0.5 + 0.75 * math.sin(edge), 0])
+            if rng.random() < 0.35:
+                at = np.array([0.5 + 0.5 * math.cos(edge), 0.5 + 0.5 * abs(math.sin(edge))])
+                plants.append((disparity, bloom(rng, favourite, at, rng.uniform(0.1, 0.25), light, disparity, resolution)))
+            else:
+                aim = edge + math.pi + rng.normal(0, 0.45)
+                reach = np.array([math.cos(aim), math.sin(aim), 0]) * rng.uniform(0.4, 1.1)
+                plants.append((disparity, leaf(rng, foot, reach, rng.uniform(0.02, 0.10), light, disparity, resolution, greens[int(rng.integers(0, 4))])))
+    plants.sort(key=lambda plant: plant[0])
+    lit = litter(rng, ground, light, resolution, greens, kind == "bed")
+    back = floor(rng, ground, resolution, [greens[0] * rng.uniform(0.2, 0.7), greens[1] * rng.uniform(0.5, 1.2)], sky)
+    return Scene(back, lit, tuple(mesh for _, mesh in plants), rng.uniform(1.1, 2.2))
+
+
+# -------------------------------------------------------------------------------------------------------------- camera
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One painted plant. radiance (h, w, 4): premultiplied linear RGBA, and disparity (h, w), on the lens samples from (top, left);
+    surface: disparity on the fine samples, EMPTY where nothing is."""
+
+    radiance: Array
+    disparity: Array
+    surface: Array
+    top: int
+    left: int
+
+
+def paint(mesh: Mesh, resolution: int, floor: Array | None = None) -> Layer | None:
+    """Fill the quads far to near (over the floor, if given) and average to lens samples; None if all are out of the picture."""
+    fine, size, margin = samples(resolution), canvas_size(resolution), math.ceil(resolution * OVERSCAN)
+    order = np.argsort(mesh.corners[:, :, 2].sum(1), kind="stable")
+    corners, colour = mesh.corners[order], mesh.colour[order]
+    place = corners[:, :, :2] * resolution + margin  # in pixels of the overscanned picture
+    if floor is None:
+        low = np.clip(np.floor(place.min((0, 1))) - 1, 0, size).astype(int)
+        high = np.clip(np.ceil(place.max((0, 1))) + 1, 0, size).astype(int)
+        if (high <= low).any():
+            return None
+        canvas = np.zeros(((high[1] - low[1]) * fine, (high[0] - low[0]) * fine, 4), np.float32)
+        canvas[..., 3] = EMPTY
+    else:
+        low, canvas = np.zeros(2, dtype=int), floor
+    bits = 4  # sub-pixel bits of the polygon filler
+    fixed = np.rint(((place - low) * fine - 0.5) * 2**bits).astype(np.int32)
+    values = np.concatenate((colour, corners[:, :, 2].mean(1, keepdims=True)), 1).tolist()
+    for quad, value in zip(fixed, values, strict=True):
+        cv2.fillConvexPoly(canvas, quad, value, cv2.LINE_8, bits)
+    surface = np.ascontiguousarray(canvas[..., 3])
+    cover = (surface > EMPTY).astype(np.float32)
+    canvas[..., 3] = 1.0
+    radiance, depth = canvas * cover[..., None], surface * cover
+    if fine != LENS:
+        half = (canvas.shape[1] * LENS // fine, canvas.shape[0] * LENS // fine)
+        radiance, depth = cv2.resize(radiance, half, interpolation=cv2.INTER_AREA), cv2.resize(depth, half, interpolation=cv2.INTER_AREA)
+    depth = depth / np.maximum(radiance[..., 3], 1e-6)
+    return Layer(radiance, depth, surface, int(low[1]) * LENS, int(low[0]) * LENS)
+
+
+def iris(radius: float, blades: int, angle: float) -> Array:
+    """The kernel of a circle of confusion of this radius in samples: a disc, or a polygon with the disc's second moment; sum 1.
+
+    The coverage of a sample by the shape, taken over a sample's width, itself spreads like one sample (variance 1/12 on each axis);
+    taking that off the radius (radius^2 / 4 = variance of a disc on each axis) keeps the second moment right.
+    """
+    inner = math.sqrt(max(radius * radius - 1 / 3, 0.0))
+    reach = math.ceil(inner * 1.1) + 1
+    axis = np.arange(-reach, reach + 1, dtype=np.float32)
+    x, y = axis[None, :], axis[:, None]
+    if blades:
+        rim = inner * math.sqrt(3 / (2 + math.cos(2 * math.pi / blades)))
+        apothem = rim * math.cos(math.pi / blades)
+        turns = angle + np.arange(blades) * (2 * math.pi / blades)
+        outside = np.max([x * np.float32(math.cos(t)) + y * np.float32(math.sin(t)) for t in turns], axis=0) - apothem
+    else:
+        outside = np.sqrt(x * x + y * y) - inner
+    kernel = np.clip(0.5 - outside, 0, 1)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def spread(image: Array, radius: float, lens: Lens, near: bool) -> tuple[Array, int]:
+    """A layer over its circle of confusion, and by how many samples it grew on each side. Behind focus the iris is upside down.
+
+    Wide circles are worked out on coarser samples: what is blurred over 8 samples holds nothing a doubled sample would lose.
+    """
+    coarse = 1
+    while radius / coarse > 6:
+        coarse *= 2
+    # Averaging to coarse samples and interpolating back spread by this variance on each axis: take it off the circle (r^2 / 4).
+    extra = 4 * ((coarse**2 - 1) / 12 + (coarse**2) / 6 + 0.0) if coarse > 1 else 0.0
+    kernel = iris(math.sqrt(radius * radius - extra) / coarse, lens.blades, lens.angle + (0 if near else math.pi))
+    reach = kernel.shape[0] // 2 * coarse + (coarse if coarse > 1 else 0)
+    height, width = image.shape[:2]
+    grow = [reach, reach + -(height + 2 * reach) % coarse, reach, reach + -(width + 2 * reach) % coarse]
+    image = cv2.copyMakeBorder(image, *grow, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
+    if coarse > 1:
+        full = (image.shape[1], image.shape[0])
+        image = cv2.resize(image, (full[0] // coarse, full[1] // coarse), interpolation=cv2.INTER_AREA)
+        image = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_CONSTANT)
+        image = cv2.resize(image, full, interpolation=cv2.INTER_LINEAR)
+    elif kernel.size > 1:
+        image = cv2.filter2D(image, -1, kernel[::-1, ::-1], borderType=cv2.BORDER_CONSTANT)
+    return image[: height + 2 * reach, : width + 2 * reach], reach
+
+
+def defocus(layer: Layer, lens: Lens, resolution: int) -> tuple[Array, int]:
+    """A layer as the lens shows it, radiance (h + 2g, w + 2g, 4) and g. Cut into slices a sample of blur apart that sum to the layer.
+
+    The slices of one plant are one surface, so they add up; where they belong to two (a petal before its stem) the sum is capped at opaque.
+    """
+    cover = layer.radiance[..., 3] > 0
+    seen = layer.disparity[cover]
+    if not seen.size:
+        return layer.radiance, 0
+    low, high = float(seen.min()), float(seen.max())
+    blur = lens.aperture * resolution * LENS  # radius in samples per unit of disparity
+    if blur * (high - low) < 0.5 or blur * max(abs(low), abs(high)) < 0.5:
+        middle = float(seen.mean())
+        return spread(layer.radiance, blur * abs(middle), lens, middle > 0)
+    step = max(1.0 / blur, (high - low) / 8)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    results = []
+    for k in range(first, last + 1):
+        weight = np.clip(1 - np.abs(layer.disparity / step - k), 0, 1)
+        rows = np.flatnonzero((weight * cover).any(1))
+        if not rows.size:
+            continue
+        a, b = int(rows[0]), int(rows[-1]) + 1
+        results.append((a, b, *spread(layer.radiance[a:b] * weight[a:b, :, None], blur * abs(k * step), lens, k > 0)))
+    grow = max(reach for *_, reach in results)
+    out = np.zeros((layer.radiance.shape[0] + 2 * grow, layer.radiance.shape[1] + 2 * grow, 4), np.float32)
+    for a, b, image, reach in results:
+        d = grow - reach
+        out[a + d : b + grow + reach, d : out.shape[1] - d] += image
+    out /= np.maximum(out[..., 3:], 1.0)
+    return out, grow
+
+
+def expose(layers: list[Layer], lens: Lens, resolution: int) -> Array:
+    """The linear picture (R, R, 3): layers far to near, each over its circle of confusion, laid 'over' one another."""
+    size, margin = canvas_size(resolution) * LENS, math.ceil(resolution * OVERSCAN) * LENS
+    film = np.zeros((size, size, 3), np.float32)
+    for number, layer in enumerate(layers):
+        image, grow = defocus(layer, lens, resolution)
+        top, left = layer.top - grow, layer.left - grow
+        a, b = max(top, 0), min(top + image.shape[0], size)
+        c, d = max(left, 0), min(left + image.shape[1], size)
+        image = image[a - top : b - top, c - left : d - left]
+        if number == 0:  # the far surface has no edge: outside the overscan it goes on as it is
+            film[a:b, c:d] = image[..., :3] / np.maximum(image[..., 3:], 1e-3)
+        else:
+            film[a:b, c:d] = film[a:b, c:d] * (1 - image[..., 3:]) + image[..., :3]
+    film = np.ascontiguousarray(film[margin : size - margin, margin : size - margin])
+    return cv2.resize(film, (resolution, resolution), interpolation=cv2.INTER_AREA)
+
+
+def develop(linear: Array, gain: float) -> NDArray[np.uint8]:
+    """Linear radiance to 8-bit sRGB, through a film-like shoulder that keeps highlights from clipping hard."""
+    exposed = 1 - np.exp(-gain * np.maximum(linear, 0))
+    encoded = np.where(exposed <= 0.0031308, 12.92 * exposed, 1.055 * exposed ** (1 / 2.4) - 0.055)
+    return np.rint(255 * encoded).astype(np.uint8)
+
+
+def surface(layers: list[Layer], resolution: int) -> Array:
+    """Exact disparity (R, R) of the nearest surface from the centre of the lens: the mean over a pixel's samples."""
+    fine = samples(resolution)
+    size, margin = canvas_size(resolution) * fine, math.ceil(resolution * OVERSCAN) * fine
+    film = np.empty((size, size), np.float32)
+    for layer in layers:
+        a, c = layer.top * fine // LENS, layer.left * fine // LENS
+        part = film[a : a + layer.surface.shape[0], c : c + layer.surface.shape[1]]
+        np.copyto(part, layer.surface, where=layer.surface > EMPTY)
+    film = np.ascontiguousarray(film[margin : size - margin, margin : size - margin])
+    return cv2.resize(film, (resolution, resolution), interpolation=cv2.INTER_AREA)
+
+
+# --------------------------------------------------------------------------------------------------------- photographs
+
+
+def rngs(index: int, seed: int) -> tuple[Generator, Generator]:
+    """Two streams of a photo, from (seed, index) alone: for its lens and for its scene."""
+    return tuple(np.random.Generator(np.random.PCG64([seed, index, k])) for k in (0, 1))  # type: ignore[return-value]
+
+
+def photograph(index: int, resolution: int, seed: int, pinhole: bool = False) -> tuple[NDArray[np.uint8], Array]:
+    """One photo (R, R, 3) and its exact disparity (R, R)."""
+    for_lens, for_scene = rngs(index, seed)
+    camera, view = Lens(0.0) if pinhole else lens(for_lens), scene(for_scene, resolution)
+    painted = [paint(view.litter, resolution, view.floor), *(paint(plant, resolution) for plant in view.plants)]
+    layers = [layer for layer in painted if layer is not None]
+    return develop(expose(layers, camera, resolution), view.gain), surface(layers, resolution)
+
+
+def all_in_focus(index: int, resolution: int, seed: int) -> NDArray[np.uint8]:
+    """The pinhole picture (R, R, 3) of the same scene, for judging only."""
+    check(resolution)
+    with one_thread():
+        return photograph(index, resolution, seed, pinhole=True)[0]
+
+
+def aperture(index: int, seed: int) -> float:
+    """The true aperture scale of a photo, for judging only."""
+    return lens(rngs(index, seed)[0]).aperture
+
+
+def check(resolution: int, count: int = 0) -> None:
+    if not RESOLUTIONS[0] <= resolution <= RESOLUTIONS[1]:
+        raise ValueError(f"meadow: resolution {resolution} is outside {RESOLUTIONS[0]}..{RESOLUTIONS[1]}")
+    if count < 0:
+        raise ValueError(f"meadow: count {count} is negative")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """OpenCV on one thread: its pool costs more than it gives on pictures this small, and forks badly."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def chunk(first: int, count: int, resolution: int, seed: int, depth: bool) -> tuple[NDArray[np.uint8], Array | None]:
+    """Photos first .. first + count, in this process."""
+    photos = np.empty((count, resolution, resolution, 3), np.uint8)
+    disparity = np.empty((count, resolution, resolution), np.float32)
+    with one_thread():
+        for i in range(count):
+            photos[i], disparity[i] = photograph(first + i, resolution, seed)
+    return photos, disparity if depth else None
+
+
+def photographs(
+    count: int, resolution: int, seed: int, *, start: int = 0, depth: bool = True, processes: int | None = None
+) -> tuple[NDArray[np.uint8], Array | None]:
+    """photos (count, R, R, 3) uint8 sRGB and disparity (count, R, R) float32, or None without `depth`.
+
+    Photo i depends on (seed, start + i) alone, whatever the chunking or the number of processes.
+    """
+    check(resolution, count)
+    workers = min(processes or os.cpu_count() or 1, -(-count // CHUNK), 32)
+    if workers <= 1 or (count < SMALL and processes is None):
+        return chunk(start, count, resolution, seed, depth)
+    photos = np.empty((count, resolution, resolution, 3), np.uint8)
+    disparity = np.empty((count, resolution, resolution), np.float32) if depth else None
+    firsts = range(0, count, CHUNK)
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(chunk, start + a, min(CHUNK, count - a), resolution, seed, depth) for a in firsts]
+        for a, job in zip(firsts, jobs, strict=True):
+            part, truth = job.result()
+            photos[a : a + len(part)] = part
+            if disparity is not None and truth is not None:
+                disparity[a : a + len(part)] = truth
+    return photos, disparity

@@ -1,0 +1,221 @@
+"""The generator of scenes (all-in-focus image and disparity from one latent) and the discriminator of photos.
+
+Two recipes, one interface. `modern`: residual networks without normalisation, after R3GAN (Huang et al., NeurIPS 2024),
+scaled down. `paper`: the HoloGAN-like generator (Nguyen-Phuoc et al., ICCV 2019) flattened to 2D with adaptive instance
+normalisation, and its instance-normalised, spectrally normalised discriminator (Kaneko 2021, supplement).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from argan.optics import Aperture, DepthExpansion
+from argan.params import Training
+
+SLOPE = 0.2  # of every leaky ReLU
+GAIN = math.sqrt(2 / (1 + SLOPE**2))  # keeps the variance through it (He et al., 2015)
+
+
+def _widths(config: Training, finest: int) -> list[int]:
+    """Channels at 4, 8, ... resolution: doubling towards the coarse end, up to the maximum."""
+    levels = int(math.log2(config.resolution)) - 1  # 4x4 is level 0
+    return [min(config.channels_max, finest * 2 ** (levels - 1 - i)) for i in range(levels)]
+
+
+def _initialise(layer: nn.Conv2d | nn.Linear, gain: float = GAIN) -> None:
+    fan_in = layer.weight[0].numel()
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(fan_in))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _conv(cin: int, cout: int, kernel: int = 3, gain: float = GAIN, bias: bool = True) -> nn.Conv2d:
+    layer = nn.Conv2d(cin, cout, kernel, padding=kernel // 2, bias=bias)
+    _initialise(layer, gain)
+    return layer
+
+
+class ResidualBlock(nn.Module):
+    """x + f(x) with f = conv, leaky ReLU, conv and its last layer started at zero: no normalisation needed (Fixup).
+
+    (N, C_in, H, W) -> (N, C_out, H, W). Where the width changes a 1x1 convolution carries x.
+    """
+
+    def __init__(self, cin: int, cout: int) -> None:
+        super().__init__()
+        self.skip = _conv(cin, cout, 1, gain=1.0, bias=False) if cin != cout else nn.Identity()
+        self.first = _conv(cin, cout)
+        self.second = _conv(cout, cout)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(F.leaky_relu(x, SLOPE))
+        return self.skip(x) + self.second(F.leaky_relu(y, SLOPE))
+
+
+def _up(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class Scene(nn.Module):
+    """Base of the generators: a trunk ends in features, two branches read image and disparity from them.
+
+    forward: latents (N, Z), standard normal -> image (N, 3, R, R) in [-1, 1], all in focus, and disparity (N, 1, R, R) in
+    (-disparity_max, disparity_max), signed, 0 in the focal plane, larger = nearer, fraction of image width.
+    `expansion` is T of the gather renderer: it sits here so that it shares the optimiser and the EMA.
+    """
+
+    def __init__(self, config: Training) -> None:
+        super().__init__()
+        self.latent = config.latent
+        self.disparity_max = config.disparity_max
+        self.expansion = DepthExpansion(Aperture().views, config.disparity_max) if config.renderer == "gather" else None
+
+    def _heads(self, image: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.tanh(image), self.disparity_max * torch.tanh(disparity)
+
+
+class ModernGenerator(Scene):
+    def __init__(self, config: Training) -> None:
+        super().__init__(config)
+        widths = _widths(config, config.generator_channels)
+        self.basis = nn.Linear(config.latent, widths[0] * 16)
+        _initialise(self.basis, gain=1.0)
+        # The trunk ends one level below the full resolution: image and depth share what and where, not texture.
+        self.trunk = nn.ModuleList(
+            ResidualBlock(cin, cout) for cin, cout in zip([widths[0], *widths[:-2]], widths[:-1], strict=True)
+        )
+        self.image_block = ResidualBlock(widths[-2], widths[-1])
+        self.image_head = _conv(widths[-1], 3, gain=1.0)
+        self.disparity_block = ResidualBlock(widths[-2], widths[-1])
+        self.disparity_head = _conv(widths[-1], 1, gain=0.1)  # starts near the focal plane, inside tanh's linear part
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.basis(latents).view(len(latents), -1, 4, 4)  # N C0 4 4
+        for i, block in enumerate(self.trunk):
+            x = block(_up(x) if i else x)  # N C_i 4*2^i
+        x = _up(x)  # N C R R
+        image = self.image_head(F.leaky_relu(self.image_block(x), SLOPE))
+        disparity = self.disparity_head(F.leaky_relu(self.disparity_block(x), SLOPE))
+        return self._heads(image, disparity)
+
+
+class ModernDiscriminator(nn.Module):
+    """Photos (N, 3, R, R) in [-1, 1] -> realness (N,).
+
+    It starts by folding 2x2 pixels into channels: nothing is lost (an average would hide the blur it must see) and the most
+    expensive level is spared. `discriminator_channels` is the width at half resolution.
+    """
+
+    def __init__(self, config: Training) -> None:
+        super().__init__()
+        widths = _widths(config, config.discriminator_channels // 2)[-2::-1]
+        self.stem = _conv(12, widths[0], gain=1.0)
+        self.first = ResidualBlock(widths[0], widths[0])
+        self.blocks = nn.ModuleList(ResidualBlock(cin, cout) for cin, cout in zip(widths[:-1], widths[1:], strict=True))
+        self.basis = nn.Conv2d(widths[-1], widths[-1], 4, groups=widths[-1])  # 4x4 -> 1x1, one filter a channel
+        _initialise(self.basis, gain=1.0)
+        self.head = nn.Linear(widths[-1], 1)
+        _initialise(self.head, gain=1.0)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        x = self.first(self.stem(F.pixel_unshuffle(photos, 2)))  # N C1 R/2 R/2
+        for block in self.blocks:
+            x = block(F.avg_pool2d(x, 2))  # down to N C 4 4
+        x = self.basis(F.leaky_relu(x, SLOPE)).flatten(1)
+        return self.head(x).squeeze(1)
+
+
+class _Styled(nn.Module):
+    """Upsample, convolve, and take scale and shift from the latent (adaptive instance normalisation)."""
+
+    def __init__(self, cin: int, cout: int, latent: int, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        self.conv = _conv(cin, cout)
+        self.style = nn.Linear(latent, 2 * cout)
+        _initialise(self.style, gain=0.5)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        x = F.instance_norm(self.conv(_up(x) if self.up else x))
+        scale, shift = self.style(z)[:, :, None, None].chunk(2, 1)
+        return F.leaky_relu(x * (1 + scale) + shift, SLOPE)
+
+
+class PaperGenerator(Scene):
+    def __init__(self, config: Training) -> None:
+        super().__init__(config)
+        widths = _widths(config, config.generator_channels)
+        z = config.latent
+        self.constant = nn.Parameter(torch.randn(1, widths[0], 4, 4))
+        self.trunk = nn.ModuleList(
+            _Styled(cin, cout, z, up=i > 0) for i, (cin, cout) in enumerate(zip([widths[0], *widths[:-2]], widths[:-1], strict=True))
+        )
+        self.image_block = _Styled(widths[-2], widths[-1], z, up=True)
+        self.image_head = _conv(widths[-1], 3, gain=1.0)
+        self.disparity_block = _Styled(widths[-2], widths[-1], z, up=True)
+        self.disparity_head = _conv(widths[-1], 1, gain=0.1)
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.constant.expand(len(latents), -1, -1, -1)
+        for block in self.trunk:
+            x = block(x, latents)
+        return self._heads(
+            self.image_head(self.image_block(x, latents)), self.disparity_head(self.disparity_block(x, latents))
+        )
+
+
+class PaperDiscriminator(nn.Module):
+    def __init__(self, config: Training) -> None:
+        super().__init__()
+        widths = _widths(config, config.discriminator_channels)[::-1]
+        self.stem = spectral_norm(_conv(3, widths[0]))
+        self.blocks = nn.ModuleList(
+            spectral_norm(nn.Conv2d(cin, cout, 5, stride=2, padding=2)) for cin, cout in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.head = spectral_norm(nn.Linear(widths[-1] * 16, 1))
+
+    def forward(self, photos: Tensor) -> Tensor:
+        x = F.leaky_relu(self.stem(photos), SLOPE)
+        for block in self.blocks:
+            x = F.leaky_relu(F.instance_norm(block(x)), SLOPE)
+        return self.head(x.flatten(1)).squeeze(1)
+
+
+class Estimator(nn.Module):
+    """A small U-Net: photo (N, 3, R, R) in [-1, 1] -> disparity (N, 1, R, R), same convention as the generator's.
+
+    It is distilled from generated (photo, disparity) pairs alone, and is what `argan depth` runs.
+    """
+
+    def __init__(self, channels: int, disparity_max: float) -> None:
+        super().__init__()
+        self.channels, self.disparity_max = channels, disparity_max
+        c = channels
+        self.stem = _conv(3, c)
+        self.down1, self.down2, self.down3 = ResidualBlock(c, 2 * c), ResidualBlock(2 * c, 4 * c), ResidualBlock(4 * c, 4 * c)
+        self.up2, self.up1, self.up0 = ResidualBlock(8 * c, 2 * c), ResidualBlock(4 * c, c), ResidualBlock(2 * c, c)
+        self.head = _conv(c, 1, gain=0.1)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        x0 = self.stem(photos)  # N C R
+        x1 = self.down1(F.avg_pool2d(x0, 2))  # N 2C R/2
+        x2 = self.down2(F.avg_pool2d(x1, 2))  # N 4C R/4
+        x3 = self.down3(F.avg_pool2d(x2, 2))  # N 4C R/8
+        y = self.up2(torch.cat([x2, _up(x3)], 1))
+        y = self.up1(torch.cat([x1, _up(y)], 1))
+        y = self.up0(torch.cat([x0, _up(y)], 1))
+        return self.disparity_max * torch.tanh(self.head(F.leaky_relu(y, SLOPE)))
+
+
+def generator(config: Training) -> Scene:
+    return ModernGenerator(config) if config.recipe == "modern" else PaperGenerator(config)
+
+
+def discriminator(config: Training) -> nn.Module:
+    return ModernDiscriminator(config) if config.recipe == "modern" else PaperDiscriminator(config)

@@ -1,0 +1,81 @@
+"""The objective: adversarial losses, gradient penalties, depth priors, the DoF mixture. Losses return tensors only."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from argan.params import Training
+
+
+def aperture_scales(count: int, config: Training, random: Generator) -> Tensor:
+    """DoF mixture learning (Kaneko 2021, section 4.2): an aperture per image, independent of its latent.
+
+    s = 0 with probability `aperture_zero`, else uniform in [aperture_min, 1]. Returns (count,).
+    """
+    draw = torch.rand(2, count, generator=random, device=random.device)
+    scale = config.aperture_min + (1 - config.aperture_min) * draw[0]
+    return torch.where(draw[1] < config.aperture_zero, torch.zeros_like(scale), scale)
+
+
+def discriminator_loss(real: Tensor, fake: Tensor, recipe: str) -> Tensor:
+    """real, fake (N,): realness of photos and of renderings.
+
+    modern: relativistic, softplus(D(fake) - D(real)) (Jolicoeur-Martineau 2019; R3GAN). paper: non-saturating.
+    """
+    if recipe == "modern":
+        return F.softplus(fake - real).mean()
+    return F.softplus(fake).mean() + F.softplus(-real).mean()
+
+
+def generator_loss(real: Tensor, fake: Tensor, recipe: str) -> Tensor:
+    """The mirror of `discriminator_loss`; the paper's recipe does not use `real`."""
+    if recipe == "modern":
+        return F.softplus(real - fake).mean()
+    return F.softplus(-fake).mean()
+
+
+def gradient_penalty(photos: Tensor, realness: Tensor) -> Tensor:
+    """1/2 E ||dD/dphoto||^2: R1 on photographs, R2 on renderings (Mescheder et al., 2018). A scalar."""
+    (gradient,) = torch.autograd.grad(realness.sum(), photos, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean() / 2
+
+
+def center_focus_prior(resolution: int, radius: float, slope: float) -> Tensor:
+    """D_p(r) = 0 for r <= r_th, -g (r - r_th) beyond: subjects are in focus at the centre (Kaneko 2021, eq. 9).
+
+    r in image widths from the centre; returns (1, 1, R, R) in disparity.
+    """
+    line = (torch.arange(resolution) + 0.5) / resolution - 0.5
+    r = (line[:, None] ** 2 + line[None] ** 2).sqrt()
+    return (-slope * (r - radius).clamp(min=0))[None, None]
+
+
+def prior_weight(images_seen: int, config: Training) -> float:
+    """The prior chooses the direction early, then fades linearly to its floor: depth must be the data's."""
+    left = max(0.0, 1 - images_seen / config.prior_fade) if config.prior_fade else 0.0
+    return config.prior * max(left, config.prior_floor)
+
+
+def prior_loss(disparity: Tensor, prior: Tensor, disparity_max: float) -> Tensor:
+    """||D - D_p||^2, in units of the disparity range, so that its weight means the same in every preset."""
+    return ((disparity - prior) / disparity_max).square().mean()
+
+
+def smoothness(disparity: Tensor, image: Tensor, disparity_max: float) -> Tensor:
+    """Edge-aware: depth may jump where the image does (Godard et al., 2017). A smooth petal has no cue of its own."""
+    image = image.detach()  # else the image learns edges to excuse the depth
+    loss = disparity.new_zeros(())
+    for dim in (2, 3):
+        edge = image.diff(dim=dim).abs().mean(1, keepdim=True)
+        loss = loss + (disparity.diff(dim=dim).abs() / disparity_max * torch.exp(-EDGE * edge)).mean()
+    return loss
+
+
+EDGE = 4.0  # an edge of 1/4 of the image's half range lets the disparity jump at 1/e of the cost
+
+
+def expansion_tie(refined: Tensor, rays: Tensor, disparity_max: float) -> Tensor:
+    """L1 tie M ~ D~: the expansion network refines the rays' depth, it does not replace it."""
+    return (refined - rays).abs().mean() / disparity_max

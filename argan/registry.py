@@ -1,0 +1,491 @@
+"""Runs and registered models. The only file that knows MLflow.
+
+A training run holds what was logged while training ran; a version of the registered model `argan-<domain>` points at plain
+files (safetensors, JSON, Markdown, pictures) among that run's artifacts. Nothing is pickled and no MLflow flavour is used.
+`challenger` is the newest version; `champion` moves only when the gate (`judge`) says that the new one is better.
+
+MLflow takes seconds to import, so it is imported where it is first needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from argan.errors import UserError
+from argan.params import Mlflow, Register, Training
+from argan.photos import swapped
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mlflow import MlflowClient
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+# A server that is away is said to be within seconds; MLflow's own defaults retry for many minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+ARTIFACTS = Path("mlartifacts")  # of stores that are a database without a server
+MODEL_FILES = ("generator.safetensors", "estimator.safetensors", "config.json")
+SCORES = ("depth_spearman", "depth_sign_agreement", "kid")  # what the gate reads
+Metrics = Mapping[str, Any]
+
+
+# ---- Where the registry is -------------------------------------------------------------------------------------------
+
+
+def tracking_uri(settings: Mlflow | None = None) -> str:
+    """The environment's MLFLOW_TRACKING_URI, else the parameter, else params.yaml's in this folder, else the default."""
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    if settings is None and Path("params.yaml").exists():
+        from argan import params
+
+        settings = params.load().mlflow
+    return (settings or Mlflow()).tracking_uri
+
+
+def public(uri: str) -> str:
+    """The URI without user, password and query: fit for a receipt that goes into Git."""
+    parts = urlsplit(uri)
+    if not parts.hostname:
+        return uri.split("?")[0]
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}{parts.path}"
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///").split("?")[0]) if uri.startswith("sqlite:///") else None
+
+
+def _reach(uri: str) -> None:
+    """Raises UserError at once where MLflow would try again for minutes."""
+    parts, file = urlsplit(uri), _sqlite_file(uri)
+    try:
+        if file is not None:
+            if file.exists():
+                with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
+                    database.execute("pragma schema_version").fetchone()
+            elif not os.access(file.absolute().parent, os.W_OK):
+                raise OSError(f"the folder {file.absolute().parent} is not there or not writable")
+        elif parts.hostname:
+            port = parts.port or {"https": 443, "http": 80}.get(
+                parts.scheme, 5432 if "postgres" in parts.scheme else 3306
+            )
+            socket.create_connection((parts.hostname, port), timeout=5).close()
+        elif not parts.scheme.startswith(("sqlite", "databricks", "http", "postgresql", "mysql", "mssql")):
+            raise OSError(
+                "MLflow keeps no registry in a folder; use sqlite:///FILE, postgresql+psycopg://... or http(s)://..."
+            )
+    except (OSError, ValueError, sqlite3.Error) as error:
+        raise _unreachable(uri, error) from error
+
+
+def _unreachable(uri: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:300]
+    return UserError(
+        f"MLflow at {public(uri)} cannot be used ({reason}); start it, or set mlflow.tracking_uri or MLFLOW_TRACKING_URI"
+    )
+
+
+@contextmanager
+def _speaking(uri: str) -> Iterator[None]:
+    """Whatever MLflow, its database or its server throw comes out as one line."""
+    import requests
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, requests.RequestException, ModuleNotFoundError) as error:
+        raise _unreachable(uri, error) from error
+
+
+def _client(uri: str) -> MlflowClient:
+    _reach(uri)
+    from mlflow import MlflowClient
+
+    with _speaking(uri):
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def revision() -> str:
+    """The Git commit of this folder, `+` when something is changed; empty without Git."""
+    try:
+        ask = {"capture_output": True, "text": True, "timeout": 20, "check": True}
+        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **ask).stdout.strip()  # type: ignore[call-overload]
+        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout.strip()  # type: ignore[call-overload]
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit + ("+" if dirty else "")
+
+
+# ---- A training run --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """A training run in MLflow. A server that goes away while training runs costs its log lines, never the training."""
+
+    client: MlflowClient
+    uri: str
+    id: str
+    say: Callable[[str], None]
+    _pending: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    _silent: bool = False
+
+    def watch(self, images: int, row: Mapping[str, float]) -> None:
+        """Log a row of numbers at `images` seen; rows that could not be sent are sent with the next."""
+        self._pending.append((images, {k: v for k, v in row.items() if k != "images" and v == v}))  # no NaN
+        with self._tolerant():
+            _log_rows(self.client, self.id, self._pending)
+            self._pending.clear()
+
+    def show(self, images: int, picture: np.ndarray) -> None:
+        """Log a picture (H, W, 3) uint8 at `images` seen: MLflow shows them under a slider."""
+        with self._tolerant():
+            self.client.log_image(self.id, picture, key="samples", step=images, synchronous=True)
+
+    def scores(self, metrics: Metrics) -> None:
+        """Log the results of evaluation."""
+        numbers = {f"eval_{k}": float(v) for k, v in metrics.items() if isinstance(v, int | float)}
+        with _speaking(self.uri):
+            _log_rows(self.client, self.id, [(0, numbers)])
+
+    def end(self, status: str = "FINISHED") -> None:
+        with self._tolerant():
+            if self._pending:
+                _log_rows(self.client, self.id, self._pending)
+            self.client.set_terminated(self.id, status)
+
+    def reference(self) -> dict[str, str]:
+        return {"run_id": self.id, "tracking_uri": public(self.uri)}
+
+    @contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        try:
+            _reach(self.uri)
+            with _speaking(self.uri):
+                yield
+            self._silent = False
+        except UserError as error:
+            if not self._silent:
+                self.say(f"warning: not logged, training goes on: {error}")
+            self._silent = True
+
+
+def start_run(
+    settings: Mlflow, domain: str, training: Training, data: str, folder: Path, say: Callable[[str], None]
+) -> Run:
+    """The training run that `folder`/run.json names, if this MLflow has it and it is of the same training; else a new one.
+
+    Raises UserError when MLflow cannot be reached: before an hour of training, not after it.
+    """
+    from argan.checkpoint import fingerprint, write_json
+
+    uri, mark = tracking_uri(settings), fingerprint(training.model_dump(), data)
+    client, note = _client(uri), folder / "run.json"
+    try:
+        known = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    with _speaking(uri):
+        if known.get("fingerprint") == mark and _alive(client, known.get("run_id")):
+            client.update_run(known["run_id"], status="RUNNING")
+            return Run(client, uri, known["run_id"], say)
+        run_id = _create_run(client, settings, domain, training.model_dump(), data)
+    write_json(note, {"run_id": run_id, "tracking_uri": public(uri), "fingerprint": mark})
+    return Run(client, uri, run_id, say)
+
+
+def open_run(settings: Mlflow, run_id: str | None, say: Callable[[str], None]) -> Run | None:
+    """A run made earlier, or None when this MLflow does not have it."""
+    uri = tracking_uri(settings)
+    client = _client(uri)
+    with _speaking(uri):
+        return Run(client, uri, run_id, say) if run_id and _alive(client, run_id) else None
+
+
+def _create_run(client: MlflowClient, settings: Mlflow, domain: str, training: Mapping[str, Any], data: str) -> str:
+    from mlflow.entities import Param
+
+    tags = {
+        "domain": domain,
+        "data_revision": data,
+        "git_revision": revision(),
+        **{name: str(training[name]) for name in ("preset", "resolution", "recipe", "renderer", "seed")},
+    }
+    name = f"{domain}-{training['preset']}-{training['recipe']}-seed{training['seed']}"
+    run = client.create_run(_experiment(client, settings.experiment), run_name=name, tags=tags)
+    client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in training.items()])
+    return run.info.run_id
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    """Its id. In a store without a server the artifacts lie in ./mlartifacts; a server has its own place for them."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        local = not client.tracking_uri.startswith("http")
+        return client.create_experiment(name, artifact_location=ARTIFACTS.absolute().as_uri() if local else None)
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found.experiment_id
+
+
+def _alive(client: MlflowClient, run_id: str | None) -> bool:
+    return (
+        run_id is not None
+        and (found := _or_none(lambda: client.get_run(run_id))) is not None
+        and (found.info.lifecycle_stage == "active")
+    )
+
+
+def _or_none(ask: Callable[[], Any]) -> Any:
+    """What `ask` returns, or None where MLflow says that there is no such thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _log_rows(client: MlflowClient, run_id: str, rows: list[tuple[int, dict[str, float]]]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, float(value), now, step) for step, row in rows for name, value in row.items()]
+    for i in range(0, len(metrics), 1000):  # a batch holds at most so many
+        client.log_batch(run_id, metrics=metrics[i : i + 1000])
+
+
+# ---- The gate --------------------------------------------------------------------------------------------------------
+
+
+def judge(new: Metrics, champion: Metrics | None, gate: Register) -> tuple[bool, str]:
+    """Whether a challenger becomes champion, and why. Both hold SCORES, `degenerate`, and what they were judged on.
+
+    Two scores compare only on the same photographs with the same extractor and number of images (`judged_on`).
+    """
+    if new.get("degenerate"):
+        return False, f"degenerate: {', '.join(new['degenerate'])}"
+    if champion is None:
+        return True, "the first healthy model"
+    if (ours := new["judged_on"]) != (theirs := champion["judged_on"]):
+        return False, f"not comparable: judged on {ours}, the champion on {theirs}; set the alias by hand to replace it"
+    depth, sign, kid = ((new.get(name), champion.get(name)) for name in SCORES)
+    if None not in depth:
+        name, (ours, theirs) = "depth_spearman", depth
+        better, needed = (
+            ours > theirs and ours >= theirs + gate.depth_gain,
+            f"above {theirs:.3f} by {gate.depth_gain:g}",
+        )
+    elif None not in kid:
+        name, (ours, theirs) = "kid", kid
+        better, needed = ours < theirs, f"below {theirs:.4f}"
+    else:
+        return False, "nothing to compare: neither depth_spearman nor kid is known of both"
+    if not better:
+        return False, f"{name} {ours:.4f} is not {needed}, the champion's"
+    if None not in sign and sign[0] < sign[1] - gate.sign_slack:
+        return (
+            False,
+            f"depth_sign_agreement {sign[0]:.3f} fell more than {gate.sign_slack:g} below the champion's {sign[1]:.3f}",
+        )
+    if None not in kid and kid[0] > kid[1] + gate.kid_slack * abs(kid[1]):
+        return False, f"kid {kid[0]:.4f} rose more than {gate.kid_slack:.0%} above the champion's {kid[1]:.4f}"
+    return True, f"{name} {ours:.4f} against the champion's {theirs:.4f}"
+
+
+def _judged_on(metrics: Metrics, data: str) -> str:
+    return f"photos {data}, {metrics.get('features')}, {metrics.get('images')} images"
+
+
+# ---- Registered models -----------------------------------------------------------------------------------------------
+
+
+def model_hash(folder: Path) -> str:
+    """Of what the model is: its weights and the parameters that shaped them, not when or how fast it was made."""
+    told = hashlib.sha256()
+    try:
+        for name in MODEL_FILES[:2]:
+            told.update(hashlib.sha256((folder / name).read_bytes()).digest())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        told.update(json.dumps([config["domain"], config["training"]], sort_keys=True).encode())
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is not there; train the model first (dvc repro)") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/config.json is damaged ({error}); delete {folder} and run `dvc repro`") from error
+    return told.hexdigest()[:16]
+
+
+def register(
+    folder: Path, metrics: Metrics, plots: Path, settings: Mlflow, gate: Register, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Make the model in `folder` a version of `argan-<domain>`, set the aliases, and return the receipt.
+
+    The same model is the same version, however often it is registered. The receipt holds no secret.
+    """
+    digest = model_hash(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    domain, data = config["domain"], config["data"]
+    name, uri = f"argan-{domain}", tracking_uri(settings)
+    client = _client(uri)
+    with _speaking(uri):
+        if _or_none(lambda: client.get_registered_model(name)) is None:
+            client.create_registered_model(name, description=f"AR-GAN trained on the domain '{domain}'")
+        found = client.search_model_versions(f"name = '{name}' and tags.model_hash = '{digest}'")
+        if found:
+            version, run_id = str(found[0].version), found[0].run_id
+            say(f"already registered as version {version} of {name}")
+        else:
+            run_id = (config.get("mlflow") or {}).get("run_id")
+            if not _alive(client, run_id):  # trained against another MLflow: the curves come along
+                run_id = _create_run(client, settings, domain, config["training"], data)
+                _log_rows(client, run_id, _history(folder))
+                client.set_terminated(run_id)
+            client.log_artifacts(run_id, str(folder), f"model/{digest}")
+            source = f"{client.get_run(run_id).info.artifact_uri}/model/{digest}"
+            version = str(client.create_model_version(name, source, run_id, tags={"model_hash": digest}).version)
+        if plots.is_dir():
+            client.log_artifacts(run_id, str(plots), f"plots/{digest}")
+        Run(client, uri, run_id, say).scores(metrics)
+        scores = {key: metrics.get(key) for key in (*SCORES, "degenerate")} | {"judged_on": _judged_on(metrics, data)}
+
+        holder = _or_none(lambda: client.get_model_version_by_alias(name, "champion"))
+        if holder is not None and str(holder.version) == version:
+            champion, reason = True, "is the champion already"
+        else:
+            champion, reason = judge(scores, _told(holder.tags) if holder else None, gate)
+        client.set_registered_model_alias(name, "challenger", version)
+        if champion:
+            client.set_registered_model_alias(name, "champion", version)
+        tags = {
+            "domain": domain,
+            "data_revision": data,
+            "git_revision": revision(),
+            "gate": reason,
+            "scores": json.dumps(scores),
+        }
+        tags |= {key: _number(value) for key, value in metrics.items() if value is not None}
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+        client.update_model_version(name, version, _description(folder, metrics, run_id, digest, plots, reason))
+    say(f"{name} version {version}: {'champion' if champion else 'challenger'} ({reason})")
+    return {
+        "name": name,
+        "version": version,
+        "aliases": ["challenger", *(["champion"] if champion else [])],
+        "reason": reason,
+        "model_hash": digest,
+        "run_id": run_id,
+        "tracking_uri": public(uri),
+    }
+
+
+def _told(tags: Mapping[str, str]) -> Metrics:
+    """The scores written to a version; a version made by other hands has none, and compares with nothing."""
+    try:
+        return {"judged_on": "unknown photos", **json.loads(tags["scores"])}
+    except (KeyError, ValueError):
+        return {"judged_on": "unknown photos"}
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _history(folder: Path) -> list[tuple[int, dict[str, float]]]:
+    import pandas as pd
+
+    file = folder / "history.csv"
+    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
+    return [(int(row["images"]), {str(k): v for k, v in row.items() if k != "images" and v == v}) for row in rows]
+
+
+def _description(folder: Path, metrics: Metrics, run_id: str, digest: str, plots: Path, reason: str) -> str:
+    """Markdown: the card, the gate's reason, the scores, and pictures out of the run's artifacts."""
+    card = folder / "card.md"
+    told = card.read_text(encoding="utf-8") if card.exists() else ""
+    table = "\n".join(f"| {key} | {_number(value)} |" for key, value in metrics.items() if value is not None)
+    found = [(f"plots/{digest}", file) for file in sorted(plots.glob("*.png"))]
+    found += [(f"model/{digest}/samples", file) for file in sorted((folder / "samples").glob("*.png"))]
+    pictures = "\n\n".join(
+        f"![{file.stem}](/get-artifact?path={quote(f'{place}/{file.name}', safe='')}&run_uuid={run_id})"
+        for place, file in found
+    )
+    return f"{told.strip()}\n\n**Gate:** {reason}\n\n| score | |\n|---|---|\n{table}\n\n{pictures}\n"
+
+
+def registered(receipt: Metrics, settings: Mlflow) -> bool:
+    """Whether the MLflow in use holds the version a receipt names. Quick for SQLite: MLflow itself is not imported."""
+    uri, (name, version) = tracking_uri(settings), (str(receipt.get("name")), str(receipt.get("version")))
+    if receipt.get("tracking_uri") != public(uri):
+        return False
+    file = _sqlite_file(uri)
+    if file is not None:
+        ask = "select 1 from model_versions where name = ? and version = ? and current_stage != 'Deleted_Internal'"
+        try:
+            with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
+                return database.execute(ask, (name, version)).fetchone() is not None
+        except sqlite3.Error:
+            return False
+    client = _client(uri)
+    with _speaking(uri):
+        return _or_none(lambda: client.get_model_version(name, version)) is not None
+
+
+def download(reference: str, settings: Mlflow | None = None) -> Path:
+    """The folder of `models:/<name>@<alias>` or `models:/<name>/<version>`; fetched once, then kept in the user's cache."""
+    match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", reference)
+    if match is None:
+        raise UserError(
+            f"'{reference}' is no registry reference; write models:/argan-<domain>@champion or models:/argan-<domain>/3"
+        )
+    name, alias, version = match.groups()
+    uri = tracking_uri(settings)
+    if (file := _sqlite_file(uri)) is not None and not file.exists():
+        raise UserError(f"there is no registry at {file.absolute()}; run `dvc repro` first, or set MLFLOW_TRACKING_URI")
+    client = _client(uri)
+    with _speaking(uri):
+        if alias:
+            found = _or_none(lambda: client.get_model_version_by_alias(name, alias))
+        else:
+            found = _or_none(lambda: client.get_model_version(name, version))
+        if found is None:
+            raise UserError(
+                f"{reference} is not in the MLflow at {public(uri)}; see its page of {name} for what there is"
+            )
+        if urlsplit(found.source).scheme in ("", "file"):
+            local = Path(urlsplit(found.source).path)
+            if not local.is_dir():
+                raise UserError(
+                    f"{reference}: its files are gone from {local}; register it again (dvc repro -s -f register)"
+                )
+            return local
+        import mlflow.artifacts
+
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "argan"
+        key = hashlib.sha256(f"{uri} {found.source}".encode()).hexdigest()[:16]
+        target = cache / f"{name}-{found.version}-{key}"
+        if not target.is_dir():
+            with swapped(target) as new:
+                mlflow.artifacts.download_artifacts(artifact_uri=found.source, dst_path=str(new), tracking_uri=uri)
+        inner = [p.parent for p in target.rglob("config.json")]
+        return inner[0] if inner else target

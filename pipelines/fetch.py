@@ -1,0 +1,58 @@
+"""Fetch: a domain's photographs as they come, into data/raw/<domain>/."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from argan import meadow
+from argan.params import PRESETS, Params
+from argan.photos import swapped, write_rows
+from pipelines import run, say
+
+CHUNK = 2000  # scenes between two lines of progress
+
+
+def fetch(domain: str, params: Params) -> None:
+    """Make the meadow's photographs. Exact depth is kept of the held-out scenes alone: training has none to peep at."""
+    settings = params.domain(domain)
+    resolution = PRESETS[settings.preset]["resolution"]
+    shape = (resolution, resolution)
+    train = settings.photos - settings.validation - settings.test
+    began = time.perf_counter()
+    held_out = []
+
+    def chunks() -> Iterator[np.ndarray]:
+        edges = sorted({*range(0, settings.photos, CHUNK), train, settings.photos})
+        for start, stop in pairwise(edges):
+            photos, disparity = meadow.photographs(
+                stop - start, resolution, settings.seed, start=start, depth=start >= train
+            )
+            if disparity is not None:
+                held_out.append(disparity)
+            yield photos
+            say(f"{domain}: {stop}/{settings.photos} photographs, {stop / (time.perf_counter() - began):.0f}/s")
+
+    with swapped(Path("data/raw") / domain) as new:
+        write_rows(new / "photos.npy", (settings.photos, *shape, 3), np.uint8, chunks())
+        write_rows(new / "disparity.npy", (settings.photos - train, *shape), np.float32, held_out)
+        scenes = {
+            "count": settings.photos,
+            "seed": settings.seed,
+            "resolution": resolution,
+            "splits": {
+                "train": [0, train],
+                "validation": [train, train + settings.validation],
+                "test": [train + settings.validation, settings.photos],
+            },
+        }
+        (new / "scenes.json").write_text(json.dumps(scenes, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(fetch)

@@ -1,0 +1,179 @@
+"""Train: data/photos/<domain>/ -> models/<domain>/. Resumes by itself from checkpoints/<domain>/; run it again after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+
+import argan.training
+from argan import estimator, networks, optics, pictures, registry
+from argan.checkpoint import write_json, write_tensors, write_text
+from argan.errors import UserError
+from argan.params import Params, Training
+from argan.photos import Photos, swapped
+from pipelines import run, say
+
+# A change to one of these makes another training: an old checkpoint must not pass for the new code's work.
+CODE = ("augment", "networks", "objective", "optics", "training")
+SAMPLES = 12  # scenes on a sample sheet
+
+
+def train(domain: str, params: Params) -> None:
+    """Train, distil the estimator, and write the model whole. One training per domain and workspace at a time."""
+    config = params.training(domain)
+    store = Photos.open(Path("data/photos") / domain)
+    if store.pixels.shape[1:3] != (config.resolution, config.resolution):
+        height, width = store.pixels.shape[1:3]
+        raise UserError(
+            f"train.resolution is {config.resolution}, the photos of {domain} are {width} x {height} px; "
+            f"the preset decides both: set {domain}.preset and leave train.resolution out"
+        )
+    folder = Path("checkpoints") / domain
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{domain}: another training of it runs in this workspace; waiting for it to end")
+        lock.acquire()
+    with lock:
+        _train(domain, params, config, store, folder)
+
+
+def _train(domain: str, params: Params, config: Training, store: Photos, folder: Path) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    data = f"{store.fingerprint}-{_code()}"
+    tracked = registry.start_run(params.mlflow, domain, config, data, folder, say)
+    progress = Progress(domain, config.images)
+
+    def watch(images: int, row: dict[str, float]) -> None:
+        progress(images, row)
+        tracked.watch(images, row)
+
+    def show(images: int, generator: networks.Scene) -> None:
+        tracked.show(images, samples(generator, config))
+
+    try:
+        pixels = store.split("train")
+        say(f"{domain}: training on {len(pixels)} photos, {config.images} images to see, on {device}")
+        trained = argan.training.train(
+            config, pixels, folder, data=data, watch=watch, show=show, say=say, device=device
+        )
+        say(f"{domain}: distilling the depth estimator from {config.estimator_images} generated photos")
+        began = time.perf_counter()
+        student = estimator.distill(trained.generator, config, device=device)
+        say(f"{domain}: distilled in {time.perf_counter() - began:.0f} s")
+    except BaseException as error:
+        tracked.end("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    summary = {
+        "train_seconds": round(trained.seconds, 1),
+        "images_per_second": round(trained.images / max(trained.seconds, 1e-9), 2),
+        "images_seen": trained.images,
+    }
+    meta = {
+        "domain": domain,
+        "training": config.model_dump(),
+        "data": store.fingerprint,
+        "photos": {"count": len(store), "train": len(pixels)},
+        "prior": {"radius": config.prior_radius, "slope": config.prior_slope},
+        "summary": summary,
+        "mlflow": tracked.reference(),
+        "git_revision": registry.revision(),
+    }
+    with swapped(Path("models") / domain) as new:
+        shape = {"domain": domain, "training": config.model_dump()}
+        write_tensors(new / "generator.safetensors", trained.generator.state_dict(), shape)
+        write_tensors(new / "estimator.safetensors", student.state_dict(), shape)
+        write_json(new / "config.json", meta)
+        pd.DataFrame(trained.history).to_csv(new / "history.csv", index=False)
+        (new / "samples").mkdir()
+        pictures.write_png(new / "samples" / "samples.png", samples(trained.generator, config))
+        write_text(new / "card.md", card(meta))
+    tracked.end()
+    say(f"{domain}: models/{domain} written, {summary['images_per_second']} images/s")
+
+
+class Progress:
+    """A line now and then: how far, how fast, how long still, and the losses."""
+
+    def __init__(self, domain: str, total: int, every: float = 10.0) -> None:
+        self.domain, self.total, self.every = domain, total, every
+        self.first: tuple[float, int] | None = (
+            None  # where the clock started, so that a resumed run tells its own speed
+        )
+        self.began, self.last = time.perf_counter(), float("-inf")
+
+    def __call__(self, images: int, row: dict[str, float]) -> None:
+        now = time.perf_counter()
+        if self.first is None:
+            self.first = (now, images)
+        elif now - self.last >= self.every or images >= self.total:
+            speed = (images - self.first[1]) / (now - self.first[0])
+            left = max(self.total - images, 0) / speed
+            self.last = now
+            say(
+                f"{self.domain}: {images}/{self.total} images ({images / self.total:.0%}), {speed:.0f}/s, "
+                f"{left // 60:.0f}:{left % 60:02.0f} left, "
+                f"loss D {row['loss_d']:.3f} G {row['loss_g']:.3f}, disparity std {row['disparity_std']:.3f}"
+            )
+
+
+@torch.inference_mode()
+def samples(generator: networks.Scene, config: Training) -> np.ndarray:
+    """A sheet of scenes at fixed latents, (H, W, 3) uint8: in threes of image in focus, disparity, and photo at full aperture."""
+    device = next(generator.parameters()).device
+    latents = torch.randn(SAMPLES, config.latent, generator=torch.Generator().manual_seed(0)).to(device)
+    image, disparity = generator(latents)
+    scale = torch.ones(SAMPLES, device=device)
+    photo = optics.render(
+        image, disparity, optics.Aperture(), scale,
+        expansion=generator.expansion, renderer=config.renderer, layers=config.layers, disparity_max=config.disparity_max,
+    )  # fmt: skip
+    colors = pictures.disparity_colors(disparity[:, 0].cpu().numpy(), config.disparity_max)
+    trios = np.stack([_pixels(image), colors, _pixels(photo)], 1).reshape(-1, *colors.shape[1:])
+    return pictures.grid(trios, columns=12, upscale=max(1, 128 // config.resolution))
+
+
+def _pixels(images: torch.Tensor) -> np.ndarray:
+    return (images.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _code() -> str:
+    """A short hash of the code that decides what the weights become."""
+    package = Path(argan.training.__file__).parent
+    return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in CODE)).hexdigest()[:8]
+
+
+def card(meta: dict) -> str:
+    """The model's card: what it is, how it was made, what it is not for."""
+    t, s = meta["training"], meta["summary"]
+    return f"""# argan-{meta["domain"]}
+
+Scenes (an all-in-focus image and its disparity) learned from {meta["photos"]["train"]} flat photographs of the domain
+*{meta["domain"]}*: no depth sensor, no stereo, no focal stack, no pretrained network. With it, a depth estimator distilled
+from generated photographs alone.
+
+| | |
+|---|---|
+| preset, resolution | {t["preset"]}, {t["resolution"]} px |
+| recipe, renderer, seed | {t["recipe"]}, {t["renderer"]}, {t["seed"]} |
+| images seen | {s["images_seen"]} in {s["train_seconds"] / 60:.1f} minutes ({s["images_per_second"]:.0f}/s) |
+| photos (fingerprint) | {meta["photos"]["count"]} (`{meta["data"]}`) |
+| code revision | `{meta["git_revision"] or "unknown"}` |
+
+Use: `argan sample {meta["domain"]}`, `argan depth {meta["domain"]} PHOTO`, `argan bokeh {meta["domain"]} PHOTO`. Disparity is
+signed, 0 in the focal plane, larger = nearer, as a fraction of the image's width; it is relative, no measure in metres.
+
+Method: aperture rendering GAN (Kaneko, CVPR 2021). Files: safetensors, JSON, CSV and PNG; nothing is pickled.
+"""
+
+
+if __name__ == "__main__":
+    run(train)

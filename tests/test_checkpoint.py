@@ -1,0 +1,70 @@
+"""Checkpoints: atomic, fingerprinted, and the newest valid one wins."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+
+from argan import checkpoint
+from argan.errors import UserError
+
+
+def fill(folder: Path, images: int, mark: str = "a", keep: int = 9) -> Path:
+    return checkpoint.save(folder, images, {"x": torch.full((3,), float(images))}, {"fingerprint": mark, "images": images}, keep)
+
+
+def test_newest_by_number_not_by_time(tmp_path: Path) -> None:
+    fill(tmp_path, 200)
+    fill(tmp_path, 100)
+    found = checkpoint.newest(tmp_path, "a", print)
+    assert found is not None and found[1]["images"] == 200 and torch.equal(found[0]["x"], torch.full((3,), 200.0))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
+def test_a_damaged_one_is_named_and_the_one_before_used(tmp_path: Path, damage: str) -> None:
+    fill(tmp_path, 100)
+    newest = fill(tmp_path, 200)
+    content = newest.read_bytes()
+    newest.write_bytes({"truncated": content[: len(content) - 5], "empty": b"", "foreign": b"PK\x03\x04 not ours" * 10}[damage])
+    said: list[str] = []
+    found = checkpoint.newest(tmp_path, "a", said.append)
+    assert found is not None and found[1]["images"] == 100
+    assert len(said) == 1 and newest.name in said[0]
+
+
+def test_another_fingerprint_starts_fresh_and_says_so(tmp_path: Path) -> None:
+    fill(tmp_path, 100, mark="other")
+    said: list[str] = []
+    assert checkpoint.newest(tmp_path, "a", said.append) is None
+    assert "starting fresh" in said[0]
+    assert list(tmp_path.glob("*.safetensors")), "what is refused is not deleted"
+
+
+def test_fingerprint_changes_with_params_and_data() -> None:
+    base = checkpoint.fingerprint({"a": 1}, "data")
+    assert base == checkpoint.fingerprint({"a": 1}, "data")
+    assert len({base, checkpoint.fingerprint({"a": 2}, "data"), checkpoint.fingerprint({"a": 1}, "other")}) == 3
+
+
+def test_retention(tmp_path: Path) -> None:
+    for images in (100, 200, 300):
+        fill(tmp_path, images, keep=2)
+    assert sorted(p.stem for p in tmp_path.glob("*.safetensors")) == ["000000000200", "000000000300"]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    checkpoint.write_json(path, {"x": 1})
+    with pytest.raises(UserError, match=r"a\.json.*space"), checkpoint.atomic(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_text() == '{\n  "x": 1\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"], "no temporary is left behind"
+
+
+def test_reading_what_is_not_there_says_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dvc repro"):
+        checkpoint.read_tensors(tmp_path / "generator.safetensors")

@@ -1,0 +1,66 @@
+"""Generators and discriminators: shapes, ranges, and that blur can be seen and depth learned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from argan import networks
+from argan.params import Training, training
+
+
+@pytest.fixture(params=["modern", "paper"])
+def config(request: pytest.FixtureRequest) -> Training:
+    return training("quick", {"recipe": request.param})
+
+
+@pytest.mark.parametrize("resolution", [32, 64])
+def test_a_scene_has_the_shapes_and_ranges_it_promises(config: Training, resolution: int) -> None:
+    config = config.model_copy(update={"resolution": resolution})
+    image, disparity = networks.generator(config)(torch.randn(3, config.latent) * 5)
+    assert image.shape == (3, 3, resolution, resolution) and disparity.shape == (3, 1, resolution, resolution)
+    assert image.abs().max() <= 1 and disparity.abs().max() <= config.disparity_max
+    assert networks.discriminator(config)(image).shape == (3,)
+
+
+def test_different_latents_make_different_scenes(config: Training) -> None:
+    torch.manual_seed(0)
+    image, _ = networks.generator(config)(torch.randn(2, config.latent))
+    assert (image[0] - image[1]).abs().mean() > 0.01
+
+
+def test_every_parameter_of_the_generator_learns(config: Training) -> None:
+    torch.manual_seed(0)
+    generator = networks.generator(config)
+    for _ in range(2):  # layers that start at zero let gradients through from the second step on
+        image, disparity = generator(torch.randn(4, config.latent))
+        (image.square().mean() + (disparity / config.disparity_max - 0.3).square().mean()).backward()
+        with torch.no_grad():
+            for p in generator.parameters():
+                if p.grad is not None:
+                    p -= 0.1 * p.grad
+    still = [name for name, p in generator.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not still, still
+
+
+def test_the_discriminator_sees_blur_at_once(config: Training) -> None:
+    """Its first layers lose nothing: a photo and its blurred copy differ as much as before in what it is shown."""
+    torch.manual_seed(0)
+    critic = networks.discriminator(config)
+    photos = torch.randn(8, 3, 32, 32)
+    blurred = F.avg_pool2d(F.pad(photos, [1] * 4, mode="replicate"), 3, 1)
+    assert (critic(photos) - critic(blurred)).abs().mean() > 1e-3
+
+
+def test_expansion_belongs_to_the_generator_of_the_gather_renderer() -> None:
+    assert networks.generator(training("quick", {"renderer": "occlusion"})).expansion is None
+    generator = networks.generator(training("quick", {"renderer": "gather"}))
+    assert any(name.startswith("expansion.") for name, _ in generator.named_parameters())
+
+
+@pytest.mark.parametrize("size", [(32, 32), (48, 72)])
+def test_the_estimator_keeps_the_photo_size(size: tuple[int, int]) -> None:
+    estimator = networks.Estimator(8, 0.1)
+    out = estimator(torch.randn(2, 3, *size))
+    assert out.shape == (2, 1, *size) and out.abs().max() <= 0.1

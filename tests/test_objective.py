@@ -1,0 +1,80 @@
+"""Losses, priors and the aperture mixture."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from argan import objective
+from argan.params import training
+
+
+def random(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_center_focus_prior_is_flat_inside_and_a_cone_outside() -> None:
+    prior = objective.center_focus_prior(64, radius=0.25, slope=0.2)[0, 0]
+    line = (torch.arange(64) + 0.5) / 64 - 0.5
+    r = (line[:, None] ** 2 + line[None] ** 2).sqrt()
+    assert torch.all(prior[r <= 0.25] == 0)
+    assert torch.allclose(prior[r > 0.25], -0.2 * (r[r > 0.25] - 0.25))
+    assert prior.max() == 0, "nothing is nearer than the focal plane in the prior"
+
+
+def test_prior_fades_linearly_to_its_floor() -> None:
+    config = training("quick", {"prior": 2.0, "prior_fade": 1000, "prior_floor": 0.1})
+    assert objective.prior_weight(0, config) == 2.0
+    assert objective.prior_weight(500, config) == pytest.approx(1.0)
+    assert objective.prior_weight(1000, config) == objective.prior_weight(10**9, config) == pytest.approx(0.2)
+    assert objective.prior_weight(0, config.model_copy(update={"prior_fade": 0})) == pytest.approx(0.2)
+
+
+def test_aperture_mixture_holds_zero_and_the_whole_range() -> None:
+    config = training("quick", {"aperture_zero": 0.25, "aperture_min": 0.2})
+    scale = objective.aperture_scales(20_000, config, random())
+    zero = scale == 0
+    assert zero.float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert scale[~zero].min().item() == pytest.approx(0.2, abs=0.01) and scale.max().item() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("recipe", ["modern", "paper"])
+def test_the_players_pull_realness_apart(recipe: str) -> None:
+    real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
+    objective.discriminator_loss(real, fake, recipe).backward()
+    assert real.grad is not None and fake.grad is not None
+    assert torch.all(real.grad < 0) and torch.all(fake.grad > 0), "descent raises real and lowers fake"
+    again = torch.zeros(4, requires_grad=True)
+    objective.generator_loss(torch.zeros(4), again, recipe).backward()
+    assert again.grad is not None and torch.all(again.grad < 0), "the generator raises fake"
+
+
+def test_relativistic_loss_at_a_draw_is_log_two() -> None:
+    assert objective.discriminator_loss(torch.ones(3), torch.ones(3), "modern").item() == pytest.approx(math.log(2))
+
+
+def test_gradient_penalty_of_a_linear_critic_is_its_squared_norm() -> None:
+    photos = torch.randn(5, 3, 4, 4, requires_grad=True)
+    weight = torch.randn(3, 4, 4, requires_grad=True)
+    penalty = objective.gradient_penalty(photos, (photos * weight).sum((1, 2, 3)))
+    assert penalty.item() == pytest.approx(weight.square().sum().item() / 2, rel=1e-5)
+    penalty.backward()
+    assert weight.grad is not None and torch.allclose(weight.grad, weight.detach(), rtol=1e-4)
+
+
+def test_smoothness_spares_depth_edges_that_the_image_shares() -> None:
+    disparity = torch.zeros(1, 1, 8, 8)
+    disparity[..., 4:] = 0.05
+    flat, edge = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
+    edge[..., 4:] = 1
+    assert objective.smoothness(disparity, edge, 0.1) < 0.1 * objective.smoothness(disparity, flat, 0.1)
+    assert objective.smoothness(torch.full_like(disparity, 0.03), flat, 0.1) == 0
+
+
+def test_smoothness_never_teaches_the_image() -> None:
+    image = torch.randn(1, 3, 8, 8, requires_grad=True)
+    disparity = torch.randn(1, 1, 8, 8, requires_grad=True)
+    objective.smoothness(disparity, image, 0.1).backward()
+    assert image.grad is None and disparity.grad is not None
