@@ -1,5 +1,6 @@
 # make repro   set everything up and run the whole pipeline (dvc repro) on the embedded domain
 # make test    set everything up, then lint, type check and test
+# make registry   show the registered models in the browser (PORT=5000)
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -15,7 +16,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: setup repro test lint
+.PHONY: setup repro registry test lint
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -29,9 +30,13 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 repro: setup
-	@$(BIN)/python -m pipelines.summary --before
+	@$(BIN)/python -m pipelines.workspace prepare
 	@$(BIN)/dvc repro
-	@$(BIN)/python -m pipelines.summary
+	@$(BIN)/python -m pipelines.workspace finish
+
+PORT ?= 5000
+registry: setup
+	@$(BIN)/python -m pipelines.workspace registry $(PORT)
 
 lint: setup
 	$(BIN)/ruff check

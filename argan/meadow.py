@@ -444,13 +444,15 @@ def scene(rng: Generator, resolution: int) -> Scene:
 
     # Subjects first: what they cover tells where the floor may come forward.
     many = int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))
-    radii = rng.uniform(0.15, 0.35, 3)[:many] * (1.0, 0.85, 0.75)[many - 1]
-    heads = np.stack((rng.uniform(0.05, 0.95, 3), rng.uniform(0.08, 0.88, 3)), -1)[:many]
+    # The main subject as photographers frame it: large, about the middle, yet some 15 % of the width off it.
+    # The others are smaller and anywhere. Half of the subjects are alone: the depth is then mostly theirs.
+    radii = np.array([rng.uniform(0.22, 0.45), *rng.uniform(0.13, 0.28, 2)])[:many] * (1.0, 0.9, 0.8)[many - 1]
+    heads = np.vstack((np.clip(rng.normal(0.5, 0.12, 2), 0.08, 0.92), rng.uniform(0.05, 0.95, (2, 2))))[:many]
     depths = rng.uniform(-0.005, 0.005, 3)[:many]
     lowest = float((heads[:, 1] + radii).max())
 
-    # A third of the photos look down on a bed of leaves, a third have no visible floor, the rest a slanted one.
-    kind = rng.choice(["floor", "bed", "wall"], p=[0.45, 0.3, 0.25])
+    # Nearly a third of the photos look down on a bed of leaves; the rest are divided between a slanted floor and none in sight.
+    kind = rng.choice(["floor", "bed", "wall"], p=[0.35, 0.30, 0.35])
     tilt = rng.uniform(-0.04, 0.04, 2) if kind == "bed" else rng.uniform(-0.012, 0.012, 2)
     backdrop = rng.uniform(-0.075, -0.045) if kind == "bed" else rng.uniform(-0.095, -0.06)
     horizon = rng.uniform(0.0, 0.6)

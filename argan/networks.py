@@ -80,29 +80,61 @@ class Scene(nn.Module):
         return torch.tanh(image), self.disparity_max * torch.tanh(disparity)
 
 
+class _Styled(nn.Module):
+    """Upsample, convolve, and take scale and shift from the latent (adaptive instance normalisation)."""
+
+    def __init__(self, cin: int, cout: int, latent: int, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        self.conv = _conv(cin, cout)
+        self.style = nn.Linear(latent, 2 * cout)
+        _initialise(self.style, gain=0.5)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        x = F.instance_norm(self.conv(_up(x) if self.up else x))
+        scale, shift = self.style(z)[:, :, None, None].chunk(2, 1)
+        return F.leaky_relu(x * (1 + scale) + shift, SLOPE)
+
+
 class ModernGenerator(Scene):
+    """The latent sets the coarse layout (a learned basis at 4x4) and, as style, every level above it."""
+
     def __init__(self, config: Training) -> None:
         super().__init__(config)
         widths = _widths(config, config.generator_channels)
-        self.basis = nn.Linear(config.latent, widths[0] * 16)
+        z = config.latent
+        self.basis = nn.Linear(z, widths[0] * 16)
         _initialise(self.basis, gain=1.0)
         # The trunk ends one level below the full resolution: image and depth share what and where, not texture.
-        self.trunk = nn.ModuleList(
-            ResidualBlock(cin, cout) for cin, cout in zip([widths[0], *widths[:-2]], widths[:-1], strict=True)
-        )
-        self.image_block = ResidualBlock(widths[-2], widths[-1])
+        pairs = zip([widths[0], *widths[:-2]], widths[:-1], strict=True)
+        self.trunk = nn.ModuleList(_Styled(cin, cout, z, up=i > 0) for i, (cin, cout) in enumerate(pairs))
+        self.image_block = _Styled(widths[-2], widths[-1], z, up=True)
         self.image_head = _conv(widths[-1], 3, gain=1.0)
-        self.disparity_block = ResidualBlock(widths[-2], widths[-1])
+        self.disparity_block = _Styled(widths[-2], widths[-1], z, up=True)
         self.disparity_head = _conv(widths[-1], 1, gain=0.1)  # starts near the focal plane, inside tanh's linear part
 
+    def start(self, latents: Tensor) -> Tensor:
+        return F.leaky_relu(self.basis(latents).view(len(latents), -1, 4, 4), SLOPE)  # N C0 4 4
+
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.basis(latents).view(len(latents), -1, 4, 4)  # N C0 4 4
-        for i, block in enumerate(self.trunk):
-            x = block(_up(x) if i else x)  # N C_i 4*2^i
-        x = _up(x)  # N C R R
-        image = self.image_head(F.leaky_relu(self.image_block(x), SLOPE))
-        disparity = self.disparity_head(F.leaky_relu(self.disparity_block(x), SLOPE))
+        x = self.start(latents)
+        for block in self.trunk:
+            x = block(x, latents)  # N C_i 4*2^i, up to R/2
+        image = self.image_head(self.image_block(x, latents))
+        disparity = self.disparity_head(self.disparity_block(x, latents))
         return self._heads(image, disparity)
+
+
+class PaperGenerator(ModernGenerator):
+    """HoloGAN's: a learned constant at 4x4, the latent enters as style alone."""
+
+    def __init__(self, config: Training) -> None:
+        super().__init__(config)
+        self.constant = nn.Parameter(torch.randn(1, self.basis.out_features // 16, 4, 4))
+        del self.basis
+
+    def start(self, latents: Tensor) -> Tensor:
+        return self.constant.expand(len(latents), -1, -1, -1)
 
 
 class ModernDiscriminator(nn.Module):
@@ -131,45 +163,6 @@ class ModernDiscriminator(nn.Module):
         return self.head(x).squeeze(1)
 
 
-class _Styled(nn.Module):
-    """Upsample, convolve, and take scale and shift from the latent (adaptive instance normalisation)."""
-
-    def __init__(self, cin: int, cout: int, latent: int, up: bool) -> None:
-        super().__init__()
-        self.up = up
-        self.conv = _conv(cin, cout)
-        self.style = nn.Linear(latent, 2 * cout)
-        _initialise(self.style, gain=0.5)
-
-    def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        x = F.instance_norm(self.conv(_up(x) if self.up else x))
-        scale, shift = self.style(z)[:, :, None, None].chunk(2, 1)
-        return F.leaky_relu(x * (1 + scale) + shift, SLOPE)
-
-
-class PaperGenerator(Scene):
-    def __init__(self, config: Training) -> None:
-        super().__init__(config)
-        widths = _widths(config, config.generator_channels)
-        z = config.latent
-        self.constant = nn.Parameter(torch.randn(1, widths[0], 4, 4))
-        self.trunk = nn.ModuleList(
-            _Styled(cin, cout, z, up=i > 0) for i, (cin, cout) in enumerate(zip([widths[0], *widths[:-2]], widths[:-1], strict=True))
-        )
-        self.image_block = _Styled(widths[-2], widths[-1], z, up=True)
-        self.image_head = _conv(widths[-1], 3, gain=1.0)
-        self.disparity_block = _Styled(widths[-2], widths[-1], z, up=True)
-        self.disparity_head = _conv(widths[-1], 1, gain=0.1)
-
-    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.constant.expand(len(latents), -1, -1, -1)
-        for block in self.trunk:
-            x = block(x, latents)
-        return self._heads(
-            self.image_head(self.image_block(x, latents)), self.disparity_head(self.disparity_block(x, latents))
-        )
-
-
 class PaperDiscriminator(nn.Module):
     def __init__(self, config: Training) -> None:
         super().__init__()
@@ -188,29 +181,28 @@ class PaperDiscriminator(nn.Module):
 
 
 class Estimator(nn.Module):
-    """A small U-Net: photo (N, 3, R, R) in [-1, 1] -> disparity (N, 1, R, R), same convention as the generator's.
+    """A small U-Net: photo (N, 3, H, W) in [-1, 1] -> disparity (N, 1, H, W), same convention as the generator's.
 
-    It is distilled from generated (photo, disparity) pairs alone, and is what `argan depth` runs.
+    H and W multiples of 8. Two by two pixels are folded into channels on the way in and unfolded on the way out: nothing of the
+    blur is lost and the most expensive level is spared. It is distilled from generated pairs, and is what `argan depth` runs.
     """
 
     def __init__(self, channels: int, disparity_max: float) -> None:
         super().__init__()
         self.channels, self.disparity_max = channels, disparity_max
         c = channels
-        self.stem = _conv(3, c)
-        self.down1, self.down2, self.down3 = ResidualBlock(c, 2 * c), ResidualBlock(2 * c, 4 * c), ResidualBlock(4 * c, 4 * c)
-        self.up2, self.up1, self.up0 = ResidualBlock(8 * c, 2 * c), ResidualBlock(4 * c, c), ResidualBlock(2 * c, c)
-        self.head = _conv(c, 1, gain=0.1)
+        self.stem = _conv(12, c)
+        self.level0, self.level1, self.level2 = ResidualBlock(c, c), ResidualBlock(c, 2 * c), ResidualBlock(2 * c, 4 * c)
+        self.up1, self.up0 = ResidualBlock(6 * c, 2 * c), ResidualBlock(3 * c, c)
+        self.head = _conv(c, 4, gain=0.1)
 
     def forward(self, photos: Tensor) -> Tensor:
-        x0 = self.stem(photos)  # N C R
-        x1 = self.down1(F.avg_pool2d(x0, 2))  # N 2C R/2
-        x2 = self.down2(F.avg_pool2d(x1, 2))  # N 4C R/4
-        x3 = self.down3(F.avg_pool2d(x2, 2))  # N 4C R/8
-        y = self.up2(torch.cat([x2, _up(x3)], 1))
-        y = self.up1(torch.cat([x1, _up(y)], 1))
+        x0 = self.level0(self.stem(F.pixel_unshuffle(photos, 2)))  # N C H/2 W/2
+        x1 = self.level1(F.avg_pool2d(x0, 2))  # N 2C H/4 W/4
+        x2 = self.level2(F.avg_pool2d(x1, 2))  # N 4C H/8 W/8
+        y = self.up1(torch.cat([x1, _up(x2)], 1))
         y = self.up0(torch.cat([x0, _up(y)], 1))
-        return self.disparity_max * torch.tanh(self.head(F.leaky_relu(y, SLOPE)))
+        return self.disparity_max * torch.tanh(F.pixel_shuffle(self.head(F.leaky_relu(y, SLOPE)), 2))
 
 
 def generator(config: Training) -> Scene:

@@ -13,9 +13,19 @@ from PIL import Image, ImageDraw, ImageFont
 Pixels = NDArray[np.uint8]
 
 # From far to near: blues, pale yellow in the focal plane, reds (ColorBrewer's 11-class RdYlBu, readable to the colour-blind).
-SCALE = (
-    "#313695 #4575b4 #74add1 #abd9e9 #e0f3f8 #ffffbf #fee090 #fdae61 #f46d43 #d73027 #a50026"  # noqa: E501
-).split()
+SCALE = [
+    "#313695",
+    "#4575b4",
+    "#74add1",
+    "#abd9e9",
+    "#e0f3f8",
+    "#ffffbf",
+    "#fee090",
+    "#fdae61",
+    "#f46d43",
+    "#d73027",
+    "#a50026",
+]
 _ANCHORS = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in SCALE], dtype=np.float64)
 
 PAPER, INK, FAINT = (255, 255, 255), (34, 34, 34), (118, 118, 118)
@@ -46,7 +56,9 @@ def enlarge(images: Pixels, factor: int) -> Pixels:
 def grid(images: Pixels, columns: int, gap: int = 4, upscale: int = 1) -> Pixels:
     """images (N, H, W, 3) row by row on white paper, the last row filled up with paper -> one picture (H', W', 3)."""
     if images.ndim != 4 or images.shape[3] != 3 or len(images) == 0 or columns < 1:
-        raise ValueError(f"a grid needs uint8 images (N, H, W, 3) and at least one column, got {images.shape} and {columns}")
+        raise ValueError(
+            f"a grid needs uint8 images (N, H, W, 3) and at least one column, got {images.shape} and {columns}"
+        )
     images = enlarge(images, upscale)
     n, h, w, _ = images.shape
     rows = -(-n // columns)

@@ -2,7 +2,7 @@
 
 A training run holds what was logged while training ran; a version of the registered model `argan-<domain>` points at plain
 files (safetensors, JSON, Markdown, pictures) among that run's artifacts. Nothing is pickled and no MLflow flavour is used.
-`challenger` is the newest version; `champion` moves only when the gate (`judge`) says that the new one is better.
+`challenger` is the newest version; `champion` moves only when the gate (gate.py) says that the new one is better.
 
 MLflow takes seconds to import, so it is imported where it is first needed.
 """
@@ -19,12 +19,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from argan.errors import UserError
+from argan.gate import Scores, judge
 from argan.params import Mlflow, Register, Training
 from argan.photos import swapped
 
@@ -34,14 +35,13 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # A server that is away is said to be within seconds; MLflow's own defaults retry for many minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 ARTIFACTS = Path("mlartifacts")  # of stores that are a database without a server
 MODEL_FILES = ("generator.safetensors", "estimator.safetensors", "config.json")
-SCORES = ("depth_spearman", "depth_sign_agreement", "kid")  # what the gate reads
-Metrics = Mapping[str, Any]
 
 
 # ---- Where the registry is -------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def public(uri: str) -> str:
         return uri.split("?")[0]
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{parts.path}"
+    return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")
 
 
 def _sqlite_file(uri: str) -> Path | None:
@@ -124,11 +124,13 @@ def _client(uri: str) -> MlflowClient:
 
 
 def revision() -> str:
-    """The Git commit of this folder, `+` when something is changed; empty without Git."""
+    """The Git commit of this folder, `+` when code or params are changed since; empty without Git."""
     try:
         ask = {"capture_output": True, "text": True, "timeout": 20, "check": True}
         commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **ask).stdout.strip()  # type: ignore[call-overload]
-        dirty = subprocess.run(["git", "status", "--porcelain", "-uno"], **ask).stdout.strip()  # type: ignore[call-overload]
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno", "--", "*.py", "params.yaml"], **ask
+        ).stdout.strip()  # type: ignore[call-overload]
     except (OSError, subprocess.SubprocessError):
         return ""
     return commit + ("+" if dirty else "")
@@ -151,36 +153,32 @@ class Run:
     def watch(self, images: int, row: Mapping[str, float]) -> None:
         """Log a row of numbers at `images` seen; rows that could not be sent are sent with the next."""
         self._pending.append((images, {k: v for k, v in row.items() if k != "images" and v == v}))  # no NaN
-        with self._tolerant():
-            _log_rows(self.client, self.id, self._pending)
-            self._pending.clear()
+        self._send(lambda: None)
 
     def show(self, images: int, picture: np.ndarray) -> None:
         """Log a picture (H, W, 3) uint8 at `images` seen: MLflow shows them under a slider."""
-        with self._tolerant():
-            self.client.log_image(self.id, picture, key="samples", step=images, synchronous=True)
+        self._send(lambda: self.client.log_image(self.id, picture, key="samples", step=images, synchronous=True))
 
-    def scores(self, metrics: Metrics) -> None:
+    def scores(self, metrics: Mapping[str, Any]) -> None:
         """Log the results of evaluation."""
         numbers = {f"eval_{k}": float(v) for k, v in metrics.items() if isinstance(v, int | float)}
         with _speaking(self.uri):
             _log_rows(self.client, self.id, [(0, numbers)])
 
     def end(self, status: str = "FINISHED") -> None:
-        with self._tolerant():
-            if self._pending:
-                _log_rows(self.client, self.id, self._pending)
-            self.client.set_terminated(self.id, status)
+        self._send(lambda: self.client.set_terminated(self.id, status))
 
     def reference(self) -> dict[str, str]:
         return {"run_id": self.id, "tracking_uri": public(self.uri)}
 
-    @contextmanager
-    def _tolerant(self) -> Iterator[None]:
+    def _send(self, action: Callable[[], None]) -> None:
+        """Send what is pending and do `action`; where the server is away, say so once and go on."""
         try:
             _reach(self.uri)
             with _speaking(self.uri):
-                yield
+                _log_rows(self.client, self.id, self._pending)
+                self._pending.clear()
+                action()
             self._silent = False
         except UserError as error:
             if not self._silent:
@@ -191,25 +189,27 @@ class Run:
 def start_run(
     settings: Mlflow, domain: str, training: Training, data: str, folder: Path, say: Callable[[str], None]
 ) -> Run:
-    """The training run that `folder`/run.json names, if this MLflow has it and it is of the same training; else a new one.
+    """The run that `folder`/run.json names, if this MLflow has it; else a new one. `folder` holds one training's checkpoints.
 
     Raises UserError when MLflow cannot be reached: before an hour of training, not after it.
     """
-    from argan.checkpoint import fingerprint, write_json
+    from argan.checkpoint import write_json
 
-    uri, mark = tracking_uri(settings), fingerprint(training.model_dump(), data)
-    client, note = _client(uri), folder / "run.json"
+    note = folder / "run.json"
     try:
-        known = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
+        known = json.loads(note.read_text(encoding="utf-8"))["run_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        known = None
+    if run := open_run(settings, known, say):
+        with _speaking(run.uri):
+            run.client.update_run(run.id, status="RUNNING")
+        return run
+    uri = tracking_uri(settings)
+    client = _client(uri)
     with _speaking(uri):
-        if known.get("fingerprint") == mark and _alive(client, known.get("run_id")):
-            client.update_run(known["run_id"], status="RUNNING")
-            return Run(client, uri, known["run_id"], say)
-        run_id = _create_run(client, settings, domain, training.model_dump(), data)
-    write_json(note, {"run_id": run_id, "tracking_uri": public(uri), "fingerprint": mark})
-    return Run(client, uri, run_id, say)
+        run = Run(client, uri, _create_run(client, settings, domain, training.model_dump(), data), say)
+    write_json(note, run.reference())
+    return run
 
 
 def open_run(settings: Mlflow, run_id: str | None, say: Callable[[str], None]) -> Run | None:
@@ -275,48 +275,6 @@ def _log_rows(client: MlflowClient, run_id: str, rows: list[tuple[int, dict[str,
         client.log_batch(run_id, metrics=metrics[i : i + 1000])
 
 
-# ---- The gate --------------------------------------------------------------------------------------------------------
-
-
-def judge(new: Metrics, champion: Metrics | None, gate: Register) -> tuple[bool, str]:
-    """Whether a challenger becomes champion, and why. Both hold SCORES, `degenerate`, and what they were judged on.
-
-    Two scores compare only on the same photographs with the same extractor and number of images (`judged_on`).
-    """
-    if new.get("degenerate"):
-        return False, f"degenerate: {', '.join(new['degenerate'])}"
-    if champion is None:
-        return True, "the first healthy model"
-    if (ours := new["judged_on"]) != (theirs := champion["judged_on"]):
-        return False, f"not comparable: judged on {ours}, the champion on {theirs}; set the alias by hand to replace it"
-    depth, sign, kid = ((new.get(name), champion.get(name)) for name in SCORES)
-    if None not in depth:
-        name, (ours, theirs) = "depth_spearman", depth
-        better, needed = (
-            ours > theirs and ours >= theirs + gate.depth_gain,
-            f"above {theirs:.3f} by {gate.depth_gain:g}",
-        )
-    elif None not in kid:
-        name, (ours, theirs) = "kid", kid
-        better, needed = ours < theirs, f"below {theirs:.4f}"
-    else:
-        return False, "nothing to compare: neither depth_spearman nor kid is known of both"
-    if not better:
-        return False, f"{name} {ours:.4f} is not {needed}, the champion's"
-    if None not in sign and sign[0] < sign[1] - gate.sign_slack:
-        return (
-            False,
-            f"depth_sign_agreement {sign[0]:.3f} fell more than {gate.sign_slack:g} below the champion's {sign[1]:.3f}",
-        )
-    if None not in kid and kid[0] > kid[1] + gate.kid_slack * abs(kid[1]):
-        return False, f"kid {kid[0]:.4f} rose more than {gate.kid_slack:.0%} above the champion's {kid[1]:.4f}"
-    return True, f"{name} {ours:.4f} against the champion's {theirs:.4f}"
-
-
-def _judged_on(metrics: Metrics, data: str) -> str:
-    return f"photos {data}, {metrics.get('features')}, {metrics.get('images')} images"
-
-
 # ---- Registered models -----------------------------------------------------------------------------------------------
 
 
@@ -336,7 +294,7 @@ def model_hash(folder: Path) -> str:
 
 
 def register(
-    folder: Path, metrics: Metrics, plots: Path, settings: Mlflow, gate: Register, say: Callable[[str], None]
+    folder: Path, metrics: Mapping[str, Any], plots: Path, settings: Mlflow, gate: Register, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Make the model in `folder` a version of `argan-<domain>`, set the aliases, and return the receipt.
 
@@ -352,10 +310,10 @@ def register(
             client.create_registered_model(name, description=f"AR-GAN trained on the domain '{domain}'")
         found = client.search_model_versions(f"name = '{name}' and tags.model_hash = '{digest}'")
         if found:
-            version, run_id = str(found[0].version), found[0].run_id
+            version, run_id = str(found[0].version), str(found[0].run_id)
             say(f"already registered as version {version} of {name}")
         else:
-            run_id = (config.get("mlflow") or {}).get("run_id")
+            run_id = str((config.get("mlflow") or {}).get("run_id"))
             if not _alive(client, run_id):  # trained against another MLflow: the curves come along
                 run_id = _create_run(client, settings, domain, config["training"], data)
                 _log_rows(client, run_id, _history(folder))
@@ -366,8 +324,7 @@ def register(
         if plots.is_dir():
             client.log_artifacts(run_id, str(plots), f"plots/{digest}")
         Run(client, uri, run_id, say).scores(metrics)
-        scores = {key: metrics.get(key) for key in (*SCORES, "degenerate")} | {"judged_on": _judged_on(metrics, data)}
-
+        scores = Scores.of(metrics, data)
         holder = _or_none(lambda: client.get_model_version_by_alias(name, "champion"))
         if holder is not None and str(holder.version) == version:
             champion, reason = True, "is the champion already"
@@ -381,7 +338,7 @@ def register(
             "data_revision": data,
             "git_revision": revision(),
             "gate": reason,
-            "scores": json.dumps(scores),
+            "scores": json.dumps(asdict(scores)),
         }
         tags |= {key: _number(value) for key, value in metrics.items() if value is not None}
         for key, value in tags.items():
@@ -399,12 +356,13 @@ def register(
     }
 
 
-def _told(tags: Mapping[str, str]) -> Metrics:
+def _told(tags: Mapping[str, str]) -> Scores:
     """The scores written to a version; a version made by other hands has none, and compares with nothing."""
     try:
-        return {"judged_on": "unknown photos", **json.loads(tags["scores"])}
-    except (KeyError, ValueError):
-        return {"judged_on": "unknown photos"}
+        scores = json.loads(tags["scores"])
+        return Scores(**scores | {"degenerate": tuple(scores["degenerate"])})
+    except (KeyError, ValueError, TypeError):
+        return Scores("unknown photos")
 
 
 def _number(value: Any) -> str:
@@ -419,7 +377,7 @@ def _history(folder: Path) -> list[tuple[int, dict[str, float]]]:
     return [(int(row["images"]), {str(k): v for k, v in row.items() if k != "images" and v == v}) for row in rows]
 
 
-def _description(folder: Path, metrics: Metrics, run_id: str, digest: str, plots: Path, reason: str) -> str:
+def _description(folder: Path, metrics: Mapping[str, Any], run_id: str, digest: str, plots: Path, reason: str) -> str:
     """Markdown: the card, the gate's reason, the scores, and pictures out of the run's artifacts."""
     card = folder / "card.md"
     told = card.read_text(encoding="utf-8") if card.exists() else ""
@@ -433,7 +391,7 @@ def _description(folder: Path, metrics: Metrics, run_id: str, digest: str, plots
     return f"{told.strip()}\n\n**Gate:** {reason}\n\n| score | |\n|---|---|\n{table}\n\n{pictures}\n"
 
 
-def registered(receipt: Metrics, settings: Mlflow) -> bool:
+def registered(receipt: Mapping[str, Any], settings: Mlflow) -> bool:
     """Whether the MLflow in use holds the version a receipt names. Quick for SQLite: MLflow itself is not imported."""
     uri, (name, version) = tracking_uri(settings), (str(receipt.get("name")), str(receipt.get("version")))
     if receipt.get("tracking_uri") != public(uri):

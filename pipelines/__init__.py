@@ -9,25 +9,26 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 # Nothing here phones home; set before anything that would is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
-try:
-    from argan import params
-    from argan.errors import UserError
-except ModuleNotFoundError as error:
-    if error.name and error.name.startswith(("argan", "pipelines")):
-        raise
+if lacking := [name for name in ("dvc", "mlflow", "pandas", "pydantic", "torch", "yaml") if find_spec(name) is None]:
     print(
-        f"error: {sys.executable} has no package '{error.name}': run `make setup`, then `source .venv/bin/activate`",
+        f"error: {sys.executable} lacks the packages {', '.join(lacking)}: run `make setup`, then `source .venv/bin/activate`",
         file=sys.stderr,
     )
     sys.exit(2)
+
+from argan import params
+from argan.errors import UserError
 
 if TYPE_CHECKING:
     from argan.params import Params
@@ -54,7 +55,7 @@ def run(stage: Stage) -> NoReturn:
     sys.exit(0)
 
 
-def guarded(work: Callable[[], None]) -> None:
+def guarded(work: Callable[[], object]) -> None:
     """Run `work`; what a user can mend ends in one line on stderr and exit 2, a signal in its own exit code (130, 143)."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent may have left it ignored
     signal.signal(signal.SIGTERM, _terminated)
@@ -69,6 +70,21 @@ def guarded(work: Callable[[], None]) -> None:
             raise
         where = f" ({error.filename})" if error.filename else ""
         fail(f"{error.strerror}{where}; mend that and run the same command again: nothing finished is lost")
+
+
+@contextmanager
+def alone(lock: Path, told: Callable[[str], None], busy: str) -> Iterator[None]:
+    """Hold a lock file of our own; where another process holds it, tell so and wait. A killed holder lets go by itself."""
+    from filelock import FileLock, Timeout
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(lock).acquire(timeout=0)
+    except Timeout:
+        told(busy)
+        held = FileLock(lock).acquire()
+    with held:
+        yield
 
 
 def fail(line: str) -> NoReturn:

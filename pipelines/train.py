@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 
 import argan.training
 from argan import estimator, networks, optics, pictures, registry
-from argan.checkpoint import write_json, write_tensors, write_text
+from argan.checkpoint import fingerprint, write_json, write_tensors, write_text
 from argan.errors import UserError
 from argan.params import Params, Training
 from argan.photos import Photos, swapped
-from pipelines import run, say
+from pipelines import alone, run, say
 
 # A change to one of these makes another training: an old checkpoint must not pass for the new code's work.
 CODE = ("augment", "networks", "objective", "optics", "training")
@@ -34,21 +35,27 @@ def train(domain: str, params: Params) -> None:
             f"train.resolution is {config.resolution}, the photos of {domain} are {width} x {height} px; "
             f"the preset decides both: set {domain}.preset and leave train.resolution out"
         )
-    folder = Path("checkpoints") / domain
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{domain}: another training of it runs in this workspace; waiting for it to end")
-        lock.acquire()
-    with lock:
-        _train(domain, params, config, store, folder)
-
-
-def _train(domain: str, params: Params, config: Training, store: Photos, folder: Path) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     data = f"{store.fingerprint}-{_code()}"
+    home = Path("checkpoints") / domain
+    busy = f"{domain}: another training of it runs in this workspace; waiting for it to end"
+    with alone(home / ".lock", say, busy):
+        _train(domain, params, config, store, data, checkpoints(home, fingerprint(config.model_dump(), data)))
+
+
+def checkpoints(home: Path, mark: str) -> Path:
+    """The folder of this very training. That of the one before stays, to be resumed should the params change back."""
+    folder = home / mark
+    others = sorted((p for p in home.iterdir() if p.is_dir() and p != folder), key=lambda p: p.stat().st_mtime)
+    if others and not folder.exists():
+        say(f"params, photos or code are not those of the checkpoints in {others[-1]}: starting fresh (those stay)")
+    for old in others[:-1]:
+        shutil.rmtree(old)
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _train(domain: str, params: Params, config: Training, store: Photos, data: str, folder: Path) -> None:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tracked = registry.start_run(params.mlflow, domain, config, data, folder, say)
     progress = Progress(domain, config.images)
 
@@ -151,7 +158,7 @@ def _code() -> str:
     return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in CODE)).hexdigest()[:8]
 
 
-def card(meta: dict) -> str:
+def card(meta: dict[str, Any]) -> str:
     """The model's card: what it is, how it was made, what it is not for."""
     t, s = meta["training"], meta["summary"]
     return f"""# argan-{meta["domain"]}

@@ -100,7 +100,9 @@ def _side(p: Array, t: Array, known: NDArray[np.bool_]) -> Array:
     """
     centred = _centred(p, known)
     variance = np.square(centred).sum(1, keepdims=True)
-    slope = np.divide((centred * _centred(t, known)).sum(1, keepdims=True), variance, out=np.zeros_like(variance), where=variance > 0)
+    slope = np.divide(
+        (centred * _centred(t, known)).sum(1, keepdims=True), variance, out=np.zeros_like(variance), where=variance > 0
+    )
     fitted = np.maximum(slope, 0) * centred + _mean(t, known)
     error = np.log(_inverse_depth(np.where(known, t, 0))) - np.log(_inverse_depth(fitted))
     return np.sqrt(np.square(_centred(error, known)).sum(1) / known.sum(1))

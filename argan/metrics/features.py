@@ -67,7 +67,9 @@ def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
     deviation = torch.tensor([0.229, 0.224, 0.225], device=device)[:, None, None] * 255
 
     def batch(photos: Tensor) -> Tensor:
-        x = F.interpolate(photos.float(), (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
+        x = F.interpolate(photos.float(), (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(
+            0, 255
+        )
         x = ((x - mean) / deviation).contiguous(memory_format=torch.channels_last)
         features: Tensor = network.extract_features(x).mean((2, 3))
         return features
@@ -77,7 +79,13 @@ def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
 
 def _fused(network: nn.Module) -> nn.Module:
     """Batch normalisation folded into the convolution before it: the same features to 1e-4, in two thirds of the time."""
-    pairs = {"_conv_stem": "_bn0", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2", "_conv_head": "_bn1"}
+    pairs = {
+        "_conv_stem": "_bn0",
+        "_expand_conv": "_bn0",
+        "_depthwise_conv": "_bn1",
+        "_project_conv": "_bn2",
+        "_conv_head": "_bn1",
+    }
     for module in network.modules():
         for conv, norm in pairs.items():
             if isinstance(getattr(module, conv, None), nn.Conv2d):

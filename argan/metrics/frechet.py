@@ -76,5 +76,7 @@ def _checked(a: ArrayLike, b: ArrayLike) -> tuple[Features, Features]:
             raise ValueError(f"{name} holds values that are not finite")
         pair.append(x)
     if pair[0].shape[1] != pair[1].shape[1]:
-        raise ValueError(f"a has {pair[0].shape[1]} features and b {pair[1].shape[1]}: they must come from one extractor")
+        raise ValueError(
+            f"a has {pair[0].shape[1]} features and b {pair[1].shape[1]}: they must come from one extractor"
+        )
     return pair[0], pair[1]

@@ -1,0 +1,381 @@
+"""A trained model in numbers and pictures: its photographs, its depth against exact depth, and the degenerate answers by name.
+
+Definitions and thresholds are those of docs/method.md, section Evaluation. On a CPU the same model gives the same numbers,
+digit for digit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from argan import estimator, networks, objective
+from argan.checkpoint import read_tensors
+from argan.errors import UserError
+from argan.metrics import depth_scores, depth_scores_per_photo, frechet_distance, kernel_distance, report
+from argan.metrics.depth import correlation, rank_correlation
+from argan.metrics.features import extractor
+from argan.optics import Aperture, render
+from argan.params import Evaluate, Training
+from argan.photos import Photos
+from argan.training import step_random
+
+Metrics = dict[str, Any]  # flat: numbers, None, `features` (a string) and `degenerate` (a list of strings)
+Pixels = NDArray[np.uint8]
+Maps = NDArray[np.float32]
+
+SALT = 2  # keeps the latents of evaluation apart from those of training and distillation
+BATCH = 32
+SHOWN, SCENES, REFOCUSED = 48, 6, 4  # photos in grid.png, rows of scenes.png and of refocus.png
+APERTURES = [1 / 3, 2 / 3, 1.0]
+LUMA = (0.299, 0.587, 0.114)  # BT.601, of the encoded values
+
+# A degenerate answer, each with the reason for its threshold.
+FLAT = 0.02  # mean spread of disparity in a scene, of its range: 1/16 pixel of blur at 32 px, which no photo shows
+ALIKE = 0.9  # mean correlation of two scenes' disparity: 1 is one map for all, as the prior alone would give
+COPIED = 0.9  # mean |rank correlation| of disparity and brightness: 1 is a copy; light helps depth, but not so far
+UNSHARP = 0.02  # sharpness gap: rendering takes less than 2% of the detail away, so the blur is in the image already
+CHANCE = 3.0  # standard errors by which more than half the photos must be inverted, to be no accident
+
+
+def evaluate(
+    model: Path,
+    photos: Path,
+    truth: Path,
+    plots: Path,
+    params: Evaluate,
+    *,
+    device: torch.device | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Metrics:
+    """The metrics of the model folder `model` on the test split of the store `photos`; pictures go into the folder `plots`.
+
+    `truth` is the folder of exact disparity; where it holds none the depth scores are None. Raises UserError when something
+    is missing, damaged, or does not belong together.
+    """
+    device = device or torch.device("cpu")
+    trained = Trained.open(model, device)
+    store = Photos.open(photos)
+    test, validation = store.split("test"), store.split("validation")
+    _check(trained, store, params, len(test))
+    exact = _truth(truth, store)
+
+    say(f"generating {params.images} photos and comparing them with {len(test)} held-out ones")
+    extract = extractor(params.features, device)
+    generated, scenes, shown = [], Scenes.of(trained.config), Shown()
+    for image, disparity, photo in _generate(trained, params, device):
+        pixels = _pixels(photo)
+        generated.append(extract(pixels))
+        scenes.add(image, disparity, photo)
+        shown.add(pixels)
+    features = np.concatenate(generated)
+    real, other = extract(test), extract(validation) if len(validation) > 1 else None
+    metrics: Metrics = {
+        "fid": frechet_distance(features, real),
+        "kid": kernel_distance(features, real),
+        "kid_floor": None if other is None else kernel_distance(other, real),
+        "features": extract.name,
+        "images": params.images,
+        "images_real": len(test),
+    }
+
+    say(
+        "comparing the depth of held-out photos with "
+        + ("exact depth" if len(exact) else "nothing: no exact depth is known")
+    )
+    rows = [i for i in store.rows("test") if i in exact]
+    estimated = trained.depth(store.pixels[rows], device)
+    metrics |= _depth(trained, store, exact, estimated) | scenes.metrics()
+    metrics["degenerate"] = degenerate(metrics)
+    metrics |= {name: trained.summary.get(name) for name in ("train_seconds", "images_per_second", "images_seen")}
+
+    say("drawing")
+    report.training(trained.history, plots)
+    report.photographs(np.concatenate(shown.parts)[:SHOWN], plots / "grid.png")
+    _show_scenes(trained, params, device, plots)
+    if rows:
+        known = np.stack([exact[i] for i in rows])
+        spearman = depth_scores_per_photo(estimated, known)["spearman"]
+        report.depth(
+            store.pixels[rows],
+            known,
+            estimated,
+            trained.prior(),
+            spearman,
+            trained.config.disparity_max,
+            plots / "depth.png",
+        )
+    return {name: _rounded(value) for name, value in metrics.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The model
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model folder, opened."""
+
+    config: Training
+    generator: networks.Scene
+    student: networks.Estimator
+    summary: dict[str, float]
+    history: pd.DataFrame
+
+    @classmethod
+    def open(cls, folder: Path, device: torch.device) -> Trained:
+        try:
+            meta = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = Training.model_validate(meta["training"])
+            history = pd.read_csv(folder / "history.csv")
+            summary = dict(meta["summary"])
+        except FileNotFoundError as error:
+            raise UserError(f"{error.filename} is not there; train the model first (dvc repro)") from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{folder} is damaged ({reason}); delete it and run `dvc repro`") from error
+        generator = networks.generator(config)
+        student = networks.Estimator(config.estimator_channels, config.disparity_max)
+        for module, name in ((generator, "generator"), (student, "estimator")):
+            path = folder / f"{name}.safetensors"
+            try:
+                module.load_state_dict(read_tensors(path)[0])
+            except RuntimeError as error:
+                raise UserError(
+                    f"{path} does not fit {folder}/config.json; delete {folder} and run `dvc repro`"
+                ) from error
+            module.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+        return cls(config, generator, student, summary, history)
+
+    def photograph(
+        self, image: Tensor, disparity: Tensor, scale: Tensor, focus: Tensor | float = 0.0, widen: int = 1
+    ) -> Tensor:
+        """Photos of scenes, as training takes them; `focus` is the disparity brought into the focal plane.
+
+        `widen` stretches the range of the renderer's layers, at the same spacing: refocused, the range is up to twice as wide.
+        """
+        c = self.config
+        return render(
+            image, disparity - focus, Aperture(), scale,
+            expansion=self.generator.expansion, renderer=c.renderer,
+            layers=(c.layers - 1) * widen + 1, disparity_max=c.disparity_max * widen,
+        )  # fmt: skip
+
+    @torch.inference_mode()
+    def depth(self, photos: Pixels, device: torch.device) -> Maps:
+        """uint8 (N, H, W, 3) -> the estimated disparity (N, H, W)."""
+        parts = [np.empty((0, *photos.shape[1:3]), np.float32)]
+        for i in range(0, len(photos), BATCH):
+            batch = torch.from_numpy(np.ascontiguousarray(photos[i : i + BATCH])).to(device).permute(0, 3, 1, 2)
+            parts.append(estimator.estimate(self.student, batch.float() / 127.5 - 1)[:, 0].cpu().numpy())
+        return np.concatenate(parts)
+
+    def prior(self) -> Maps:
+        """The center focus prior this model was trained with, (H, W)."""
+        c = self.config
+        prior: Maps = objective.center_focus_prior(c.resolution, c.prior_radius, c.prior_slope)[0, 0].numpy()
+        return prior
+
+
+@torch.inference_mode()
+def _generate(trained: Trained, params: Evaluate, device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """`params.images` scenes, each photographed with an aperture of the training mixture: image, disparity, photo."""
+    for start in range(0, params.images, BATCH):
+        random = step_random(params.seed, start, SALT)
+        latents = torch.randn(BATCH, trained.config.latent, generator=random)[: params.images - start].to(device)
+        scale = objective.aperture_scales(BATCH, trained.config, random)[: params.images - start].to(device)
+        image, disparity = trained.generator(latents)
+        yield image, disparity, trained.photograph(image, disparity, scale)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Depth of held-out photos
+
+
+def _depth(trained: Trained, store: Photos, exact: dict[int, Maps], estimated: Maps) -> Metrics:
+    """depth_*: the estimator, and beside it the prior alone, the mean depth of the validation split, and brightness."""
+    rows = [i for i in store.rows("test") if i in exact]
+    seen = [exact[i] for i in store.rows("validation") if i in exact]
+    metrics: Metrics = dict.fromkeys(f"depth_{name}{who}" for name in SCORES for who in ("", *BASELINES))
+    metrics["depth_mask_auc"] = None  # needs masks of the subject, which no domain has yet
+    if not rows:
+        return metrics
+    known = np.stack([exact[i] for i in rows])
+    answers = {
+        "": estimated,
+        "_prior": np.broadcast_to(trained.prior(), known.shape),
+        "_luminance": np.asarray(store.pixels[rows]) @ np.array(LUMA),
+    }
+    if seen:
+        answers["_mean"] = np.broadcast_to(np.nanmean(np.stack(seen), 0), known.shape)
+    for who, answer in answers.items():
+        metrics |= {f"depth_{name}{who}": value for name, value in depth_scores(answer, known).items()}
+    spearman = depth_scores_per_photo(estimated, known)["spearman"]
+    metrics["depth_inverted"] = float((spearman[np.isfinite(spearman)] < 0).mean())
+    metrics["depth_photos"] = int(np.isfinite(spearman).sum())
+    return metrics
+
+
+SCORES = ("spearman", "spearman_aligned", "side", "sign_agreement")
+BASELINES = ("_prior", "_mean", "_luminance")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Generated scenes
+
+
+@dataclass
+class Scenes:
+    """Running statistics of generated scenes; memory does not grow with their number beyond a few floats a scene."""
+
+    disparity_max: float
+    prior: Maps
+    total: NDArray[np.float64]  # sum of the scenes' standardised disparities (H, W)
+    columns: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: Training) -> Scenes:
+        prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope)[0, 0].numpy()
+        return cls(config.disparity_max, prior, np.zeros(prior.shape))
+
+    def add(self, image: Tensor, disparity: Tensor, photo: Tensor) -> None:
+        """image, photo (N, 3, H, W) in [-1, 1]; disparity (N, 1, H, W)."""
+        depth = disparity[:, 0].double().cpu().numpy()
+        spread = depth.std((1, 2))
+        self.total += ((depth - depth.mean((1, 2), keepdims=True)) / np.maximum(spread, 1e-9)[:, None, None]).sum(0)
+        row = {
+            "std": spread / self.disparity_max,
+            "prior_correlation": correlation(depth, np.broadcast_to(self.prior, depth.shape)),
+            "luminance_correlation": np.abs(rank_correlation(depth, _luminance(image)[:, 0].double().cpu().numpy())),
+            "sharpness_gap": (log_sharpness(image) - log_sharpness(photo)).cpu().numpy(),
+        }
+        for name, values in row.items():
+            self.columns.setdefault(name, []).append(values)
+
+    def metrics(self) -> Metrics:
+        mean = {name: float(np.concatenate(parts).mean()) for name, parts in self.columns.items()}
+        count = sum(len(part) for part in self.columns["std"])
+        pairs = np.square(self.total).mean() - count  # of scenes, each with another: sum of their correlations
+        return {
+            "sharpness_gap": mean["sharpness_gap"],
+            "scene_depth_std": mean["std"],
+            "scene_depth_alike": max(-1.0, float(pairs / (count * (count - 1)))),
+            "scene_prior_correlation": mean["prior_correlation"],
+            "scene_luminance_correlation": mean["luminance_correlation"],
+        }
+
+
+def log_sharpness(images: Tensor) -> Tensor:
+    """log of the mean squared Laplacian of luminance: the high-frequency energy. (N, 3, H, W) in [-1, 1] -> (N,)."""
+    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=images.device)[None, None]
+    energy = F.conv2d(_luminance(images), kernel).double().square().mean((1, 2, 3))
+    return (energy + QUANTISATION).log()
+
+
+# Energy that rounding to 8 bits alone puts into a picture, 20 (the kernel's squares) * (2/255)^2 / 12: below it is no detail.
+QUANTISATION = 20 * (2 / 255) ** 2 / 12
+
+
+def _luminance(images: Tensor) -> Tensor:
+    """(N, 3, H, W) -> (N, 1, H, W)."""
+    return torch.einsum("nchw,c->nhw", images, torch.tensor(LUMA).to(images))[:, None]
+
+
+def degenerate(metrics: Metrics) -> list[str]:
+    """The degenerate answers that these metrics show, by name; empty when healthy."""
+    inverted, photos = metrics.get("depth_inverted"), metrics.get("depth_photos") or 1
+    signs = {
+        "constant_depth": metrics["scene_depth_std"] < FLAT,
+        "prior_depth": metrics["scene_depth_alike"] > ALIKE,
+        "baked_blur": metrics["sharpness_gap"] < UNSHARP,
+        "inverted_depth": inverted is not None and inverted > 0.5 + CHANCE * 0.5 / photos**0.5,
+        "luminance_depth": metrics["scene_luminance_correlation"] > COPIED,
+    }
+    return [name for name, shows in signs.items() if shows]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures, checks
+
+
+@dataclass
+class Shown:
+    """The first photos generated."""
+
+    parts: list[Pixels] = field(default_factory=list)
+
+    def add(self, photos: Pixels) -> None:
+        if sum(len(part) for part in self.parts) < SHOWN:
+            self.parts.append(photos)
+
+
+@torch.inference_mode()
+def _show_scenes(trained: Trained, params: Evaluate, device: torch.device, plots: Path) -> None:
+    image, disparity, _ = next(_generate(trained, params, device))
+    image, disparity = image[:SCENES], disparity[:SCENES]
+    ones = torch.ones(len(image), device=device)
+    shots = [_pixels(trained.photograph(image, disparity, ones * s)) for s in APERTURES]
+    reach = trained.config.disparity_max
+    maps = disparity[:, 0].cpu().numpy()
+    report.scenes(_pixels(image), maps, shots, APERTURES, reach, plots / "scenes.png")
+
+    image, disparity, maps = image[:REFOCUSED], disparity[:REFOCUSED], maps[:REFOCUSED]
+    far, near = (torch.quantile(disparity.flatten(1), q, 1)[:, None, None, None] for q in (0.05, 0.95))
+    steps = [
+        _pixels(trained.photograph(image, disparity, ones[: len(image)], far + t * (near - far), 2))
+        for t in np.linspace(0, 1, 5)
+    ]
+    report.refocus(steps, maps, reach, plots / "refocus.png")
+
+
+def _pixels(images: Tensor) -> Pixels:
+    """(N, 3, H, W) in [-1, 1] -> uint8 (N, H, W, 3)."""
+    pixels: Pixels = (images.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
+
+
+def _truth(folder: Path, store: Photos) -> dict[int, Maps]:
+    """Exact disparity by row of the store; empty where the domain has none."""
+    if not (folder / "disparity.npy").exists():
+        return {}
+    again = f"delete {folder} and run `dvc repro`"
+    try:
+        maps = np.load(folder / "disparity.npy", mmap_mode="r", allow_pickle=False)
+        rows = pd.read_parquet(folder / "index.parquet")["photo"].to_numpy()
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} is damaged ({' '.join(str(error).split())[:200]}); {again}") from error
+    if maps.shape != (len(rows), *store.pixels.shape[1:3]) or (
+        len(rows) and not 0 <= rows.min() <= rows.max() < len(store)
+    ):
+        raise UserError(
+            f"{folder} holds disparity {maps.shape} for {len(rows)} photos of the store {store.folder}: not its own; {again}"
+        )
+    return dict(zip(rows.tolist(), maps, strict=True))
+
+
+def _check(trained: Trained, store: Photos, params: Evaluate, test: int) -> None:
+    size = trained.config.resolution
+    if store.pixels.shape[1:3] != (size, size):
+        height, width = store.pixels.shape[1:3]
+        raise UserError(
+            f"the model makes photos of {size} x {size} px, {store.folder} holds {width} x {height}; train again (dvc repro)"
+        )
+    if test < 2:
+        raise UserError(f"{store.folder} has {test} test photos; comparing photos needs at least 2")
+    if params.images < 2:
+        raise UserError(f"evaluate.images is {params.images}; comparing photos needs at least 2")
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to 6 significant digits: what is beyond depends on how many threads added them up."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value

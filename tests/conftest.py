@@ -1,0 +1,124 @@
+"""What tests share: no connection leaves the machine, and a workspace: the real configuration, shrunken to seconds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+OFFLINE = Path(__file__).parent / "offline"
+sys.path.insert(0, str(OFFLINE))
+import sitecustomize  # noqa: E402, F401  (blocks connections in this process too)
+
+SMALL: dict[str, dict[str, Any]] = {
+    "meadow": {"photos": 200, "validation": 32, "test": 32},
+    "train": {
+        "images": 320,
+        "estimator_images": 64,
+        "log_every": 32,
+        "samples_every": 160,
+        "checkpoint_every": 64,
+    },
+    "evaluate": {"images": 64},
+}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A small repository of its own: code, configuration, an empty home, a registry."""
+
+    folder: Path
+    home: Path
+    connections: Path  # attempts to reach the outside are written here
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if k in ("LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS")}
+        return kept | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(self.home),
+            "SHELL": "/bin/sh",
+            "PYTHONPATH": str(OFFLINE),
+            "PYTHONUNBUFFERED": "1",
+            "ARGAN_TEST_CONNECTIONS": str(self.connections),
+            "DVC_SITE_CACHE_DIR": str(self.home / "dvc"),
+            "GIT_AUTHOR_NAME": "a",
+            "GIT_AUTHOR_EMAIL": "a@example.org",
+            "GIT_COMMITTER_NAME": "a",
+            "GIT_COMMITTER_EMAIL": "a@example.org",
+        }
+
+    def start(self, *command: str, **changed: str) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own, its output in one stream. `python` and `dvc` are the tested ones."""
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment | changed,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, code: int = 0, **changed: str) -> str:
+        """Run a command to its end, check its exit code, and return what it printed."""
+        process = self.start(*command, **changed)
+        output, _ = process.communicate(timeout=500)
+        assert process.returncode == code, f"{' '.join(command)} ended with {process.returncode}:\n{output}"
+        return output
+
+    def params(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Change params.yaml in place."""
+        file = self.folder / "params.yaml"
+        content = yaml.safe_load(file.read_text())
+        change(content)
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def copy(self, folder: Path) -> Workspace:
+        """The same workspace, everything made included, elsewhere."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Workspace(folder, self.home, self.connections)
+
+
+@pytest.fixture(scope="session")
+def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Workspace]:
+    """A function that makes a new workspace with the parameters shrunken; `git=False` makes it without Git."""
+
+    def make(git: bool = True) -> Workspace:
+        base = tmp_path_factory.mktemp("workspace")
+        made = Workspace(base / "argan", base / "home", base / "connections.txt")
+        made.home.mkdir()
+        made.folder.mkdir()
+        for name in ("argan", "pipelines"):
+            shutil.copytree(ROOT / name, made.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
+            target = made.folder / name
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(ROOT / name, target)
+        made.params(lambda content: [content[section].update(values) for section, values in SMALL.items()])
+        if git:
+            made.run("git", "init", "-q")
+            made.run("git", "add", "-A")
+            made.run("git", "commit", "-qm", "start")
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(make_workspace: Callable[..., Workspace]) -> Workspace:
+    """A workspace in which `dvc repro` has run to its end. Tests read it; those that change it work on a copy."""
+    made = make_workspace()
+    made.run("dvc", "repro")
+    made.run("git", "add", "-A")
+    made.run("git", "commit", "-qm", "made")
+    return made

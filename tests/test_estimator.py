@@ -1,0 +1,63 @@
+"""Distillation: from generated pairs alone, exactly repeatable, and it learns what the generator knows."""
+
+from __future__ import annotations
+
+import torch
+
+from argan import estimator, networks, objective
+from argan.optics import Aperture, render
+from argan.params import Training, training
+
+SMALL = {
+    "latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8, "estimator_batch": 16, "renderer": "gather",
+}  # fmt: skip
+
+
+class TwoPlanes(networks.Scene):
+    """A known scene: a bright, sharp square in focus before a textured wall at -0.08; where it stands is the latent."""
+
+    def __init__(self, config: Training) -> None:
+        super().__init__(config)
+        self.expansion = None
+        self.wall = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.8 - 0.9
+
+    def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        at = (latents[:, :2].tanh() * 8 + 16).round()
+        y, x = torch.arange(32)[None, :, None], torch.arange(32)[None, None, :]
+        inside = ((y - at[:, :1, None]).abs() < 6) & ((x - at[:, 1:, None]).abs() < 6)
+        image = torch.where(inside[:, None], torch.tensor(0.8), self.wall[None])
+        return image, torch.where(inside[:, None], 0.0, -0.08)
+
+
+def test_it_learns_where_near_and_far_are() -> None:
+    config = training("quick", {**SMALL, "estimator_images": 2000})
+    student = estimator.distill(TwoPlanes(config), config)
+    image, disparity = TwoPlanes(config)(torch.randn(32, 8, generator=torch.Generator().manual_seed(5)))
+    photos = render(image, disparity, Aperture(), torch.full((32,), 0.7))
+    said = estimator.estimate(student, photos)
+    assert torch.corrcoef(torch.stack([said.flatten(), disparity.flatten()]))[0, 1] > 0.8
+    assert said[disparity == 0].mean() > said[disparity < 0].mean() + 0.03, "larger = nearer, in the generator's own unit"
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    config = training("quick", {**SMALL, "estimator_images": 64})
+    torch.manual_seed(1)
+    generator = networks.generator(config).eval()
+    first, again = (estimator.distill(generator, config).state_dict() for _ in range(2))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+
+
+def test_estimates_do_not_depend_on_the_side_a_photo_is_seen_from() -> None:
+    student = networks.Estimator(8, 0.1).eval()
+    photos = torch.randn(2, 3, 32, 48)
+    assert torch.allclose(estimator.estimate(student, photos.flip(3)), estimator.estimate(student, photos).flip(3), atol=1e-6)
+
+
+def test_distillation_draws_apertures_from_the_training_mixture(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    drawn: list[torch.Tensor] = []
+    original = objective.aperture_scales
+    monkeypatch.setattr(objective, "aperture_scales", lambda *a: drawn.append(original(*a)) or drawn[-1])
+    config = training("quick", {**SMALL, "estimator_images": 320, "aperture_zero": 0.5})
+    estimator.distill(TwoPlanes(config), config)
+    scales = torch.cat(drawn)
+    assert 0.3 < (scales == 0).float().mean() < 0.7 and scales.max() > 0.8

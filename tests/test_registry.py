@@ -1,0 +1,212 @@
+"""Runs and versions on a real MLflow: idempotent, gated, told without secrets, and quick to say that a server is away."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from argan import params, registry
+from argan.errors import UserError
+from argan.params import Mlflow, Register
+
+METRICS: dict[str, Any] = {
+    "fid": 10.0, "kid": 0.1, "features": "efficientnet-lite0", "images": 64, "depth_spearman": 0.6, "depth_sign_agreement": 0.9,
+    "depth_side": None, "degenerate": [],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: making its tables takes seconds, copying it none."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def here(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    # By its full path: MLflow keeps a store open per URI for the life of the process.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    for name in ("mlflow.db", "other.db"):
+        shutil.copyfile(database, tmp_path / name)
+    return tmp_path
+
+
+def model(folder: Path, content: str = "weights", data: str = "abc", run_id: str | None = None) -> Path:
+    (folder / "samples").mkdir(parents=True, exist_ok=True)
+    for name in ("generator", "estimator"):
+        (folder / f"{name}.safetensors").write_text(content)
+    training = params.training("quick").model_dump()
+    config = {"domain": "meadow", "training": training, "data": data, "mlflow": {"run_id": run_id}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "card.md").write_text("# argan-meadow\n")
+    (folder / "history.csv").write_text("images,loss_d,penalty\n32,0.5,\n64,0.4,0.1\n")
+    (folder / "samples" / "samples.png").write_bytes(b"png")
+    return folder
+
+
+def register(folder: Path, **metrics: Any) -> dict[str, Any]:
+    return registry.register(folder, METRICS | metrics, Path("plots"), Mlflow(), Register(), say=lambda line: None)
+
+
+def test_the_same_model_is_the_same_version(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, again = register(model(here / "m")), register(model(here / "m"))
+    assert first["version"] == again["version"] == "1"
+    assert first["aliases"] == ["challenger", "champion"] == again["aliases"]
+    assert first["name"] == "argan-meadow"
+    assert first["tracking_uri"] == f"sqlite:///{here}/mlflow.db"
+    assert registry.registered(first, Mlflow())
+    assert not registry.registered(first | {"version": "2"}, Mlflow())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/other.db")
+    assert not registry.registered(first, Mlflow())
+
+
+def test_the_champion_moves_when_the_gate_says_so(here: Path) -> None:
+    register(model(here / "m", "first"))
+    worse = register(model(here / "m", "worse"), depth_spearman=0.5)
+    assert (worse["version"], worse["aliases"]) == ("2", ["challenger"])
+    assert "not better" in worse["reason"]
+    assert registry.download("models:/argan-meadow@champion") == registry.download("models:/argan-meadow/1")
+    assert registry.download("models:/argan-meadow@challenger") == registry.download("models:/argan-meadow/2")
+
+    better = register(model(here / "m", "better"), depth_spearman=0.7)
+    assert (better["version"], better["aliases"]) == ("3", ["challenger", "champion"])
+    foreign = register(model(here / "m", "foreign", data="other"), depth_spearman=0.9)
+    assert foreign["aliases"] == ["challenger"]
+    assert "not comparable" in foreign["reason"]
+    sick = register(model(here / "m", "sick"), depth_spearman=0.95, degenerate=["constant depth"])
+    assert "degenerate: constant depth" in sick["reason"]
+    champion = registry.download("models:/argan-meadow@champion")
+    assert (champion / "generator.safetensors").read_text() == "better"  # an old version's files are never written over
+
+
+def test_a_version_shows_card_scores_pictures_and_reason(here: Path) -> None:
+    (here / "plots").mkdir()
+    (here / "plots" / "grid.png").write_bytes(b"png")
+    receipt = register(model(here / "m"))
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{here}/mlflow.db")
+    version = client.get_model_version(receipt["name"], receipt["version"])
+    assert "# argan-meadow" in version.description
+    assert "| depth_spearman | 0.6 |" in version.description
+    assert "depth_side" not in version.description  # what is not known is not told
+    assert version.description.count(f"&run_uuid={receipt['run_id']})") == 2
+    assert version.tags["gate"] == "the first healthy model"
+    assert version.tags["data_revision"] == "abc"
+    run = client.get_run(receipt["run_id"])
+    assert run.data.params["images"] == str(params.training("quick").images)
+    assert run.data.metrics["eval_depth_spearman"] == 0.6
+    # Trained against another MLflow (or none): the curves came along.
+    assert [m.step for m in client.get_metric_history(receipt["run_id"], "loss_d")] == [32, 64]
+
+
+def test_a_run_is_resumed_while_its_server_has_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = params.training("quick")
+
+    def start() -> registry.Run:
+        return registry.start_run(Mlflow(), "meadow", config, "abc", here / "checkpoints", say=lambda line: None)
+
+    run = start()
+    run.watch(32, {"images": 32, "loss_d": 0.5, "penalty": float("nan")})
+    run.show(32, np.zeros((8, 8, 3), np.uint8))
+    run.end("KILLED")
+    again = start()
+    assert again.id == run.id
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/other.db")
+    assert start().id != run.id
+
+
+def test_training_outlives_its_server(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    run = registry.start_run(Mlflow(), "meadow", params.training("quick"), "abc", here / "checkpoints", say=said.append)
+    reach = registry._reach
+
+    def away(uri: str) -> None:
+        raise UserError("away")
+
+    monkeypatch.setattr(registry, "_reach", away)
+    run.watch(32, {"loss_d": 0.5})
+    run.watch(64, {"loss_d": 0.4})
+    assert said == ["warning: not logged, training goes on: away"]
+    monkeypatch.setattr(registry, "_reach", reach)
+    run.watch(96, {"loss_d": 0.3})
+    assert [m.step for m in run.client.get_metric_history(run.id, "loss_d")] == [32, 64, 96]
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("http://user:secret@localhost:5000/", "http://localhost:5000"),
+        ("https://user:secret@mlflow.example.org/base", "https://mlflow.example.org/base"),
+        ("postgresql+psycopg://user:secret@db:5432/mlflow?password=secret", "postgresql+psycopg://db:5432/mlflow"),
+        ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+        ("http://[::1]:5000", "http://[::1]:5000"),
+    ],
+)
+def test_secrets_stay_out_of_receipts(uri: str, told: str) -> None:
+    assert registry.public(uri) == told
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://127.0.0.1:9", "postgresql+psycopg://u:secret@127.0.0.1:9/x", "sqlite:////no/such/folder/m.db", "./mlruns"],
+)
+def test_a_server_that_is_away_is_said_in_a_line_and_soon(
+    here: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    began = time.perf_counter()
+    with pytest.raises(UserError) as caught:
+        register(model(here / "m"))
+    assert time.perf_counter() - began < 10
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "MLFLOW_TRACKING_URI" in str(caught.value)
+
+
+def test_a_file_that_is_no_database(here: Path) -> None:
+    (here / "mlflow.db").write_text("this is no database, only a text that is long enough to be read as a header")
+    with pytest.raises(UserError, match="not a database"):
+        register(model(here / "m"))
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [
+        ("models:/argan-meadow", "no registry reference"),
+        ("models:/argan-meadow@champoin", "is not in the MLflow"),
+        ("models:/argan-meadow/7", "is not in the MLflow"),
+        ("models:/argan-medow@champion", "is not in the MLflow"),
+    ],
+)
+def test_references_that_name_nothing(here: Path, reference: str, reason: str) -> None:
+    register(model(here / "m"))
+    with pytest.raises(UserError, match=reason):
+        registry.download(reference)
+
+
+def test_no_registry_is_made_by_asking_for_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(UserError, match="there is no registry"):
+        registry.download("models:/argan-meadow@champion")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_half_written_model_is_not_registered(here: Path) -> None:
+    folder = model(here / "m")
+    (folder / "config.json").write_text('{"domain": "mea')
+    with pytest.raises(UserError, match=r"config.json is damaged"):
+        register(folder)
+    (folder / "estimator.safetensors").unlink()
+    with pytest.raises(UserError, match=r"estimator.safetensors is not there"):
+        register(folder)
