@@ -44,7 +44,9 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or mend the folder, then run the same command again") from error
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or mend the folder, then run the same command again"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -75,11 +77,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The reverse of `write_tensors`. Raises UserError for a file that is missing, half written or something else."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads((file.metadata() or {}).get("meta", "{}"))
+            names, header = list(file.keys()), file.metadata() or {}
+            return {name: file.get_tensor(name) for name in names}, json.loads(header.get("meta", "{}"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there; train the model first (dvc repro)") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file ({error}); delete it and run the stage again") from error
+        raise UserError(
+            f"{path} is damaged or no safetensors file ({error}); delete it and run the stage again"
+        ) from error
 
 
 def save(folder: Path, images: int, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int) -> Path:
@@ -107,4 +112,6 @@ def newest(folder: Path, print_: str, say: Callable[[str], None]) -> tuple[dict[
 
 
 def _numbered(folder: Path) -> list[Path]:
-    return sorted((p for p in folder.glob("*.safetensors") if p.stem.isdigit()), key=lambda p: int(p.stem), reverse=True)
+    return sorted(
+        (p for p in folder.glob("*.safetensors") if p.stem.isdigit()), key=lambda p: int(p.stem), reverse=True
+    )

@@ -36,7 +36,9 @@ def distill(
     """
     device = device or torch.device("cpu")
     torch.manual_seed(config.seed)
-    student = networks.Estimator(config.estimator_channels, config.disparity_max).to(device, memory_format=torch.channels_last)
+    student = networks.Estimator(config.estimator_channels, config.disparity_max).to(
+        device, memory_format=torch.channels_last
+    )
     optimizer = torch.optim.Adam(student.parameters(), lr=config.estimator_learning_rate, fused=True)
     steps = math.ceil(config.estimator_images / config.estimator_batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.estimator_learning_rate, total_steps=steps + 1)
@@ -54,7 +56,10 @@ def distill(
             if step % 2:  # every scene comes unflipped or flipped as a whole: photo and disparity together
                 photos, disparity = photos.flip(3), disparity.flip(3)
             photos = color(photos, 0.4, random).clamp(-1, 1)
-        loss = F.mse_loss(student(photos.contiguous(memory_format=torch.channels_last)), disparity) / config.disparity_max**2
+        loss = (
+            F.mse_loss(student(photos.contiguous(memory_format=torch.channels_last)), disparity)
+            / config.disparity_max**2
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

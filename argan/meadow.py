@@ -35,7 +35,9 @@ Array = NDArray[np.float32]
 RESOLUTIONS = (32, 256)  # inclusive; below, a petal is less than a pixel; above, nobody has asked
 RELIEF = 0.035  # disparity per width of depth: a bloom half a frame wide, tilted 45 degrees, spans +-0.006
 NEAREST, FARTHEST = 0.10, -0.10  # disparity range; at 32 px and aperture 1 the far end is a blur of 3.2 px
-OVERSCAN = 1 / 8  # drawn beyond each border, for the blur that comes in: above the widest circle (0.10 x 1.10 for a pentagon)
+OVERSCAN = (
+    1 / 8
+)  # drawn beyond each border, for the blur that comes in: above the widest circle (0.10 x 1.10 for a pentagon)
 LENS = 2  # samples per pixel and axis on which blur and occlusion are worked out
 EMPTY = -1.0  # disparity of a sample that nothing covers
 CHUNK = 64  # photos a worker makes at a time: about a second of work, so that cores finish together
@@ -96,7 +98,9 @@ def turned(points: Array, tilt: float, towards: float) -> Array:
     """Points of a plant whose axis was +z, with the axis now `tilt` radians from the viewer, leaning `towards` an angle."""
     c, s = math.cos(tilt), math.sin(tilt)
     a, b = math.cos(towards), math.sin(towards)
-    matrix = np.array([[a * a * c + b * b, a * b * (c - 1), a * s], [a * b * (c - 1), b * b * c + a * a, b * s], [-a * s, -b * s, c]])
+    matrix = np.array(
+        [[a * a * c + b * b, a * b * (c - 1), a * s], [a * b * (c - 1), b * b * c + a * a, b * s], [-a * s, -b * s, c]]
+    )
     return points @ matrix.T.astype(np.float32)
 
 
@@ -151,7 +155,9 @@ FAMILIES: dict[str, Family] = {
         (Ring((15, 19), 0.60, 0.19, 0.40, (8, -8), round_tip=0.9), Ring((13, 17), 0.52, 0.19, 0.38, (28, 8), round_tip=0.9)),
         0.44, (0, 50), (0.11, 0.13, 0.06), (0.07, 0.7, 0.35),
     ),
-    "primrose": Family((Ring((5, 6), 0.92, 0.42, 0.08, (28, -4), broadest=1.5, round_tip=0.5),), 0.13, (0, 60), (0.14, 0.62, 0.7, 0.9, 0.97)),
+    "primrose": Family(
+        (Ring((5, 6), 0.92, 0.42, 0.08, (28, -4), broadest=1.5, round_tip=0.5),), 0.13, (0, 60), (0.14, 0.62, 0.7, 0.9, 0.97)
+    ),
     "dahlia": Family(
         (
             Ring((13, 16), 0.80, 0.17, 0.20, (5, -6)), Ring((12, 14), 0.66, 0.18, 0.16, (28, 14)),
@@ -161,14 +167,16 @@ FAMILIES: dict[str, Family] = {
     ),
     "rose": Family(
         (
-            Ring((5, 5), 0.82, 0.52, 0.18, (30, 5), broadest=1.3, round_tip=0.4), Ring((5, 5), 0.72, 0.5, 0.14, (52, 25), broadest=1.3, round_tip=0.4),
+            Ring((5, 5), 0.82, 0.52, 0.18, (30, 5), broadest=1.3, round_tip=0.4),
+            Ring((5, 5), 0.72, 0.5, 0.14, (52, 25), broadest=1.3, round_tip=0.4),
             Ring((4, 4), 0.62, 0.22, 0.12, (68, 62), True, 1.2, 0.35), Ring((3, 4), 0.5, 0.25, 0.07, (78, 80), True, 1.2, 0.35),
             Ring((3, 3), 0.42, 0.3, 0.03, (84, 95), True, 1.2, 0.35),
         ),
         0.0, (0, 50), (0.0, 0.02, 0.95, 0.11, 0.08),
     ),
     "tulip": Family(
-        (Ring((3, 3), 1.75, 0.36, 0.06, (10, 62, 88, 98), True, 0.9, 0.5), Ring((3, 3), 1.7, 0.34, 0.04, (10, 66, 90, 100), True, 0.9, 0.5)),
+        (Ring((3, 3), 1.75, 0.36, 0.06, (10, 62, 88, 98), True, 0.9, 0.5),
+         Ring((3, 3), 1.7, 0.34, 0.04, (10, 66, 90, 100), True, 0.9, 0.5)),
         0.0, (60, 95), (0.0, 0.97, 0.13, 0.8, 0.05),
     ),
     "bell": Family((Ring((5, 6), 1.7, 0.22, 0.05, (0, 75, 84, 30), True, 1.25, 0.4),), 0.0, (60, 130), (0.68, 0.74, 0.8, 0.6)),
@@ -195,12 +203,22 @@ def petals(rng: Generator, ring: Ring, base: Array, tip: Array, radius: float, r
     u, v = np.linspace(0, 1, rows + 1), np.linspace(-1, 1, columns + 1)
 
     angle = np.radians(np.interp(u, np.linspace(0, 1, len(ring.lift)), ring.lift)) + lift[:, None]  # (P, U)
-    ahead = np.concatenate((np.zeros((count, 1)), np.cumsum((np.cos(angle)[:, 1:] + np.cos(angle)[:, :-1]) / 2, 1)), 1) / rows
-    above = np.concatenate((np.zeros((count, 1)), np.cumsum((np.sin(angle)[:, 1:] + np.sin(angle)[:, :-1]) / 2, 1)), 1) / rows
+    ahead = (
+        np.concatenate((np.zeros((count, 1)), np.cumsum((np.cos(angle)[:, 1:] + np.cos(angle)[:, :-1]) / 2, 1)), 1)
+        / rows
+    )
+    above = (
+        np.concatenate((np.zeros((count, 1)), np.cumsum((np.sin(angle)[:, 1:] + np.sin(angle)[:, :-1]) / 2, 1)), 1)
+        / rows
+    )
     out, up = (ring.start * radius + size[:, None] * ahead)[..., None], (size[:, None] * above)[..., None]
-    profile = np.maximum(np.sin(math.pi * u**ring.broadest) ** ring.round_tip, 0.3 * (1 - u))  # never a point at the foot
+    profile = np.maximum(
+        np.sin(math.pi * u**ring.broadest) ** ring.round_tip, 0.3 * (1 - u)
+    )  # never a point at the foot
     if ring.wrapped:
-        bend = turn[:, None, None] + math.pi * ring.width * (0.55 + 0.45 * profile[:, None]) * v * (1 - 0.75 * u[:, None] ** 6)
+        bend = turn[:, None, None] + math.pi * ring.width * (0.55 + 0.45 * profile[:, None]) * v * (
+            1 - 0.75 * u[:, None] ** 6
+        )
         out = out * (1 + 0.10 * np.sign(v) * v * v)  # one edge outside its neighbour, the other inside
         x, y, z = out * np.cos(bend), out * np.sin(bend), np.broadcast_to(up, bend.shape)
     else:
@@ -219,9 +237,11 @@ def petals(rng: Generator, ring: Ring, base: Array, tip: Array, radius: float, r
 
 
 def diamonds(centre: Array, along: Array, width: float | Array) -> Array:
-    """One-quad leaves, florets and grains: (P, 2, 2, 3) with long half axis `along` (P, 3), in the picture plane `width` as wide."""
+    """One-quad leaves, florets and grains: (P, 2, 2, 3) with long half axis `along` (P, 3), `width` as wide."""
     side = np.stack((-along[:, 1], along[:, 0], along[:, 2] * 0), -1) * np.asarray(width, dtype=np.float32)[..., None]
-    return np.stack((np.stack((centre - along, centre + side), 1), np.stack((centre - side, centre + along), 1)), 1).astype(np.float32)
+    return np.stack(
+        (np.stack((centre - along, centre + side), 1), np.stack((centre - side, centre + along), 1)), 1
+    ).astype(np.float32)
 
 
 def heart(rng: Generator, radius: float, colour: Array, resolution: int) -> tuple[Array, Array]:
@@ -265,7 +285,9 @@ def bloom(rng: Generator, name: str, at: Array, radius: float, light: Light, dis
         parts.append(florets(rng, radius, tip))
     elif family.disc:
         h, s, v = family.heart
-        parts.append(heart(rng, family.disc * radius, hue(h + rng.normal(0, 0.02), s, v * rng.uniform(0.8, 1.1)), resolution))
+        parts.append(
+            heart(rng, family.disc * radius, hue(h + rng.normal(0, 0.02), s, v * rng.uniform(0.8, 1.1)), resolution)
+        )
     tilt = math.radians(rng.uniform(*family.tilt))
     # Side-on families stand up (or hang, beyond a right angle); the others look anywhere.
     towards = -math.pi / 2 + rng.normal(0, 0.3) if family.tilt[0] >= 60 else rng.uniform(0, 2 * math.pi)
@@ -277,7 +299,16 @@ def bloom(rng: Generator, name: str, at: Array, radius: float, light: Light, dis
     return join(meshes)
 
 
-def leaf(rng: Generator, foot: Array, reach: Array, width: float, light: Light, disparity: float, resolution: int, colour: Array) -> Mesh:
+def leaf(
+    rng: Generator,
+    foot: Array,
+    reach: Array,
+    width: float,
+    light: Light,
+    disparity: float,
+    resolution: int,
+    colour: Array,
+) -> Mesh:
     """A lance-shaped leaf from foot (3,) along reach (3,), arched and folded along its midrib."""
     length = float(np.hypot(reach[0], reach[1])) + 1e-6
     sag = rng.uniform(-0.3, 0.3) * length
@@ -293,7 +324,17 @@ def leaf(rng: Generator, foot: Array, reach: Array, width: float, light: Light, 
     return dice(points.astype(np.float32), colour * ribs, light, disparity)
 
 
-def stem(rng: Generator, head: Array, foot: Array, width: float, light: Light, disparity: float, end: float, resolution: int, colour: Array) -> Mesh:
+def stem(
+    rng: Generator,
+    head: Array,
+    foot: Array,
+    width: float,
+    light: Light,
+    disparity: float,
+    end: float,
+    resolution: int,
+    colour: Array,
+) -> Mesh:
     """A round stalk from head (x, y) to foot (x, y); its disparity goes from `disparity` to `end`."""
     a = np.array([head[0], head[1], 0], dtype=np.float32)
     b = np.array([foot[0], foot[1], (end - disparity) / RELIEF], dtype=np.float32)
@@ -380,7 +421,11 @@ def sunlight(rng: Generator) -> Light:
     """The sun anywhere in the upper half of the sky, in front of or a little behind the flowers; warm to neutral."""
     direction = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-1, -0.1), rng.uniform(-0.15, 1)])
     warm = rng.uniform(0, 0.12)
-    return Light((direction / np.linalg.norm(direction)).astype(np.float32), rng.uniform(0.25, 0.6), np.array([1 + warm, 1, 1 - warm], np.float32))
+    return Light(
+        (direction / np.linalg.norm(direction)).astype(np.float32),
+        rng.uniform(0.25, 0.6),
+        np.array([1 + warm, 1, 1 - warm], np.float32),
+    )
 
 
 def litter(rng: Generator, ground: Ground, light: Light, resolution: int, greens: list[Array], bed: bool) -> Mesh:
@@ -396,7 +441,9 @@ def litter(rng: Generator, ground: Ground, light: Light, resolution: int, greens
     ahead = np.stack((np.cos(turn), np.sin(turn), lift / length), -1) * length[:, None]
     across = np.stack((-np.sin(turn), np.cos(turn), np.zeros(count)), -1).astype(np.float32)
     rows = 3 if resolution <= 96 else 6
-    path = bezier(foot, foot + ahead * 0.5 + across * (rng.normal(0, 0.15, count) * length)[:, None], foot + ahead, rows)
+    path = bezier(
+        foot, foot + ahead * 0.5 + across * (rng.normal(0, 0.15, count) * length)[:, None], foot + ahead, rows
+    )
     u = np.linspace(0, 1, rows + 1)
     half = width[:, None] * np.maximum(np.sin(math.pi * u**0.8), 0.1 * (1 - u))
     points = ribbon(path.astype(np.float32), half.astype(np.float32), 0.5, 2, across)
@@ -404,7 +451,9 @@ def litter(rng: Generator, ground: Ground, light: Light, resolution: int, greens
     colour = np.array(greens)[rng.integers(0, len(greens), count)] * tone[:, None]
     leaves = dice(points, colour[:, None, None], light, ground.disparity(foot[:, 0], foot[:, 1]) + 0.001)
 
-    sparks = int(rng.integers(5, 40)) if rng.random() < 0.5 else 0  # the sky through leaves, dew: they become bokeh discs
+    sparks = (
+        int(rng.integers(5, 40)) if rng.random() < 0.5 else 0
+    )  # the sky through leaves, dew: they become bokeh discs
     at = rng.uniform(-OVERSCAN, 1 + OVERSCAN, (40, 2))[:sparks]
     size = rng.uniform(0.003, 0.010, 40)[:sparks]
     radiance = (rng.uniform(2.0, 9.0, (40, 1)) * np.array([1.0, 0.97, 0.85]))[:sparks]
@@ -419,7 +468,9 @@ def litter(rng: Generator, ground: Ground, light: Light, resolution: int, greens
 def floor(rng: Generator, ground: Ground, resolution: int, colours: list[Array], sky: Array) -> Array:
     """Colour and disparity (S, S, 4) of the far surface: patches at every scale; towards the top, more sky."""
     size = canvas_size(resolution) * samples(resolution)
-    axis = ((np.arange(size, dtype=np.float32) + 0.5) / size * (canvas_size(resolution) / resolution) - (canvas_size(resolution) / resolution - 1) / 2)
+    axis = (np.arange(size, dtype=np.float32) + 0.5) / size * (canvas_size(resolution) / resolution) - (
+        canvas_size(resolution) / resolution - 1
+    ) / 2
     x, y = axis[None, :], axis[:, None]
     disparity = ground.disparity(np.broadcast_to(x, (size, size)), np.broadcast_to(y, (size, size)))
     patches = np.clip(0.5 + 0.6 * noise(rng, (4, 11, 31), size), 0, 1)
@@ -443,17 +494,17 @@ def scene(rng: Generator, resolution: int) -> Scene:
     sky = hue(rng.uniform(0.5, 0.65), rng.uniform(0.0, 0.5), rng.uniform(0.7, 1.0))
 
     # Subjects first: what they cover tells where the floor may come forward.
-    many = int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))
-    # The main subject as photographers frame it: large, about the middle, yet some 15 % of the width off it.
-    # The others are smaller and anywhere. Half of the subjects are alone: the depth is then mostly theirs.
-    radii = np.array([rng.uniform(0.22, 0.45), *rng.uniform(0.13, 0.28, 2)])[:many] * (1.0, 0.9, 0.8)[many - 1]
-    heads = np.vstack((np.clip(rng.normal(0.5, 0.12, 2), 0.08, 0.92), rng.uniform(0.05, 0.95, (2, 2))))[:many]
+    many = int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))
+    # The main subject as photographers frame it: large, about the middle, yet some 12 % of the width off it.
+    # The others are smaller and anywhere. Most subjects are alone: the depth is then mostly theirs.
+    radii = np.array([rng.uniform(0.26, 0.50), *rng.uniform(0.13, 0.28, 2)])[:many] * (1.0, 0.9, 0.8)[many - 1]
+    heads = np.vstack((np.clip(rng.normal(0.5, 0.10, 2), 0.08, 0.92), rng.uniform(0.05, 0.95, (2, 2))))[:many]
     depths = rng.uniform(-0.005, 0.005, 3)[:many]
     lowest = float((heads[:, 1] + radii).max())
 
     # Nearly a third of the photos look down on a bed of leaves; the rest are divided between a slanted floor and none in sight.
     kind = rng.choice(["floor", "bed", "wall"], p=[0.35, 0.30, 0.35])
-    tilt = rng.uniform(-0.04, 0.04, 2) if kind == "bed" else rng.uniform(-0.012, 0.012, 2)
+    tilt = rng.uniform(-0.02, 0.02, 2) if kind == "bed" else rng.uniform(-0.012, 0.012, 2)
     backdrop = rng.uniform(-0.075, -0.045) if kind == "bed" else rng.uniform(-0.095, -0.06)
     horizon = rng.uniform(0.0, 0.6)
     focus = max(lowest + 0.03, horizon + 0.25, rng.uniform(0.75, 1.3))
@@ -464,7 +515,19 @@ def scene(rng: Generator, resolution: int) -> Scene:
     def flower(name: str, at: Array, radius: float, disparity: float) -> None:
         green = greens[int(rng.integers(0, 4))]
         root = np.array([at[0] + rng.normal(0, 0.08), max(ground.row(disparity), at[1] + 0.2)])
-        parts = [stem(rng, at, root, rng.uniform(0.010, 0.018) * (0.4 + 2 * radius), light, disparity - 0.002, disparity - 0.003, resolution, green)]
+        parts = [
+            stem(
+                rng,
+                at,
+                root,
+                rng.uniform(0.010, 0.018) * (0.4 + 2 * radius),
+                light,
+                disparity - 0.002,
+                disparity - 0.003,
+                resolution,
+                green,
+            )
+        ]
         for _ in range(int(rng.integers(0, 3))):
             along = rng.uniform(0.4, 0.95)
             foot = np.array([*(at + (root - at) * along), -0.08 * radius / 0.25])
@@ -488,7 +551,21 @@ def scene(rng: Generator, resolution: int) -> Scene:
         disparity = rng.uniform(max(backdrop + 0.012, -0.06), -0.010)
         root = np.array([rng.uniform(-0.1, 1.1), min(ground.row(disparity), 1.1), 0])
         reach = np.array([rng.normal(0, 0.25), -rng.uniform(0.3, 0.9), rng.uniform(-0.1, 0.1)])
-        plants.append((disparity, leaf(rng, root, reach, rng.uniform(0.012, 0.06), light, disparity, resolution, greens[int(rng.integers(0, 4))])))
+        plants.append(
+            (
+                disparity,
+                leaf(
+                    rng,
+                    root,
+                    reach,
+                    rng.uniform(0.012, 0.06),
+                    light,
+                    disparity,
+                    resolution,
+                    greens[int(rng.integers(0, 4))],
+                ),
+            )
+        )
     if rng.random() < 0.28:  # something out of focus in front
         for _ in range(int(rng.integers(1, 4))):
             disparity = rng.uniform(0.035, 0.085)
@@ -496,11 +573,27 @@ def scene(rng: Generator, resolution: int) -> Scene:
             foot = np.array([0.5 + 0.75 * math.cos(edge), 0.5 + 0.75 * math.sin(edge), 0])
             if rng.random() < 0.35:
                 at = np.array([0.5 + 0.5 * math.cos(edge), 0.5 + 0.5 * abs(math.sin(edge))])
-                plants.append((disparity, bloom(rng, favourite, at, rng.uniform(0.1, 0.25), light, disparity, resolution)))
+                plants.append(
+                    (disparity, bloom(rng, favourite, at, rng.uniform(0.1, 0.25), light, disparity, resolution))
+                )
             else:
                 aim = edge + math.pi + rng.normal(0, 0.45)
                 reach = np.array([math.cos(aim), math.sin(aim), 0]) * rng.uniform(0.4, 1.1)
-                plants.append((disparity, leaf(rng, foot, reach, rng.uniform(0.02, 0.10), light, disparity, resolution, greens[int(rng.integers(0, 4))])))
+                plants.append(
+                    (
+                        disparity,
+                        leaf(
+                            rng,
+                            foot,
+                            reach,
+                            rng.uniform(0.02, 0.10),
+                            light,
+                            disparity,
+                            resolution,
+                            greens[int(rng.integers(0, 4))],
+                        ),
+                    )
+                )
     plants.sort(key=lambda plant: plant[0])
     lit = litter(rng, ground, light, resolution, greens, kind == "bed")
     back = floor(rng, ground, resolution, [greens[0] * rng.uniform(0.2, 0.7), greens[1] * rng.uniform(0.5, 1.2)], sky)
@@ -548,7 +641,10 @@ def paint(mesh: Mesh, resolution: int, floor: Array | None = None) -> Layer | No
     radiance, depth = canvas * cover[..., None], surface * cover
     if fine != LENS:
         half = (canvas.shape[1] * LENS // fine, canvas.shape[0] * LENS // fine)
-        radiance, depth = cv2.resize(radiance, half, interpolation=cv2.INTER_AREA), cv2.resize(depth, half, interpolation=cv2.INTER_AREA)
+        radiance, depth = (
+            cv2.resize(radiance, half, interpolation=cv2.INTER_AREA),
+            cv2.resize(depth, half, interpolation=cv2.INTER_AREA),
+        )
     depth = depth / np.maximum(radiance[..., 3], 1e-6)
     return Layer(radiance, depth, surface, int(low[1]) * LENS, int(low[0]) * LENS)
 
@@ -600,9 +696,11 @@ def spread(image: Array, radius: float, lens: Lens, near: bool) -> tuple[Array, 
 
 
 def defocus(layer: Layer, lens: Lens, resolution: int) -> tuple[Array, int]:
-    """A layer as the lens shows it, radiance (h + 2g, w + 2g, 4) and g. Cut into slices a sample of blur apart that sum to the layer.
+    """A layer as the lens shows it, radiance (h + 2g, w + 2g, 4) and g. Cut into slices a sample of blur apart
+    that sum to the layer.
 
-    The slices of one plant are one surface, so they add up; where they belong to two (a petal before its stem) the sum is capped at opaque.
+    The slices of one plant are one surface, so they add up; where they belong to two (a petal before its stem)
+    the sum is capped at opaque.
     """
     cover = layer.radiance[..., 3] > 0
     seen = layer.disparity[cover]

@@ -8,6 +8,7 @@ normalisation, and its instance-normalised, spectrally normalised discriminator 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -149,7 +150,7 @@ class ModernDiscriminator(nn.Module):
         widths = _widths(config, config.discriminator_channels // 2)[-2::-1]
         self.stem = _conv(12, widths[0], gain=1.0)
         self.first = ResidualBlock(widths[0], widths[0])
-        self.blocks = nn.ModuleList(ResidualBlock(cin, cout) for cin, cout in zip(widths[:-1], widths[1:], strict=True))
+        self.blocks = nn.ModuleList(ResidualBlock(cin, cout) for cin, cout in pairwise(widths))
         self.basis = nn.Conv2d(widths[-1], widths[-1], 4, groups=widths[-1])  # 4x4 -> 1x1, one filter a channel
         _initialise(self.basis, gain=1.0)
         self.head = nn.Linear(widths[-1], 1)
@@ -169,7 +170,7 @@ class PaperDiscriminator(nn.Module):
         widths = _widths(config, config.discriminator_channels)[::-1]
         self.stem = spectral_norm(_conv(3, widths[0]))
         self.blocks = nn.ModuleList(
-            spectral_norm(nn.Conv2d(cin, cout, 5, stride=2, padding=2)) for cin, cout in zip(widths[:-1], widths[1:], strict=True)
+            spectral_norm(nn.Conv2d(cin, cout, 5, stride=2, padding=2)) for cin, cout in pairwise(widths)
         )
         self.head = spectral_norm(nn.Linear(widths[-1] * 16, 1))
 
@@ -192,7 +193,11 @@ class Estimator(nn.Module):
         self.channels, self.disparity_max = channels, disparity_max
         c = channels
         self.stem = _conv(12, c)
-        self.level0, self.level1, self.level2 = ResidualBlock(c, c), ResidualBlock(c, 2 * c), ResidualBlock(2 * c, 4 * c)
+        self.level0, self.level1, self.level2 = (
+            ResidualBlock(c, c),
+            ResidualBlock(c, 2 * c),
+            ResidualBlock(2 * c, 4 * c),
+        )
         self.up1, self.up0 = ResidualBlock(6 * c, 2 * c), ResidualBlock(3 * c, c)
         self.head = _conv(c, 4, gain=0.1)
 

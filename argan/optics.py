@@ -8,8 +8,8 @@ Two renderers answer the same question:
 
 - ``gather`` (the paper's): every ray looks up the image where its disparity sends it. No occlusion, and therefore
   render(I, D) == render(I, -D): it cannot tell near from far.
-- ``occlusion``: the scene is cut into fronto-parallel disparity layers, each blurred by the aperture and composited from
-  far to near. A defocused near object spills over what is behind it, a defocused far one is cut off by what is before it.
+- ``occlusion``: the scene is cut into fronto-parallel disparity layers, each blurred by the aperture and composited
+  from far to near. A defocused near object spills over what is behind it, a far one is cut off by what is before it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from torch.autograd.function import once_differentiable
 
 Renderer = Literal["gather", "occlusion"]
 
-# Views gathered at a time. Few enough that a chunk of a 64-pixel batch of 16 stays in a CPU's cache (16*3*64*64*4 bytes is
-# 0.8 MB a view), many enough that the per-call overhead vanishes. The full stack of 25 views is never held.
-VIEWS_PER_CHUNK = 3
+# Pixels looked up at a time on a CPU: 16 images of 64 x 64, whose working set stays in the cache. More would wait for
+# memory, fewer would leave a core idle. A GPU takes the whole batch at once.
+CHUNK = 2**16
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Aperture:
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.size % 2 == 0:
-            raise ValueError(f"aperture size must be odd and positive, so that a view is at the centre; got {self.size}")
+            raise ValueError(f"aperture size must be odd and positive, to have a view at its centre; got {self.size}")
 
     @property
     def views(self) -> int:
@@ -50,7 +50,8 @@ class Aperture:
     @property
     def offsets(self) -> Tensor:
         """(V, 2) float32: (u_x, u_y) of each view, row by row from the top left."""
-        line = torch.linspace(-1, 1, self.size) if self.size > 1 else torch.zeros(1)
+        half = self.size // 2
+        line = torch.arange(-half, half + 1) / max(half, 1)
         uy, ux = torch.meshgrid(line, line, indexing="ij")
         return torch.stack([ux, uy], -1).reshape(-1, 2)
 
@@ -60,6 +61,11 @@ class Aperture:
         half_cell = 1 / (self.size - 1) if self.size > 1 else 0.0
         inside = (self.offsets.norm(dim=1) <= 1 + half_cell / 2).float()
         return inside / inside.sum()
+
+    @property
+    def moving(self) -> Tensor:
+        """(V,) bool: the views that count and lie off the centre. The central one sees the image as it is."""
+        return (self.weights > 0) & self.offsets.any(1)
 
 
 class DepthExpansion(nn.Module):
@@ -88,13 +94,12 @@ class DepthExpansion(nn.Module):
 def ray_disparity(disparity: Tensor, aperture: Aperture) -> Tensor:
     """D~(x, u) = D(x + u D(x)): the disparity met by the ray through pixel x and view u.
 
-    disparity (N, 1, H, W) -> (N, V, H, W).
+    disparity (N, 1, H, W) -> (N, V, H, W). Differentiable.
     """
     _check(disparity, disparity)
-    disparity = _coordinates_dtype(disparity)
-    n, _, h, w = disparity.shape
-    offsets = aperture.offsets.to(disparity)
-    return _gather(disparity, disparity, offsets).reshape(n, aperture.views, h, w)
+    disparity = _exact(disparity)
+    frame = _Frame(disparity)
+    return torch.cat([frame.look_up(disparity, disparity, step) for step in frame.steps(aperture.offsets)], 1)
 
 
 def light_field(
@@ -110,27 +115,24 @@ def light_field(
 ) -> Tensor:
     """All views L(x, u) = I(x + s u M(x, u)), bilinear, the border replicated.
 
-    image (N, C, H, W); disparity (N, 1, H, W); scale (N,), s = 0 gives the image exactly in every view.
-    Returns (N, V, C, H, W), the views in the order of `aperture.offsets`.
+    image (N, C, H, W); disparity (N, 1, H, W); scale (N,), s = 0 gives the image exactly in every view. Returns
+    (N, V, C, H, W), the views in the order of `aperture.offsets`. Differentiable. Raises ValueError on any other shape.
     """
     _check(image, disparity, scale)
-    image, disparity, scale = (_coordinates_dtype(t) for t in (image, disparity, scale))
-    n, c, h, w = image.shape
-    offsets = aperture.offsets.to(image)
+    image, disparity, scale = (_exact(t) for t in (image, disparity, scale))
+    frame, s = _Frame(image), scale[:, None, None, None]
+    steps = frame.steps(aperture.offsets)
     if renderer == "occlusion":
         stack, levels = _layers(image, disparity, layers, disparity_max)
-        shift = scale[:, None, None, None] * levels[None, :, None, None] * offsets[None, None]  # (N, K, V, 2)
-        views = [_composite(_shift(stack, shift[:, :, v])) for v in range(aperture.views)]
-        field = torch.stack(views, 1)
+        flat = stack.flatten(0, 1)  # every layer of every image moves by its own s d
+        shift = (s[..., 0] * levels[:, None]).reshape(-1, 1, 1, 1).expand(-1, 1, *image.shape[2:])
+        views = [_composite(frame.look_up(flat, shift, step).view_as(stack)) for step in steps]
     else:
         rays = ray_disparity(disparity, aperture)
         if expansion is not None:
             rays = expansion(rays)
-        rays = rays * scale[:, None, None, None]
-        field = torch.stack(
-            [_gather(image, rays[:, v : v + 1], offsets[v : v + 1]).reshape(n, c, h, w) for v in range(aperture.views)], 1
-        )
-    return torch.where(scale[:, None, None, None, None] == 0, image[:, None], field)
+        views = [frame.look_up(image, s * rays[:, v : v + 1], step) for v, step in enumerate(steps)]
+    return torch.where(s[:, None] == 0, image[:, None], torch.stack(views, 1))
 
 
 def render(
@@ -147,131 +149,144 @@ def render(
     """The photo P(x) = sum_u A(u) L(x, u) taken with aperture scale s, without ever storing the light field.
 
     image (N, C, H, W) in any range; disparity (N, 1, H, W); scale (N,), s = 0 gives the image exactly. Returns
-    (N, C, H, W). Differentiable once in image and disparity (and in T's parameters). Sampling coordinates stay float32
+    (N, C, H, W). Differentiable once in image and disparity (and in T's parameters). Everything but T stays float32
     under mixed precision. The occlusion renderer averages each layer over the aperture before compositing, where
-    `light_field` composites view by view: the two agree wherever at most one layer at a time is defocused.
+    `light_field` composites view by view: the two agree wherever at most one layer at a time is defocused. Raises
+    ValueError on any other shape.
     """
     _check(image, disparity, scale)
-    image, disparity, scale = (_coordinates_dtype(t) for t in (image, disparity, scale))
-    weights = aperture.weights.to(image)
-    used = weights > 0
-    offsets, weights = aperture.offsets.to(image)[used], weights[used]
-    if renderer == "occlusion":
-        stack, levels = _layers(image, disparity, layers, disparity_max)
-        photo = _composite(_blur(stack, levels, scale, aperture))
-    elif expansion is not None:
-        rays = expansion(ray_disparity(disparity, aperture))[:, used]
-        photo = _Gather.apply(image, None, rays, offsets, weights, scale)
-    else:
-        photo = _Gather.apply(image, disparity, None, offsets, weights, scale)
+    image, disparity, scale = (_exact(t) for t in (image, disparity, scale))
+    rays = disparity
+    if renderer == "gather" and expansion is not None:
+        rays = expansion(ray_disparity(disparity, aperture))[:, aperture.moving]
+    with torch.autocast(image.device.type, enabled=False):
+        if renderer == "occlusion":
+            stack, levels = _layers(image, disparity, layers, disparity_max)
+            photo = _composite(_blur(stack, levels, scale, aperture))
+        elif image.device.type == "cpu":
+            open_ = scale.nonzero()[:, 0]  # a closed aperture costs nothing
+            if len(open_) == len(image):
+                return _Gather.apply(image, rays, aperture, scale)
+            return image.index_copy(0, open_, _Gather.apply(image[open_], rays[open_], aperture, scale[open_]))
+        else:  # to ask a GPU which apertures are open would stall it
+            photo = _Gather.apply(image, rays, aperture, scale)
     return torch.where(scale[:, None, None, None] == 0, image, photo)
+
+
+def _check(image: Tensor, disparity: Tensor, scale: Tensor | None = None) -> None:
+    if image.ndim != 4 or not image.is_floating_point():
+        raise ValueError(f"image must be floating point (N, C, H, W), got {image.dtype} {tuple(image.shape)}")
+    n, _, h, w = image.shape
+    if disparity.shape != (n, 1, h, w):
+        got = tuple(disparity.shape)
+        raise ValueError(f"disparity must be {(n, 1, h, w)} to go with image {tuple(image.shape)}, got {got}")
+    if scale is not None and scale.shape != (n,):
+        raise ValueError(f"scale must be ({n},), one aperture an image, got {tuple(scale.shape)}")
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    """float32 at least: a half-precision coordinate cannot address a pixel of a 256-pixel row, let alone part of it.
+
+    And planes in memory, which is how they are looked up, where convolutions may have left pixels.
+    """
+    return (tensor if tensor.dtype == torch.float64 else tensor.float()).contiguous()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The gather
 
 
-def _check(image: Tensor, disparity: Tensor, scale: Tensor | None = None) -> None:
-    n, _, h, w = image.shape
-    if disparity.shape != (n, 1, h, w):
-        raise ValueError(f"disparity must be {(n, 1, h, w)} to go with image {tuple(image.shape)}, got {tuple(disparity.shape)}")
-    if scale is not None and scale.shape != (n,):
-        raise ValueError(f"scale must be ({n},), one aperture an image, got {tuple(scale.shape)}")
+class _Frame:
+    """Positions in an H x W image, in the units of grid_sample: -1 to 1 from edge to edge."""
 
+    def __init__(self, like: Tensor) -> None:
+        h, w = like.shape[-2:]
+        x, y = (((torch.arange(n, dtype=like.dtype, device=like.device) * 2 + 1) / n - 1) for n in (w, h))
+        self.centres = torch.stack([x.expand(h, w), y[:, None].expand(h, w)])[:, None]  # 2 1 H W
+        self.width = like.new_tensor([2, 2 * w / h])  # an image width along x and along y
 
-def _coordinates_dtype(tensor: Tensor) -> Tensor:
-    """float32 at least: a half-precision coordinate cannot address a pixel of a 256-pixel row, let alone a part of it."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
+    def steps(self, offsets: Tensor) -> Tensor:
+        """u, given in image widths, in these units: (V, 2) -> (V, 2, 1, 1, 1)."""
+        return (offsets.to(self.width) * self.width)[:, :, None, None, None]
 
+    def grid(self, shift: Tensor, step: Tensor) -> Tensor:
+        """x + u shift(x). shift (N, 1, H, W) -> (N, H, W, 2), stored as two planes, x and y: the fastest to make."""
+        return torch.addcmul(self.centres, shift.transpose(0, 1), step).permute(1, 2, 3, 0)
 
-def _grid(rays: Tensor, offsets: Tensor) -> Tensor:
-    """Sampling positions x + u d(x) of V views stacked along the height, for one call of grid_sample.
-
-    rays (N, V or 1, H, W) in image widths; offsets (V, 2). Returns (N, V*H, W, 2), normalised to [-1, 1].
-    """
-    n, _, h, w = rays.shape
-    v = len(offsets)
-    x = (torch.arange(w, device=rays.device, dtype=rays.dtype) * 2 + 1) / w - 1
-    y = (torch.arange(h, device=rays.device, dtype=rays.dtype) * 2 + 1) / h - 1
-    gx = x[None, None, None, :] + rays * (2 * offsets[:, 0])[None, :, None, None]  # a width is 2 in normalised units
-    gy = y[None, None, :, None] + rays * (2 * offsets[:, 1] * (w / h))[None, :, None, None]
-    return torch.stack([gx, gy], -1).reshape(n, v * h, w, 2)
+    def look_up(self, source: Tensor, shift: Tensor, step: Tensor) -> Tensor:
+        """source(x + u shift(x)). source (N, C, H, W), shift (N, 1, H, W) -> (N, C, H, W)."""
+        return _sample(source, self.grid(shift, step))
 
 
 def _sample(source: Tensor, grid: Tensor) -> Tensor:
+    """Bilinear, so that positions get a gradient; the border replicated."""
     return F.grid_sample(source, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _gather(source: Tensor, rays: Tensor, offsets: Tensor) -> Tensor:
-    """source(x + u rays(x)) for every view: (N, C, V*H, W)."""
-    return _sample(source, _grid(rays, offsets))
-
-
-def _sample_backward(grad: Tensor, source: Tensor, grid: Tensor, mask: list[bool]) -> tuple[Tensor, Tensor]:
-    return torch.ops.aten.grid_sampler_2d_backward(grad, source, grid, 0, 1, False, mask)  # bilinear, border
+def _sample_backward(grad: Tensor, source: Tensor, grid: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of `_sample` with respect to its source (N, C, H, W), and along u to the shift (N, 1, H, W)."""
+    d_source, d_grid = torch.ops.aten.grid_sampler_2d_backward(grad, source, grid, 0, 1, False, [True, True])
+    n, _, h, w = source.shape
+    return d_source, torch.mv(d_grid.view(-1, 2), step.view(2)).view(n, 1, h, w)
 
 
 class _Gather(torch.autograd.Function):
-    """P = sum_u A(u) I(x + s u M(x, u)), a few views at a time, forward and backward.
+    """P(x) = 1/V sum_u I(x + s u M(x, u)), a view at a time, forward and backward.
 
-    Either `disparity` is given, and M = D~ is found on the way (and again in the backward pass, which needs nothing else
-    recomputed: the derivative of a bilinear look-up does not need its value), or `rays` = M (N, V, H, W) is.
+    rays: D (N, 1, H, W), and M = D~ is found on the way (and again in the backward pass); or M itself, (N, V - 1, H, W)
+    for the views off the centre. The central view is the image as it is. s and 1/V are factors, multiplied in once.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, image: Tensor, disparity: Tensor | None, rays: Tensor | None, offsets: Tensor, weights: Tensor, scale: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(image, disparity, rays, offsets, weights, scale)
-        n, c, h, w = image.shape
-        photo = torch.zeros_like(image)
-        for a in range(0, len(offsets), VIEWS_PER_CHUNK):
-            u, weight = offsets[a : a + VIEWS_PER_CHUNK], weights[a : a + VIEWS_PER_CHUNK]
-            if disparity is not None:
-                m = _gather(disparity, disparity, u).view(n, len(u), h, w)
-            else:
-                assert rays is not None
-                m = rays[:, a : a + VIEWS_PER_CHUNK]
-            views = _gather(image, m * scale[:, None, None, None], u).view(n, c, len(u), h, w)
-            photo += torch.einsum("ncvhw,v->nchw", views, weight)
-        return photo
+    def forward(ctx: Any, image: Tensor, rays: Tensor, aperture: Aperture, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(image, rays, scale)
+        ctx.aperture = aperture
+        frame, s = _Frame(image), scale[:, None, None, None]
+        steps = frame.steps(aperture.offsets[aperture.moving])
+        photo = image.clone()
+        for a in _chunks(image):
+            scaled = s[a] * rays[a]
+            for v, step in enumerate(steps):
+                shift = frame.look_up(scaled, rays[a], step) if rays.shape[1] == 1 else scaled[:, v : v + 1]
+                photo[a] += frame.look_up(image[a], shift, step)
+        return photo.div_(len(steps) + 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
-        image, disparity, rays, offsets, weights, scale = ctx.saved_tensors
-        n, c, h, w = image.shape
-        grad_image = torch.zeros_like(image)
-        grad_disparity = torch.zeros_like(disparity) if disparity is not None else None
-        grad_rays = torch.empty_like(rays) if rays is not None else None
-        s = scale[:, None, None, None]
-        for a in range(0, len(offsets), VIEWS_PER_CHUNK):
-            u, weight = offsets[a : a + VIEWS_PER_CHUNK], weights[a : a + VIEWS_PER_CHUNK]
-            v = len(u)
-            if disparity is not None:
-                ray_grid = _grid(disparity, u)
-                m = _sample(disparity, ray_grid).view(n, v, h, w)
-            else:
-                m = rays[:, a : a + VIEWS_PER_CHUNK]
-            grad_views = (grad[:, :, None] * weight[:, None, None]).reshape(n, c, v * h, w)
-            d_image, d_grid = _sample_backward(grad_views, image, _grid(m * s, u), [True, True])
-            grad_image += d_image
-            d_m = _grid_backward(d_grid, u, n, h, w) * s
-            if disparity is not None:
-                assert grad_disparity is not None
-                d_disparity, d_ray_grid = _sample_backward(d_m.reshape(n, 1, v * h, w), disparity, ray_grid, [True, True])
-                grad_disparity += d_disparity + _grid_backward(d_ray_grid, u, n, h, w).sum(1, keepdim=True)
-            else:
-                assert grad_rays is not None
-                grad_rays[:, a : a + VIEWS_PER_CHUNK] = d_m
-        return grad_image, grad_disparity, grad_rays, None, None, None
+        grad = grads[0].contiguous()
+        image, rays, scale = ctx.saved_tensors
+        frame, s = _Frame(image), scale[:, None, None, None]
+        steps = frame.steps(ctx.aperture.offsets[ctx.aperture.moving])
+        d_image, d_rays = grad.clone(), torch.zeros_like(rays)
+        with torch.autocast(image.device.type, enabled=False):
+            for a in _chunks(image):
+                scaled = s[a] * rays[a]
+                d_scaled = torch.zeros_like(scaled)
+                for v, step in enumerate(steps):
+                    if rays.shape[1] == 1:
+                        grid = frame.grid(rays[a], step)
+                        shift = _sample(scaled, grid)
+                    else:
+                        shift = scaled[:, v : v + 1]
+                    part, d_shift = _sample_backward(grad[a], image[a], frame.grid(shift, step), step)
+                    d_image[a] += part
+                    if rays.shape[1] == 1:
+                        part, along = _sample_backward(d_shift, scaled, grid, step)
+                        d_scaled += part
+                        d_rays[a] += along
+                    else:
+                        d_scaled[:, v : v + 1] = d_shift
+                d_rays[a] += s[a] * d_scaled
+        views = len(steps) + 1
+        return d_image.div_(views), d_rays.div_(views), None, None
 
 
-def _grid_backward(d_grid: Tensor, offsets: Tensor, n: int, h: int, w: int) -> Tensor:
-    """The gradient of `_grid` with respect to rays: (N, V*H, W, 2) -> (N, V, H, W)."""
-    step = 2 * offsets * torch.tensor([1.0, w / h], dtype=offsets.dtype, device=offsets.device)
-    return torch.einsum("nvhwc,vc->nvhw", d_grid.view(n, len(offsets), h, w, 2), step)
+def _chunks(image: Tensor) -> list[slice]:
+    """Images to take together."""
+    n, _, h, w = image.shape
+    size = max(torch.get_num_threads(), CHUNK // (h * w)) if image.device.type == "cpu" else n
+    return [slice(a, a + size) for a in range(0, n, max(size, 1))]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -290,16 +305,6 @@ def _layers(image: Tensor, disparity: Tensor, count: int, disparity_max: float |
     coverage = (1 - (disparity.clamp(-reach, reach) - levels[None, :, None, None]).abs() / step).clamp(min=0)
     coverage = coverage[:, :, None]
     return torch.cat([image[:, None] * coverage, coverage], 2), levels
-
-
-def _shift(stack: Tensor, shift: Tensor) -> Tensor:
-    """Every layer at x + shift. stack (N, K, C, H, W); shift (N, K, 2) in image widths."""
-    n, k, c, h, w = stack.shape
-    flat = stack.reshape(n * k, c, h, w)
-    ones = torch.ones(n * k, 1, h, w, dtype=stack.dtype, device=stack.device)
-    x = _grid(ones * shift.reshape(-1, 2)[:, :1, None, None], torch.tensor([[1.0, 0.0]]).to(stack))
-    y = _grid(ones * shift.reshape(-1, 2)[:, 1:, None, None], torch.tensor([[0.0, 1.0]]).to(stack))
-    return _sample(flat, torch.stack([x[..., 0], y[..., 1]], -1)).view(n, k, c, h, w)
 
 
 def _blur(stack: Tensor, levels: Tensor, scale: Tensor, aperture: Aperture) -> Tensor:

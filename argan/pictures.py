@@ -85,7 +85,8 @@ def panel(
     size = 15
     head, text, small = _font(size + 4), _font(size), _font(size - 2)
     _, h, w, _ = np.shape(rows[0])
-    left = max((_width(line, text) for label in labels or () for line in label.split("\n")), default=-2 * gap) + 2 * gap
+    lines = [line for label in labels or () for line in label.split("\n")]
+    left = gap + (max(_width(line, text) for line in lines) + gap if lines else 0)
     column_width = max(w, max(_width(name, text) for name in columns))
     above = (34 if title else 0) + 26
     width = max(left + len(columns) * (column_width + gap) + gap, _width(title, head) + 2 * gap)
@@ -132,7 +133,7 @@ def write_png(path: Path, picture: Pixels) -> None:
     from argan.checkpoint import atomic
 
     with atomic(path) as temporary:
-        Image.fromarray(picture).save(temporary, "PNG", optimize=True)
+        Image.fromarray(picture).save(temporary, "PNG")
 
 
 def _rim(views: int) -> list[int]:

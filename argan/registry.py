@@ -159,12 +159,6 @@ class Run:
         """Log a picture (H, W, 3) uint8 at `images` seen: MLflow shows them under a slider."""
         self._send(lambda: self.client.log_image(self.id, picture, key="samples", step=images, synchronous=True))
 
-    def scores(self, metrics: Mapping[str, Any]) -> None:
-        """Log the results of evaluation."""
-        numbers = {f"eval_{k}": float(v) for k, v in metrics.items() if isinstance(v, int | float)}
-        with _speaking(self.uri):
-            _log_rows(self.client, self.id, [(0, numbers)])
-
     def end(self, status: str = "FINISHED") -> None:
         self._send(lambda: self.client.set_terminated(self.id, status))
 
@@ -323,7 +317,7 @@ def register(
             version = str(client.create_model_version(name, source, run_id, tags={"model_hash": digest}).version)
         if plots.is_dir():
             client.log_artifacts(run_id, str(plots), f"plots/{digest}")
-        Run(client, uri, run_id, say).scores(metrics)
+        _log_rows(client, run_id, [(0, {f"eval_{k}": v for k, v in metrics.items() if isinstance(v, int | float)})])
         scores = Scores.of(metrics, data)
         holder = _or_none(lambda: client.get_model_version_by_alias(name, "champion"))
         if holder is not None and str(holder.version) == version:

@@ -93,7 +93,9 @@ class State:
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         for name in ("generator", "discriminator", "average"):
             module: nn.Module = getattr(self, name)
-            module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
+            module.load_state_dict(
+                {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            )
         for name in ("optimizer_g", "optimizer_d"):
             optimizer: torch.optim.Adam = getattr(self, name)
             parameters = list(optimizer.param_groups[0]["params"])
@@ -101,7 +103,9 @@ class State:
             for key, value in tensors.items():
                 if key.startswith(f"{name}."):
                     _, i, slot = key.split(".")
-                    if slot != "step":  # in its parameter's memory layout: the fused optimiser walks both as plain memory
+                    if (
+                        slot != "step"
+                    ):  # in its parameter's memory layout: the fused optimiser walks both as plain memory
                         value = torch.empty_like(parameters[int(i)]).copy_(value)
                     slots.setdefault(int(i), {})[slot] = value
             optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -119,7 +123,9 @@ class Trainer:
 
     def __init__(self, config: Training, photos: np.ndarray, device: torch.device) -> None:
         if len(photos) < config.batch:
-            raise UserError(f"{len(photos)} training photos are fewer than one batch of {config.batch}; add photos or lower train.batch")
+            raise UserError(
+                f"{len(photos)} training photos are fewer than one batch of {config.batch}; add photos or lower train.batch"
+            )
         self.config, self.device = config, device
         self.state = State.fresh(config, device)
         self.photos = torch.from_numpy(np.ascontiguousarray(photos)).to(device).permute(0, 3, 1, 2)  # resident as uint8
@@ -174,7 +180,9 @@ class Trainer:
         total = loss_g + objective.prior_weight(s.images, c) * prior + c.smoothness * smooth
         if s.generator.expansion is not None and c.expansion_tie:
             rays = ray_disparity(disparity, self.aperture)
-            total = total + c.expansion_tie * objective.expansion_tie(s.generator.expansion(rays), rays, c.disparity_max)
+            total = total + c.expansion_tie * objective.expansion_tie(
+                s.generator.expansion(rays), rays, c.disparity_max
+            )
         s.optimizer_g.zero_grad(set_to_none=True)
         total.backward()
         s.optimizer_g.step()

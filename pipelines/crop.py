@@ -72,7 +72,7 @@ def _read(raw: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         splits = np.empty(scenes["count"], object)
         for name, (start, stop) in scenes["splits"].items():
             splits[start:stop] = name
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         raise UserError(f"{raw} is damaged ({' '.join(str(error).split())}); delete it and run `dvc repro`") from error
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or len(pixels) != len(splits):
         raise UserError(

@@ -20,6 +20,9 @@ from typing import Any
 os.environ.setdefault("PREFECT_HOME", str(Path(".prefect").absolute()))
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
+os.environ.setdefault(
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180"
+)  # 10 s when quiet; a busy machine takes its time
 os.environ.setdefault("PREFECT_LOGGING_SERVER_LEVEL", "ERROR")
 
 from prefect import flow, get_run_logger, task
@@ -115,5 +118,7 @@ def retrain_command(domain: str) -> None:
     except KeyboardInterrupt:
         print(f"interrupted; argan retrain {domain} goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"Prefect cannot run here: {' '.join(str(error).split())}") from error
     if not state.is_completed():
         raise UserError(state.message or f"the run ended {state.name}")

@@ -13,7 +13,9 @@ from argan.errors import UserError
 
 
 def fill(folder: Path, images: int, mark: str = "a", keep: int = 9) -> Path:
-    return checkpoint.save(folder, images, {"x": torch.full((3,), float(images))}, {"fingerprint": mark, "images": images}, keep)
+    return checkpoint.save(
+        folder, images, {"x": torch.full((3,), float(images))}, {"fingerprint": mark, "images": images}, keep
+    )
 
 
 def test_newest_by_number_not_by_time(tmp_path: Path) -> None:
@@ -28,7 +30,9 @@ def test_a_damaged_one_is_named_and_the_one_before_used(tmp_path: Path, damage: 
     fill(tmp_path, 100)
     newest = fill(tmp_path, 200)
     content = newest.read_bytes()
-    newest.write_bytes({"truncated": content[: len(content) - 5], "empty": b"", "foreign": b"PK\x03\x04 not ours" * 10}[damage])
+    newest.write_bytes(
+        {"truncated": content[: len(content) - 5], "empty": b"", "foreign": b"PK\x03\x04 not ours" * 10}[damage]
+    )
     said: list[str] = []
     found = checkpoint.newest(tmp_path, "a", said.append)
     assert found is not None and found[1]["images"] == 100

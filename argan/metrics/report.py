@@ -27,14 +27,19 @@ TITLES = {
 
 
 def training(history: pd.DataFrame, folder: Path) -> None:
-    """training.csv (at most ROWS rows, the last among them) and training.png from a row per log interval, `images` first."""
-    step = -(-len(history) // ROWS)
+    """training.csv (at most ROWS rows, the last among them) and, if there is a curve, training.png.
+
+    history: a row per log interval, `images` and any numbers; names that begin with `loss` share a plot.
+    """
+    step = max(1, -(-len(history) // ROWS))
     kept = history.iloc[::-step].iloc[::-1]
     write_text(folder / "training.csv", kept.to_csv(index=False, float_format="%.6g"))
     names = [name for name in kept.columns if name != "images"]
     panels = [[n for n in names if n.startswith("loss")], *([n] for n in names if not n.startswith("loss"))]
     panels = [p for p in panels if p]
-    columns = min(3, max(1, len(panels)))
+    if not panels:
+        return
+    columns = min(3, len(panels))
     figure = Figure(figsize=(4.4 * columns, 2.6 * -(-len(panels) // columns)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     for i, group in enumerate(panels):
@@ -90,6 +95,7 @@ def depth(
     prior: NDArray[np.float32],
     spearman: NDArray[np.float64],
     disparity_max: float,
+    title: str,
     path: Path,
 ) -> None:
     """Held-out photos (N, H, W, 3), their exact and estimated disparity (N, H, W), the prior (H, W): worst, median and best.
@@ -108,7 +114,6 @@ def depth(
         maps = disparity_colors(np.stack([truth[i], estimated[i], prior]), disparity_max)
         rows.append(enlarge(np.concatenate([photos[i][None], maps]), _factor(photos)))
         labels.append(f"{name}\n{spearman[i]:+.2f}")
-    title = f"Held-out photographs: mean rank correlation {np.nanmean(spearman):.2f}"
     write_png(
         path, panel(rows, ["photo", "exact disparity", "estimated", "prior alone"], labels, title=title, note=LEGEND)
     )

@@ -1,0 +1,5 @@
+"""`python -m argan`: the same as the command `argan`."""
+
+from argan.cli import main
+
+main()

@@ -1,0 +1,206 @@
+"""Speed and memory on this machine, each number beside what it is measured against, all in one run.
+
+Every time is a median, and every ratio the median over rounds that take both sides in turn, so that whatever else the machine
+does falls on both. Memory is the peak of what torch allocates above the start of a call, from its profiler's log of every
+allocation: the same in every run, which a process's resident size is not.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from argan.errors import UserError
+
+Numbers = dict[str, float]
+Work = Callable[[], Any]
+
+# resolution -> batch, rounds. As many images as a step takes, and few enough that the plain loop fits a small machine.
+OPTICS = {64: (16, 9), 128: (16, 5), 256: (4, 5)}
+
+
+def run(json: Path | None = None, only: list[str] | None = None) -> Numbers:
+    """Measure all parts, or those named; show a table; write `json`. Raises UserError for an unknown part."""
+    for name in only or []:
+        if name not in PARTS:
+            near = difflib.get_close_matches(name, PARTS, 1)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            raise UserError(f"--only: unknown part '{name}'{hint}; there are {', '.join(PARTS)}")
+    numbers: Numbers = {}
+    for name in only or PARTS:
+        numbers |= PARTS[name]()
+        _show(name, numbers)
+    if json is not None:
+        from argan.checkpoint import write_json
+
+        write_json(json, {name: round(value, 4) for name, value in numbers.items()})
+    return numbers
+
+
+def optics() -> Numbers:
+    """`render` with its gradients against the plain loop over 25 views.
+
+    Scenes are smooth, with disparities up to +-0.1; apertures are drawn as training draws them, a quarter of them closed.
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    from argan import optics, params
+    from argan.objective import aperture_scales
+    from benchmarks import reference_optics
+
+    numbers: Numbers = {}
+    aperture = optics.Aperture()
+    for resolution, (batch, rounds) in OPTICS.items():
+        random = torch.Generator().manual_seed(0)
+        coarse = torch.rand(batch, 4, 8, 8, generator=random) * 2 - 1
+        maps = interpolate(coarse, (resolution, resolution), mode="bicubic")
+        image, disparity = maps[:, :3].clone().requires_grad_(), (maps[:, 3:] * 0.1).requires_grad_()
+        scale = aperture_scales(batch, params.training("quick"), random)
+        weight = torch.randn(batch, 3, resolution, resolution, generator=random)
+
+        def both_ways(renderer: Callable[..., torch.Tensor]) -> Work:
+            def work() -> Any:
+                photo = renderer(image, disparity, aperture, scale)  # noqa: B023
+                return photo.detach(), *torch.autograd.grad(photo, (image, disparity), weight)  # noqa: B023
+
+            return work
+
+        ours, plain = both_ways(optics.render), both_ways(reference_optics.render)
+        for a, b in zip(ours(), plain(), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)  # a ratio between two different things means nothing
+        times = interleaved(rounds, ours, plain)
+        key = f"optics_{resolution}"
+        numbers[f"{key}_speedup"] = statistics.median(b / a for a, b in times)
+        numbers[f"{key}_ms"] = statistics.median(a for a, _ in times) * 1e3
+        numbers[f"{key}_memory_ratio"] = peak_bytes(plain) / peak_bytes(ours)
+    return numbers
+
+
+def step() -> Numbers:
+    """One training step of the `quick` preset: images a second, and the share of it that optics takes."""
+    import numpy as np
+    import torch
+
+    from argan import params
+    from argan.optics import render
+    from argan.training import Trainer
+
+    config = params.training("quick")
+    photos = np.random.default_rng(0).integers(0, 256, (256, config.resolution, config.resolution, 3), np.uint8)
+    trainer = Trainer(config, photos, torch.device("cpu"))
+    image, disparity = trainer.state.generator(torch.randn(config.batch, config.latent))
+    image, disparity = image.detach().requires_grad_(), disparity.detach().requires_grad_()
+    random = torch.Generator().manual_seed(0)
+
+    def lazy_interval() -> None:  # every step of it, the one with the penalty among them
+        for _ in range(config.penalty_every):
+            trainer.step()
+
+    def optics_alone() -> None:
+        for _ in range(config.penalty_every):
+            trainer.photograph(image, disparity, random).sum().backward()
+
+    lazy_interval()
+    optics_alone()
+    times = interleaved(5, lazy_interval, optics_alone)
+    assert render is not None
+    return {
+        "step_quick_images_per_second": config.penalty_every * config.batch / statistics.median(a for a, _ in times),
+        "step_quick_optics_share": statistics.median(b / a for a, b in times),
+    }
+
+
+def sample() -> Numbers:
+    """One scene from a model that is loaded and warm; its weights do not matter to the clock."""
+    model = _untrained()
+    return {"sample_warm_ms": median_ms(lambda: model.sample(1), 25)}
+
+
+def depth() -> Numbers:
+    """Depth of a photo of 640 x 480 pixels, warm, at its own size."""
+    import numpy as np
+
+    model = _untrained()
+    photo = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    return {"depth_warm_ms": median_ms(lambda: model.depth(photo), 9)}
+
+
+def bokeh() -> Numbers:
+    """A photo of 12 megapixels, with discs of up to 200 pixels' radius."""
+    import cv2
+    import numpy as np
+
+    from argan.bokeh import refocus
+
+    random = np.random.default_rng(0)
+    photo = cv2.resize(random.integers(0, 256, (300, 400, 3), np.uint8), (4000, 3000), interpolation=cv2.INTER_CUBIC)
+    disparity = cv2.resize(random.uniform(-0.05, 0.05, (6, 8)).astype(np.float32), (4000, 3000))
+    return {"bokeh_12mp_seconds": median_ms(lambda: refocus(photo, disparity, 1.0), 1, warm=False) / 1e3}
+
+
+PARTS: dict[str, Callable[[], Numbers]] = {
+    "optics": optics,
+    "step": step,
+    "sample": sample,
+    "depth": depth,
+    "bokeh": bokeh,
+}
+
+
+def _untrained() -> Any:
+    from argan import networks, params
+    from argan.model import Model
+
+    config = params.training("quick")
+    return Model("none", config, networks.generator(config))
+
+
+def interleaved(rounds: int, *works: Work) -> list[tuple[float, ...]]:
+    """Seconds of each piece of work, round by round, taken in turn."""
+
+    def once(work: Work) -> float:
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    return [tuple(once(work) for work in works) for _ in range(rounds)]
+
+
+def median_ms(work: Work, rounds: int, warm: bool = True) -> float:
+    if warm:
+        for _ in range(3):
+            work()
+    return statistics.median(t for (t,) in interleaved(rounds, work)) * 1e3
+
+
+def peak_bytes(work: Work) -> int:
+    """The most that torch holds at a time during `work`, above what it held before."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    held = most = 0
+    for _, change in changes:
+        held += change
+        most = max(most, held)
+    return most
+
+
+def _show(part: str, numbers: Numbers) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"argan bench: {part}", show_header=False, title_justify="left")
+    for name, value in numbers.items():
+        if name.startswith(part):
+            table.add_row(name, f"{value:.3g}")
+    Console().print(table)

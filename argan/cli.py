@@ -1,0 +1,238 @@
+"""The command line. Every command imports what it needs when it runs, so that `argan --help` answers at once.
+
+What a user can mend is one line on stderr, `error: ...`, and exit code 2; never a traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from argan.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="argan",
+    help="Depth and depth of field from ordinary photographs alone.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+MODEL = "A domain in models/, a folder, or a registry reference such as models:/argan-meadow@champion."
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL, show_default=False)]
+PhotosArgument = Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Photographs.", show_default=False)]
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for what is made; it is created.")]
+
+
+@app.command()
+def sample(
+    model: ModelArgument,
+    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds, other scenes; the same seed, the same scenes.")] = 0,
+    out: OutOption = Path("scenes"),
+) -> None:
+    """Make new scenes: an image all in focus, its photo through the full aperture, and its disparity.
+
+    Writes <i>_image.png, <i>_photo.png and <i>_disparity.npy for each, and grid.png and light_field.gif to look at.
+    """
+    import numpy as np
+
+    from argan import load, pictures
+
+    loaded = load(model)
+    _folder(out)
+    resolution, shown = loaded.config.resolution, min(count, 32)
+    upscale = max(1, 128 // resolution)
+    tiles: list[NDArray[np.uint8]] = []
+    for first, scenes in _progress(enumerate_batches(loaded.stream(count, seed)), count, "scenes"):
+        colors = pictures.disparity_colors(scenes.disparity, loaded.config.disparity_max)
+        for i, (image, photo, disparity) in enumerate(
+            zip(scenes.images, scenes.photos, scenes.disparity, strict=True), first
+        ):
+            _write_png(out / f"{i}_image.png", image)
+            _write_png(out / f"{i}_photo.png", photo)
+            _write_array(out / f"{i}_disparity.npy", disparity)
+            if i < shown:
+                tiles += [image, colors[i - first], photo]
+    columns = 3 * min(4, shown)  # in threes: image in focus, disparity, photo
+    pictures.write_png(out / "grid.png", pictures.grid(np.stack(tiles), columns, upscale=upscale))
+    views = [loaded.light_field(i, seed) for i in range(min(4, count))]
+    pictures.light_field_gif(np.concatenate(views, 2), out / "light_field.gif", upscale=upscale)
+    typer.echo(f"{count} scenes in {out}/; look at {out / 'grid.png'} and {out / 'light_field.gif'}")
+
+
+@app.command()
+def depth(model: ModelArgument, photos: PhotosArgument, out: OutOption = Path("depth")) -> None:
+    """Estimate the depth of photographs.
+
+    Writes <stem>.disparity.npy, float32 at the photo's own height and width, larger = nearer, 0 in the focal plane, in
+    shift between the centre and the rim of the aperture as a fraction of the photo's width; and <stem>.depth.png, its
+    picture: red is near, blue is far.
+    """
+    from argan import load, pictures
+
+    loaded = load(model)
+
+    def one(photo: Path) -> None:
+        disparity = loaded.depth(photo)
+        _write_array(out / f"{photo.stem}.disparity.npy", disparity)
+        largest = max(float(abs(disparity).max()), 1e-6)  # the picture shows the photo's own range
+        _write_png(out / f"{photo.stem}.depth.png", pictures.disparity_colors(disparity, largest))
+
+    _each(photos, out, one)
+
+
+@app.command()
+def bokeh(
+    model: ModelArgument,
+    photos: PhotosArgument,
+    aperture: Annotated[
+        float,
+        typer.Option(min=0, help="Opening: 0 leaves the photo as it is, 1 is the model's full aperture, more is more."),
+    ] = 1.0,
+    focus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y",
+            help="What to focus on: a pixel of the upright photo, from its top left; or fractions of width and height, "
+            "when both are within 0..1.  [default: the centre]",
+            show_default=False,
+        ),
+    ] = None,
+    out: OutOption = Path("bokeh"),
+) -> None:
+    """Give photographs a shallow depth of field. Writes <stem>.bokeh.png at the photo's own size, upright."""
+    from argan import load
+
+    place = _focus(focus)
+    loaded = load(model)
+    _each(photos, out, lambda p: _write_png(out / f"{p.stem}.bokeh.png", loaded.bokeh(p, aperture, place)))
+
+
+@app.command()
+def bench(
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the numbers there, flat.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="PART", help="One part; may be repeated.")] = None,
+) -> None:
+    """Measure speed and memory on this machine, against the plain implementations in benchmarks/."""
+    from argan.bench import run
+
+    run(json, only or [])
+
+
+@app.command()
+def retrain(domain: Annotated[str, typer.Argument(help="A domain of params.yaml.", show_default=False)]) -> None:
+    """Run the whole pipeline of one domain as a Prefect flow: fetch, crop, train, evaluate, register."""
+    try:
+        from pipelines.flows import retrain_command
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("pipelines"):
+            raise
+        raise UserError("the pipeline is not here; run in the top folder of the repository") from error
+
+    retrain_command(domain)
+
+
+def enumerate_batches(stream: Iterable[Any]) -> Iterable[tuple[int, Any]]:
+    """(index of the first scene, scenes) of each batch."""
+    first = 0
+    for scenes in stream:
+        yield first, scenes
+        first += len(scenes.images)
+
+
+def _focus(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--focus must be two numbers X,Y, such as 640,360 or 0.5,0.4; got '{text}'") from error
+    return x, y
+
+
+def _each(photos: list[Path], out: Path, one: Callable[[Path], None]) -> None:
+    """Do every photo; name the ones that failed, and fail at the end."""
+    seen: dict[str, Path] = {}
+    for photo in photos:
+        if (other := seen.setdefault(photo.stem, photo)) is not photo:
+            raise UserError(f"{other} and {photo} would both become {out / photo.stem}.*; give them a folder each")
+    _folder(out)
+    failed = 0
+    for photo in _progress(photos, len(photos), "photos"):
+        try:
+            one(photo)
+        except UserError as error:
+            failed += 1
+            typer.echo(f"error: {error}", err=True)
+    if done := len(photos) - failed:
+        typer.echo(f"{done} of {len(photos)} photos done, in {out}/")
+    if failed:
+        raise typer.Exit(2)
+
+
+def _folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror}; choose another --out") from error
+
+
+def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
+    from PIL import Image
+
+    from argan.checkpoint import atomic
+
+    with atomic(path) as temporary:
+        Image.fromarray(picture).save(temporary, "PNG", compress_level=4)
+
+
+def _write_array(path: Path, array: NDArray[Any]) -> None:
+    import numpy as np
+
+    from argan.checkpoint import atomic
+
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
+
+
+def _progress(items: Iterable[T], total: int, what: str) -> Iterable[T]:
+    """A bar on a terminal, for more than a moment's work; silence elsewhere."""
+    if total < 2 or not sys.stderr.isatty():
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, what, total, console=Console(stderr=True), transient=True)
+
+
+def main() -> None:
+    """The entry point: exit code 0, or 2 with one clear line."""
+    try:
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        place = getattr(getattr(error, "ctx", None), "command_path", "argan")
+        _fail(f"{error.format_message().rstrip('.')}; see {place} --help")
+
+
+def _fail(line: str) -> None:
+    print("error: " + " ".join(line.split()), file=sys.stderr)
+    sys.exit(2)

