@@ -88,7 +88,6 @@ def step() -> Numbers:
     import torch
 
     from argan import params
-    from argan.optics import render
     from argan.training import Trainer
 
     config = params.training("quick")
@@ -109,7 +108,6 @@ def step() -> Numbers:
     lazy_interval()
     optics_alone()
     times = interleaved(5, lazy_interval, optics_alone)
-    assert render is not None
     return {
         "step_quick_images_per_second": config.penalty_every * config.batch / statistics.median(a for a, _ in times),
         "step_quick_optics_share": statistics.median(b / a for a, b in times),
@@ -139,8 +137,9 @@ def bokeh() -> Numbers:
     from argan.bokeh import refocus
 
     random = np.random.default_rng(0)
-    photo = cv2.resize(random.integers(0, 256, (300, 400, 3), np.uint8), (4000, 3000), interpolation=cv2.INTER_CUBIC)
-    disparity = cv2.resize(random.uniform(-0.05, 0.05, (6, 8)).astype(np.float32), (4000, 3000))
+    small, coarse = random.integers(0, 256, (300, 400, 3), np.uint8), random.uniform(-0.05, 0.05, (6, 8))
+    photo = np.asarray(cv2.resize(small, (4000, 3000), interpolation=cv2.INTER_CUBIC), np.uint8)
+    disparity = np.asarray(cv2.resize(coarse, (4000, 3000)), np.float32)
     return {"bokeh_12mp_seconds": median_ms(lambda: refocus(photo, disparity, 1.0), 1, warm=False) / 1e3}
 
 

@@ -36,9 +36,7 @@ def distill(
     """
     device = device or torch.device("cpu")
     torch.manual_seed(config.seed)
-    student = networks.Estimator(config.estimator_channels, config.disparity_max).to(
-        device, memory_format=torch.channels_last
-    )
+    student = networks.placed(networks.Estimator(config.estimator_channels, config.disparity_max), device)
     optimizer = torch.optim.Adam(student.parameters(), lr=config.estimator_learning_rate, fused=True)
     steps = math.ceil(config.estimator_images / config.estimator_batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.estimator_learning_rate, total_steps=steps + 1)

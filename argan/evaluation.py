@@ -40,11 +40,11 @@ SHOWN, SCENES, REFOCUSED = 48, 6, 4  # photos in grid.png, rows of scenes.png an
 APERTURES = [1 / 3, 2 / 3, 1.0]
 LUMA = (0.299, 0.587, 0.114)  # BT.601, of the encoded values
 
-# The degenerate answers, each threshold with its reason. Exact meadow scenes have, in this order, 0.31, 0.24, 0.31 and 0.81.
+# The degenerate answers, each threshold with its reason; docs/method.md says what exact scenes have.
 FLAT = 0.05  # mean spread of disparity in a scene, of its range: at 32 px a sixth of a pixel of blur, which no eye sees
 ALIKE = 0.9  # mean correlation of two scenes' disparity: 1 is one map for all, as the prior alone would give
 COPIED = 0.9  # mean |rank correlation| of disparity and brightness: 1 is a copy; light tells of depth, but not so much
-UNSHARP = 0.15  # sharpness gap: exact meadow scenes with all their blur painted into the image already have 0.14
+UNSHARP = 0.3  # defocus gap: exact meadow scenes have 1.2, and 0.25 with all blur painted into the image already
 CHANCE = 3.0  # standard errors by which the inverted must exceed half of the photos to be no accident
 
 
@@ -240,12 +240,14 @@ class Scenes:
         """image, photo (N, 3, H, W) in [-1, 1]; disparity (N, 1, H, W)."""
         depth = disparity[:, 0].double().cpu().numpy()
         spread = depth.std((1, 2))
+        blurred = disparity.abs()
         self.total += ((depth - depth.mean((1, 2), keepdims=True)) / np.maximum(spread, 1e-9)[:, None, None]).sum(0)
         row = {
             "std": spread / self.disparity_max,
             "prior_correlation": correlation(depth, np.broadcast_to(self.prior, depth.shape)),
             "luminance_correlation": np.abs(rank_correlation(depth, _luminance(image)[:, 0].double().cpu().numpy())),
             "sharpness_gap": (log_sharpness(image) - log_sharpness(photo)).cpu().numpy(),
+            "defocus_gap": (log_sharpness(image, blurred) - log_sharpness(photo, blurred)).cpu().numpy(),
         }
         for name, values in row.items():
             self.columns.setdefault(name, []).append(values)
@@ -256,6 +258,7 @@ class Scenes:
         pairs = np.square(self.total).mean() - count  # of scenes, each with another: sum of their correlations
         return {
             "sharpness_gap": mean["sharpness_gap"],
+            "scene_defocus_gap": mean["defocus_gap"],
             "scene_depth_std": mean["std"],
             "scene_depth_alike": max(-1.0, float(pairs / (count * (count - 1)))),
             "scene_prior_correlation": mean["prior_correlation"],
@@ -263,11 +266,16 @@ class Scenes:
         }
 
 
-def log_sharpness(images: Tensor) -> Tensor:
-    """log of the mean squared Laplacian of luminance: the high-frequency energy. (N, 3, H, W) in [-1, 1] -> (N,)."""
+def log_sharpness(images: Tensor, weight: Tensor | None = None) -> Tensor:
+    """log of the mean squared Laplacian of luminance, the high-frequency energy: (N, 3, H, W) in [-1, 1] -> (N,).
+
+    weight (N, 1, H, W), >= 0, says how much each pixel counts; by default all count alike.
+    """
     kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=images.device)[None, None]
-    energy = F.conv2d(_luminance(images), kernel).double().square().mean((1, 2, 3))
-    return (energy + QUANTISATION).log()
+    energy = F.conv2d(F.pad(_luminance(images), [1] * 4, mode="replicate"), kernel).double().square()
+    weight = torch.ones_like(energy) if weight is None else weight.double()
+    mean = (energy * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1e-9)
+    return (mean + QUANTISATION).log()
 
 
 # Energy that rounding to 8 bits alone puts into a picture, 20 (the kernel's squares) * (2/255)^2 / 12: below it is no detail.
@@ -286,7 +294,7 @@ def degenerate(metrics: Metrics) -> list[str]:
     signs = {
         "constant_depth": flat,
         "prior_depth": not flat and metrics["scene_depth_alike"] > ALIKE,
-        "baked_blur": not flat and metrics["sharpness_gap"] < UNSHARP,
+        "baked_blur": not flat and metrics["scene_defocus_gap"] < UNSHARP,
         "inverted_depth": photos and inverted > 0.5 + CHANCE * 0.5 / photos**0.5,
         "luminance_depth": not flat and metrics["scene_luminance_correlation"] > COPIED,
     }

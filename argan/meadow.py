@@ -24,13 +24,14 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32; OpenCV and the random generator promise their type checker less than they are given
 
 RESOLUTIONS = (32, 256)  # inclusive; below, a petal is less than a pixel; above, nobody has asked
 RELIEF = 0.035  # disparity per width of depth: a bloom half a frame wide, tilted 45 degrees, spans +-0.006

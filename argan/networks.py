@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from argan.optics import Aperture, DepthExpansion
 from argan.params import Training
+
+M = TypeVar("M", bound=nn.Module)
 
 SLOPE = 0.2  # of every leaky ReLU
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # keeps the variance through it (He et al., 2015)
@@ -208,6 +211,11 @@ class Estimator(nn.Module):
         y = self.up1(torch.cat([x1, _up(x2)], 1))
         y = self.up0(torch.cat([x0, _up(y)], 1))
         return self.disparity_max * torch.tanh(F.pixel_shuffle(self.head(F.leaky_relu(y, SLOPE)), 2))
+
+
+def placed(module: M, device: torch.device) -> M:
+    """On its device, channels last: the layout in which a CPU's and a GPU's convolutions run without reordering."""
+    return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,return-value]
 
 
 def generator(config: Training) -> Scene:

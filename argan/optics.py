@@ -299,6 +299,8 @@ def _layers(image: Tensor, disparity: Tensor, count: int, disparity_max: float |
     A pixel belongs to its two nearest layers, linearly (a hat function): that is what gives disparity its gradient.
     Returns the premultiplied layers (N, K, C+1, H, W), the last channel their coverage, and the levels (K,).
     """
+    if count < 3 or count % 2 == 0:
+        raise ValueError(f"layers must be odd and at least 3, so that one lies in the focal plane; got {count}")
     reach = float(disparity.detach().abs().max()) if disparity_max is None else disparity_max
     levels = torch.linspace(-1, 1, count, dtype=image.dtype, device=image.device) * max(reach, 1e-6)
     step = levels[1] - levels[0]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # A server that is away is said to be within seconds; MLflow's own defaults retry for many minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -60,12 +61,9 @@ def tracking_uri(settings: Mlflow | None = None) -> str:
 
 def public(uri: str) -> str:
     """The URI without user, password and query: fit for a receipt that goes into Git."""
-    parts = urlsplit(uri)
-    if not parts.hostname:
-        return uri.split("?")[0]
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{parts.path}".rstrip("/")
+    if not uri.startswith("sqlite"):  # a file's name may hold an @
+        uri = re.sub("://.*@", "://", uri)
+    return uri.split("?")[0].rstrip("/")
 
 
 def _sqlite_file(uri: str) -> Path | None:
@@ -96,7 +94,9 @@ def _reach(uri: str) -> None:
 
 
 def _unreachable(uri: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:300]
+    reason = re.sub(r"://[^\s/]*@", "://", " ".join(str(error).replace(uri, public(uri)).split()))[:300]
+    if isinstance(error, ModuleNotFoundError):
+        reason += "; for PostgreSQL: pip install 'argan[postgres]', and a URI that starts with postgresql+psycopg://"
     return UserError(
         f"MLflow at {public(uri)} cannot be used ({reason}); start it, or set mlflow.tracking_uri or MLFLOW_TRACKING_URI"
     )

@@ -6,8 +6,11 @@ more than the tensors: N + M steps equal N, a kill, a resume and M, bit for bit 
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,10 +70,9 @@ class State:
     @classmethod
     def fresh(cls, config: Training, device: torch.device) -> State:
         torch.manual_seed(config.seed)
-        # Channels last: the layout in which a CPU's and a GPU's convolutions run without reordering.
-        generator = networks.generator(config).to(device, memory_format=torch.channels_last)
-        discriminator = networks.discriminator(config).to(device, memory_format=torch.channels_last)
-        average = networks.generator(config).to(device, memory_format=torch.channels_last).requires_grad_(False)
+        generator = networks.placed(networks.generator(config), device)
+        discriminator = networks.placed(networks.discriminator(config), device)
+        average = networks.placed(networks.generator(config), device).requires_grad_(False)
         average.load_state_dict(generator.state_dict())
         adam: dict[str, Any] = {"lr": config.learning_rate, "betas": (0.0, 0.99), "fused": True}
         return cls(
@@ -82,7 +84,7 @@ class State:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        named = {}
+        named: dict[str, Tensor] = {}
         for name in ("generator", "discriminator", "average"):
             named |= {f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()}
         for name in ("optimizer_g", "optimizer_d"):
@@ -225,8 +227,9 @@ def train(
 ) -> Trained:
     """Train on `photos` (N, R, R, 3) uint8, resuming from `folder`'s newest checkpoint that fits; `data` is their hash.
 
-    `watch` gets a row of numbers every `log_every` images, `show` the averaged generator every `samples_every`. Raises
-    UserError when a loss is no longer finite, naming the interval; the last good checkpoint stays.
+    `watch` gets a row of numbers every `log_every` images, `show` the averaged generator every `samples_every`. SIGINT and
+    SIGTERM end the step, save a checkpoint and raise KeyboardInterrupt. Raises UserError when a loss is no longer finite,
+    naming the interval; the last good checkpoint stays.
     """
     trainer = Trainer(config, photos, device or torch.device("cpu"))
     state = trainer.state
@@ -240,7 +243,7 @@ def train(
         checkpoint.save(folder, state.images, state.tensors(), meta, config.checkpoints_kept)
 
     began, base = time.perf_counter(), state.seconds
-    try:
+    with signals() as heard:
         while state.images < config.images:
             state.pending.append(trainer.step())
             state.seconds = base + time.perf_counter() - began
@@ -249,19 +252,39 @@ def train(
                 row = {name: torch.stack([step[name] for step in steps]).nanmean().item() for name in steps[0]}
                 if broken := [name for name, value in row.items() if not np.isfinite(value) and name != "penalty"]:
                     raise UserError(
-                        f"training diverged: {', '.join(broken)} not finite between {state.images - config.log_every} and "
-                        f"{state.images} images; lower train.learning_rate or raise train.penalty"
+                        f"training diverged: {', '.join(broken)} not finite between "
+                        f"{state.images - config.log_every} and {state.images} images; "
+                        f"lower train.learning_rate or raise train.penalty"
                     )
                 state.history.append({"images": state.images, **row})
                 watch(state.images, row)
             if _due(state.images, config.samples_every, config.batch):
                 show(state.images, state.average)
-            if _due(state.images, config.checkpoint_every, config.batch) or state.images >= config.images:
+            if _due(state.images, config.checkpoint_every, config.batch) or state.images >= config.images or heard:
                 keep()
-    except KeyboardInterrupt:
-        say(f"interrupted at {state.images} images; run the same command again to resume")
-        raise
+            if heard and state.images < config.images:
+                say(f"interrupted, saved at {state.images} images; run the same command again to resume")
+                raise KeyboardInterrupt(*heard)
     return Trained(state.average, state.history, state.seconds, state.images)
+
+
+@contextmanager
+def signals() -> Iterator[list[str]]:
+    """While it holds, SIGINT and SIGTERM only put their names into the list: a step is never left half done.
+
+    Handlers belong to the main thread; in any other the list stays empty.
+    """
+    heard: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield heard
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda n, _: heard.append(signal.Signals(n).name)) for number in numbers]
+    try:
+        yield heard
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _due(images: int, every: int, batch: int) -> bool:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 # Nothing here phones home; set before anything that would is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
 if lacking := [name for name in ("dvc", "mlflow", "pandas", "pydantic", "torch", "yaml") if find_spec(name) is None]:

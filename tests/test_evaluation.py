@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -214,7 +215,7 @@ def test_inversion_is_more_than_chance() -> None:
     healthy = {
         "scene_depth_std": 0.3,
         "scene_depth_alike": 0.2,
-        "sharpness_gap": 0.8,
+        "scene_defocus_gap": 1.0,
         "scene_luminance_correlation": 0.3,
     }
     for inverted, photos_, names in ((0.55, 40, []), (0.55, 2000, ["inverted_depth"]), (0.8, 40, ["inverted_depth"])):
@@ -281,6 +282,11 @@ def test_sharpness_falls_with_blur() -> None:
     blurred = [torch.from_numpy(gaussian_filter(image.numpy(), (0, 0, s, s))) for s in (0, 0.5, 1, 3)]
     steps = torch.stack([evaluation.log_sharpness(b) for b in blurred]).diff(dim=0)
     assert (steps < -0.3).all()
+    half = torch.ones(3, 1, 32, 32)
+    half[..., 16:] = 0
+    mixed = torch.cat([image[..., :16], blurred[3][..., 16:]], 3)  # sharp on the left, where the weight is
+    assert torch.allclose(evaluation.log_sharpness(mixed, half), evaluation.log_sharpness(image), atol=0.3)
+    assert (evaluation.log_sharpness(mixed, 1 - half) < evaluation.log_sharpness(image) - 2).all()
     flat = evaluation.log_sharpness(torch.zeros(1, 3, 32, 32))
     assert torch.isfinite(flat).all()
 

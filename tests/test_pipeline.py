@@ -117,9 +117,7 @@ def test_killed_in_training_and_run_again_gives_the_same_weights(finished: Works
             file.unlink()
     for reached in (64, 320):  # images seen when the kill comes; the last one falls into what follows training
         process = workspace.start("dvc", "repro", "train@meadow")
-        until = time.monotonic() + 300
         while not [p for p in checkpoints.rglob("*.safetensors") if p.stem.isdigit() and int(p.stem) >= reached]:
-            assert time.monotonic() < until
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)

@@ -149,7 +149,10 @@ def test_training_outlives_its_server(here: Path, monkeypatch: pytest.MonkeyPatc
         ("http://user:secret@localhost:5000/", "http://localhost:5000"),
         ("https://user:secret@mlflow.example.org/base", "https://mlflow.example.org/base"),
         ("postgresql+psycopg://user:secret@db:5432/mlflow?password=secret", "postgresql+psycopg://db:5432/mlflow"),
+        ("postgresql+psycopg://user:secret@/mlflow?host=/run/pg", "postgresql+psycopg:///mlflow"),
+        ("http://user:sec?re/t@host", "http://host"),
         ("sqlite:///mlflow.db", "sqlite:///mlflow.db"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
         ("http://[::1]:5000", "http://[::1]:5000"),
     ],
 )

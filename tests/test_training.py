@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,24 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
     assert any("resuming at" in line for line in said)
     equal = same(whole, resumed)  # a name, for a failing comparison would print every weight
     assert equal and resumed.images == whole.images == 96
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_saves(tmp_path: Path, photos: np.ndarray, number: signal.Signals) -> None:
+    whole = train(small(), photos, tmp_path / "whole", data="d")
+    handler = signal.getsignal(number)
+
+    def interrupt(images: int, row: dict[str, float]) -> None:
+        if images == 32:  # between the checkpoints at 24 and 48
+            signal.raise_signal(number)
+
+    with pytest.raises(KeyboardInterrupt, match=number.name):
+        train(small(), photos, tmp_path / "cut", data="d", watch=interrupt, say=lambda line: None)
+    assert signal.getsignal(number) == handler
+    said: list[str] = []
+    resumed = train(small(), photos, tmp_path / "cut", data="d", say=said.append)
+    equal = same(whole, resumed)
+    assert equal and said == ["resuming at 32 of 96 images"]
 
 
 def test_another_seed_is_another_training(tmp_path: Path, photos: np.ndarray) -> None:
