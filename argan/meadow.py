@@ -680,8 +680,9 @@ def spread(image: Array, radius: float, lens: Lens, near: bool) -> tuple[Array, 
     while radius / coarse > 6:
         coarse *= 2
     # Averaging to coarse samples and interpolating back spread by this variance on each axis: take it off the circle (r^2 / 4).
-    extra = 4 * ((coarse**2 - 1) / 12 + (coarse**2) / 6 + 0.0) if coarse > 1 else 0.0
+    extra = 4 * ((coarse**2 - 1) / 12 + coarse**2 / 6) if coarse > 1 else 0.0
     kernel = iris(math.sqrt(radius * radius - extra) / coarse, lens.blades, lens.angle + (0 if near else math.pi))
+    kernel = kernel[::-1, ::-1]  # filter2D correlates
     reach = kernel.shape[0] // 2 * coarse + (coarse if coarse > 1 else 0)
     height, width = image.shape[:2]
     grow = [reach, reach + -(height + 2 * reach) % coarse, reach, reach + -(width + 2 * reach) % coarse]
@@ -692,7 +693,7 @@ def spread(image: Array, radius: float, lens: Lens, near: bool) -> tuple[Array, 
         image = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_CONSTANT)
         image = cv2.resize(image, full, interpolation=cv2.INTER_LINEAR)
     elif kernel.size > 1:
-        image = cv2.filter2D(image, -1, kernel[::-1, ::-1], borderType=cv2.BORDER_CONSTANT)
+        image = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_CONSTANT)
     return image[: height + 2 * reach, : width + 2 * reach], reach
 
 

@@ -195,8 +195,8 @@ class Domain(Frozen):
 
     source: Literal["meadow"]
     preset: Literal["quick", "64", "128", "256"] = "quick"
-    photos: Annotated[int, Field(ge=64)] = 9200
-    validation: Annotated[int, Field(ge=16)] = 400
+    photos: Annotated[int, Field(ge=64)] = 10_000
+    validation: Annotated[int, Field(ge=16)] = 1200
     test: Annotated[int, Field(ge=16)] = 800
     seed: NonNegative = 0
 
