@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from argan import estimator, networks, objective
 from argan.errors import UserError
 from argan.metrics import depth_scores, depth_scores_per_photo, frechet_distance, kernel_distance, report
-from argan.metrics.depth import correlation, rank_correlation
 from argan.metrics.features import extractor
+from argan.metrics.scenes import LUMA, Scenes, degenerate
 from argan.model import Model
 from argan.optics import Aperture, render
 from argan.params import Evaluate, Training
@@ -38,14 +37,6 @@ SALT = 2  # keeps the latents of evaluation apart from those of training and dis
 BATCH = 32
 SHOWN, SCENES, REFOCUSED = 48, 6, 4  # photos in grid.png, rows of scenes.png and of refocus.png
 APERTURES = [1 / 3, 2 / 3, 1.0]
-LUMA = (0.299, 0.587, 0.114)  # BT.601, of the encoded values
-
-# The degenerate answers, each threshold with its reason; docs/method.md says what exact scenes have.
-FLAT = 0.05  # mean spread of disparity in a scene, of its range: at 32 px a sixth of a pixel of blur, which no eye sees
-ALIKE = 0.9  # mean correlation of two scenes' disparity: 1 is one map for all, as the prior alone would give
-COPIED = 0.9  # mean |rank correlation| of disparity and brightness: 1 is a copy; light tells of depth, but not so much
-UNSHARP = 0.3  # defocus gap: exact meadow scenes have 1.2, and 0.25 with all blur painted into the image already
-CHANCE = 3.0  # standard errors by which the inverted must exceed half of the photos to be no accident
 
 
 def evaluate(
@@ -103,7 +94,7 @@ def evaluate(
     report.training(trained.history, plots)
     report.photographs(np.concatenate(shown)[:SHOWN], plots / "grid.png")
     _show_scenes(trained, params, device, plots)
-    if rows:
+    if metrics["depth_photos"]:
         known = np.stack([exact[i] for i in rows])
         spearman = depth_scores_per_photo(estimated, known)["spearman"]
         title = (
@@ -199,106 +190,26 @@ def _depth(trained: Trained, store: Photos, exact: dict[int, Maps], estimated: M
     if not rows:
         return metrics
     known = np.stack([exact[i] for i in rows])
+    spearman = depth_scores_per_photo(estimated, known)["spearman"]
+    spearman = spearman[np.isfinite(spearman)]
+    if not len(spearman):
+        return metrics
     answers = {
         "": estimated,
         "_prior": np.broadcast_to(trained.prior(), known.shape),
         "_luminance": np.asarray(store.pixels[rows]) @ np.array(LUMA),
     }
     if seen:
-        answers["_mean"] = np.broadcast_to(np.nanmean(np.stack(seen), 0), known.shape)
+        answers["_mean"] = np.broadcast_to(np.ma.masked_invalid(np.stack(seen)).mean(0).filled(0), known.shape)
     for who, answer in answers.items():
         metrics |= {f"depth_{name}{who}": value for name, value in depth_scores(answer, known).items()}
-    spearman = depth_scores_per_photo(estimated, known)["spearman"]
-    metrics["depth_inverted"] = float((spearman[np.isfinite(spearman)] < 0).mean())
-    metrics["depth_photos"] = int(np.isfinite(spearman).sum())
+    metrics["depth_inverted"] = float((spearman < 0).mean())
+    metrics["depth_photos"] = len(spearman)
     return metrics
 
 
 SCORES = ("spearman", "spearman_aligned", "side", "sign_agreement")
 BASELINES = ("_prior", "_mean", "_luminance")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Generated scenes
-
-
-@dataclass
-class Scenes:
-    """Running statistics of generated scenes; memory does not grow with their number beyond a few floats a scene."""
-
-    disparity_max: float
-    prior: Maps
-    total: NDArray[np.float64]  # sum of the scenes' standardised disparities (H, W)
-    columns: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, config: Training) -> Scenes:
-        prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope)[0, 0].numpy()
-        return cls(config.disparity_max, prior, np.zeros(prior.shape))
-
-    def add(self, image: Tensor, disparity: Tensor, photo: Tensor) -> None:
-        """image, photo (N, 3, H, W) in [-1, 1]; disparity (N, 1, H, W)."""
-        depth = disparity[:, 0].double().cpu().numpy()
-        spread = depth.std((1, 2))
-        blurred = disparity.abs()
-        self.total += ((depth - depth.mean((1, 2), keepdims=True)) / np.maximum(spread, 1e-9)[:, None, None]).sum(0)
-        row = {
-            "std": spread / self.disparity_max,
-            "prior_correlation": correlation(depth, np.broadcast_to(self.prior, depth.shape)),
-            "luminance_correlation": np.abs(rank_correlation(depth, _luminance(image)[:, 0].double().cpu().numpy())),
-            "sharpness_gap": (log_sharpness(image) - log_sharpness(photo)).cpu().numpy(),
-            "defocus_gap": (log_sharpness(image, blurred) - log_sharpness(photo, blurred)).cpu().numpy(),
-        }
-        for name, values in row.items():
-            self.columns.setdefault(name, []).append(values)
-
-    def metrics(self) -> Metrics:
-        mean = {name: float(np.concatenate(parts).mean()) for name, parts in self.columns.items()}
-        count = sum(len(part) for part in self.columns["std"])
-        pairs = np.square(self.total).mean() - count  # of scenes, each with another: sum of their correlations
-        return {
-            "sharpness_gap": mean["sharpness_gap"],
-            "scene_defocus_gap": mean["defocus_gap"],
-            "scene_depth_std": mean["std"],
-            "scene_depth_alike": max(-1.0, float(pairs / (count * (count - 1)))),
-            "scene_prior_correlation": mean["prior_correlation"],
-            "scene_luminance_correlation": mean["luminance_correlation"],
-        }
-
-
-def log_sharpness(images: Tensor, weight: Tensor | None = None) -> Tensor:
-    """log of the mean squared Laplacian of luminance, the high-frequency energy: (N, 3, H, W) in [-1, 1] -> (N,).
-
-    weight (N, 1, H, W), >= 0, says how much each pixel counts; by default all count alike.
-    """
-    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=images.device)[None, None]
-    energy = F.conv2d(F.pad(_luminance(images), [1] * 4, mode="replicate"), kernel).double().square()
-    weight = torch.ones_like(energy) if weight is None else weight.double()
-    mean = (energy * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1e-9)
-    return (mean + QUANTISATION).log()
-
-
-# Energy that rounding to 8 bits alone puts into a picture, 20 (the kernel's squares) * (2/255)^2 / 12: below it is no detail.
-QUANTISATION = 20 * (2 / 255) ** 2 / 12
-
-
-def _luminance(images: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, 1, H, W)."""
-    return torch.einsum("nchw,c->nhw", images, torch.tensor(LUMA).to(images))[:, None]
-
-
-def degenerate(metrics: Metrics) -> list[str]:
-    """The degenerate answers that these metrics show, by name; empty when healthy."""
-    flat = metrics["scene_depth_std"] < FLAT  # then nothing else about the shape of depth means anything
-    inverted, photos = metrics.get("depth_inverted"), metrics.get("depth_photos")
-    signs = {
-        "constant_depth": flat,
-        "prior_depth": not flat and metrics["scene_depth_alike"] > ALIKE,
-        "baked_blur": not flat and metrics["scene_defocus_gap"] < UNSHARP,
-        "inverted_depth": photos and inverted > 0.5 + CHANCE * 0.5 / photos**0.5,
-        "luminance_depth": not flat and metrics["scene_luminance_correlation"] > COPIED,
-    }
-    return [name for name, shows in signs.items() if shows]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -346,7 +257,7 @@ def _truth(folder: Path, store: Photos) -> dict[int, Maps]:
     try:
         maps = np.load(folder / "disparity.npy", mmap_mode="r", allow_pickle=False)
         rows = pd.read_parquet(folder / "index.parquet")["photo"].to_numpy()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"{folder} is damaged ({' '.join(str(error).split())[:200]}); {again}") from error
     if maps.shape != (len(rows), *store.pixels.shape[1:3]) or (
         len(rows) and not 0 <= rows.min() <= rows.max() < len(store)

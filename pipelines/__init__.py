@@ -64,11 +64,18 @@ def guarded(work: Callable[[], object]) -> None:
         fail(str(error))
     except KeyboardInterrupt as error:
         sys.exit(143 if error.args == ("SIGTERM",) else 130)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+    except Exception as error:
+        if (reason := _out_of_disk(error)) is None:
             raise
-        where = f" ({error.filename})" if error.filename else ""
-        fail(f"{error.strerror}{where}; mend that and run the same command again: nothing finished is lost")
+        fail(f"{reason}; mend that and run the same command again: nothing finished is lost")
+
+
+def _out_of_disk(error: Exception) -> str | None:
+    """One line where a disk is full or may not be written to, whatever the library calls it; else None."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return f"{error.strerror}{f' ({error.filename})' if error.filename else ''}"
+    told = " ".join(str(error).split())
+    return told if "No space left on device" in told or "disk is full" in told else None
 
 
 @contextmanager

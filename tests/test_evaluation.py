@@ -19,6 +19,7 @@ from argan import evaluation, networks, objective, photos
 from argan.checkpoint import write_json, write_tensors
 from argan.errors import UserError
 from argan.metrics.features import Extractor
+from argan.metrics.scenes import degenerate, log_sharpness
 from argan.params import Evaluate, Training, training
 from argan.photos import Photos
 
@@ -211,6 +212,18 @@ def test_without_truth_depth_is_unknown_and_never_invented(
     assert {p.name for p in tmp_path.iterdir()} >= {"grid.png", "scenes.png", "refocus.png", "training.csv"}
 
 
+def test_truth_that_is_partly_or_wholly_unknown(judged: Callable[..., evaluation.Metrics], store: Path) -> None:
+    exact = np.load(store / "truth" / "disparity.npy")
+    for name, change in (("gaps", np.nan), ("flat", 0.01)):
+        known = exact.copy()
+        known[:, : 4 if name == "gaps" else 32] = change
+        shutil.copytree(store / "truth", store / name)
+        np.save(store / name / "disparity.npy", known)
+    assert judged(truth="gaps")["depth_spearman"] > 0.99
+    assert judged(truth="gaps")["depth_spearman_mean"] is not None
+    assert judged(truth="flat")["depth_spearman"] is None
+
+
 def test_inversion_is_more_than_chance() -> None:
     healthy = {
         "scene_depth_std": 0.3,
@@ -219,7 +232,7 @@ def test_inversion_is_more_than_chance() -> None:
         "scene_luminance_correlation": 0.3,
     }
     for inverted, photos_, names in ((0.55, 40, []), (0.55, 2000, ["inverted_depth"]), (0.8, 40, ["inverted_depth"])):
-        assert evaluation.degenerate(healthy | {"depth_inverted": inverted, "depth_photos": photos_}) == names
+        assert degenerate(healthy | {"depth_inverted": inverted, "depth_photos": photos_}) == names
 
 
 def test_the_photographs_themselves_score_like_their_floor(
@@ -282,14 +295,14 @@ def test_generation_does_not_depend_on_how_many_follow(model: Path) -> None:
 def test_sharpness_falls_with_blur() -> None:
     image = torch.from_numpy(textured(np.random.default_rng(2), 3)).float()
     blurred = [torch.from_numpy(gaussian_filter(image.numpy(), (0, 0, s, s))) for s in (0, 0.5, 1, 3)]
-    steps = torch.stack([evaluation.log_sharpness(b) for b in blurred]).diff(dim=0)
+    steps = torch.stack([log_sharpness(b) for b in blurred]).diff(dim=0)
     assert (steps < -0.3).all()
     half = torch.ones(3, 1, 32, 32)
     half[..., 16:] = 0
     mixed = torch.cat([image[..., :16], blurred[3][..., 16:]], 3)  # sharp on the left, where the weight is
-    assert torch.allclose(evaluation.log_sharpness(mixed, half), evaluation.log_sharpness(image), atol=0.3)
-    assert (evaluation.log_sharpness(mixed, 1 - half) < evaluation.log_sharpness(image) - 2).all()
-    flat = evaluation.log_sharpness(torch.zeros(1, 3, 32, 32))
+    assert torch.allclose(log_sharpness(mixed, half), log_sharpness(image), atol=0.3)
+    assert (log_sharpness(mixed, 1 - half) < log_sharpness(image) - 2).all()
+    flat = log_sharpness(torch.zeros(1, 3, 32, 32))
     assert torch.isfinite(flat).all()
 
 
