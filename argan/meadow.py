@@ -639,7 +639,8 @@ def paint(mesh: Mesh, resolution: int, floor: Array | None = None) -> Layer | No
     surface = np.ascontiguousarray(canvas[..., 3])
     cover = (surface > EMPTY).astype(np.float32)
     canvas[..., 3] = 1.0
-    radiance, depth = canvas * cover[..., None], surface * cover
+    radiance: Array = canvas * cover[..., None]
+    depth: Array = surface * cover
     if fine != LENS:
         half = (canvas.shape[1] * LENS // fine, canvas.shape[0] * LENS // fine)
         radiance, depth = (
@@ -686,7 +687,7 @@ def spread(image: Array, radius: float, lens: Lens, near: bool) -> tuple[Array, 
     reach = kernel.shape[0] // 2 * coarse + (coarse if coarse > 1 else 0)
     height, width = image.shape[:2]
     grow = [reach, reach + -(height + 2 * reach) % coarse, reach, reach + -(width + 2 * reach) % coarse]
-    image = cv2.copyMakeBorder(image, *grow, cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
+    image = cv2.copyMakeBorder(image, grow[0], grow[1], grow[2], grow[3], cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
     if coarse > 1:
         full = (image.shape[1], image.shape[0])
         image = cv2.resize(image, (full[0] // coarse, full[1] // coarse), interpolation=cv2.INTER_AREA)
