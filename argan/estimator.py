@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from argan import networks, objective
 from argan.augment import color
@@ -68,6 +69,36 @@ def distill(
 
 
 @torch.inference_mode()
-def estimate(student: networks.Estimator, photos: torch.Tensor) -> torch.Tensor:
-    """photos (N, 3, H, W) in [-1, 1], H and W multiples of 8 -> disparity (N, 1, H, W), the mean over a flip."""
-    return (student(photos) + student(photos.flip(3)).flip(3)) / 2
+def estimate(student: networks.Estimator, photos: Tensor) -> Tensor:
+    """photos (N, 3, H, W) in [-1, 1], H and W multiples of 8 -> disparity (N, 1, H, W).
+
+    The mean over a flip, brought to follow the photo's edges: what the network says is right in the mean over a surface and
+    patchy from pixel to pixel, since generated surfaces are less smooth than real ones.
+    """
+    disparity = (student(photos) + student(photos.flip(3)).flip(3)) / 2
+    return guided(disparity, photos, radius=min(photos.shape[2:]) // 5)
+
+
+def guided(disparity: Tensor, photos: Tensor, radius: int) -> Tensor:
+    """The guided filter (He, Sun, Tang, 2013): in every window, the affine function of colour nearest to the disparity.
+
+    disparity (N, 1, H, W), photos (N, 3, H, W) in [-1, 1], windows of 2 radius + 1 pixels -> (N, 1, H, W).
+    """
+    n, _, h, w = photos.shape
+    colour = (photos + 1) / 2
+
+    def mean(x: Tensor) -> Tensor:
+        x = F.avg_pool2d(F.pad(x, [0, 0, radius, radius], mode="reflect"), (2 * radius + 1, 1), 1)
+        return F.avg_pool2d(F.pad(x, [radius, radius, 0, 0], mode="reflect"), (1, 2 * radius + 1), 1)
+
+    average, level = mean(colour), mean(disparity)
+    products = mean((colour[:, :, None] * colour[:, None]).flatten(1, 2)).view(n, 3, 3, h, w)
+    covariance = (products - average[:, :, None] * average[:, None]).permute(0, 3, 4, 1, 2)
+    covariance = covariance + ONE_SURFACE * torch.eye(3, device=photos.device)
+    cross = (mean(colour * disparity) - average * level).permute(0, 2, 3, 1)
+    slope = torch.linalg.solve(covariance, cross).permute(0, 3, 1, 2)
+    offset = level - (slope * average).sum(1, keepdim=True)
+    return (mean(slope) * colour).sum(1, keepdim=True) + mean(offset)
+
+
+ONE_SURFACE = 1e-2  # variance of colour (0..1) below which a window is taken for one surface

@@ -57,6 +57,19 @@ def test_estimates_do_not_depend_on_the_side_a_photo_is_seen_from() -> None:
     )
 
 
+def test_refinement_smooths_surfaces_and_keeps_their_edges() -> None:
+    """Two surfaces told apart by colour, their disparity noisy: the noise goes, the step stays where the colour changes."""
+    photos = torch.full((1, 3, 32, 32), -0.5)
+    photos[..., 13:] = 0.5
+    truth = torch.where(photos[:, :1] > 0, 0.0, -0.08)
+    noisy = truth + 0.03 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    refined = estimator.guided(noisy, photos, radius=5)
+    assert (refined - truth).abs().mean() < (noisy - truth).abs().mean() / 4
+    assert (refined[..., 13] - refined[..., 12]).mean() > 0.06
+    level = torch.full_like(truth, 0.03)
+    assert torch.allclose(estimator.guided(level, torch.rand_like(photos), radius=5), level, atol=1e-5)
+
+
 def test_distillation_draws_apertures_from_the_training_mixture(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     drawn: list[torch.Tensor] = []
     original = objective.aperture_scales
