@@ -246,7 +246,7 @@ def test_the_focal_plane_stays_sharp() -> None:
 
 
 def gradients_right(function: Callable[[Tensor, Tensor], Tensor], image: Tensor, disparity: Tensor) -> bool:
-    """Against finite differences, in double precision, along a random direction, with a step too small to cross a pixel's centre."""
+    """Against finite differences, in double precision, along a random direction, the step too small to cross a pixel's centre."""
     return torch.autograd.gradcheck(function, (image, disparity), eps=1e-7, atol=1e-5, fast_mode=True)
 
 
