@@ -43,9 +43,10 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # safetensors wraps the system's errors in its own
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or mend the folder, then run the same command again"
+            f"cannot write {path}: {reason}; free some space or mend the folder, then run the same command again"
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from argan import evaluation, networks, objective, photos
+from argan import evaluation, meadow, networks, objective, photos
 from argan.checkpoint import write_json, write_tensors
 from argan.errors import UserError
 from argan.metrics.features import Extractor
-from argan.metrics.scenes import degenerate, log_sharpness
+from argan.metrics.scenes import Scenes, degenerate, log_sharpness
+from argan.optics import Aperture, render
 from argan.params import Evaluate, Training, training
 from argan.photos import Photos
 
@@ -210,6 +211,24 @@ def test_without_truth_depth_is_unknown_and_never_invented(
     assert metrics["kid"] is not None
     assert set(metrics) == set(judged())
     assert {p.name for p in tmp_path.iterdir()} >= {"grid.png", "scenes.png", "refocus.png", "training.csv"}
+
+
+def test_blur_in_the_image_is_told_from_blur_by_the_lens(config: Training) -> None:
+    """Meadow's own images in focus with their exact depth are healthy; painted with their full blur, they are not."""
+    count = 32
+    pixels = np.stack([meadow.all_in_focus(i, 32, 5) for i in range(count)])
+    _, exact = meadow.photographs(count, 32, 5)
+    assert exact is not None
+    sharp, disparity = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1, torch.from_numpy(exact)[:, None]
+    scale = objective.aperture_scales(count, config, torch.Generator().manual_seed(0))
+
+    def photo(image: Tensor, scale: Tensor) -> Tensor:
+        return render(image, disparity, Aperture(), scale, renderer="occlusion", disparity_max=REACH)
+
+    for image, names in ((sharp, []), (photo(sharp, torch.ones(count)), ["baked_blur"])):
+        scenes = Scenes.of(config)
+        scenes.add(image, disparity, photo(image, scale))
+        assert degenerate(scenes.metrics()) == names
 
 
 def test_truth_that_is_partly_or_wholly_unknown(judged: Callable[..., evaluation.Metrics], store: Path) -> None:
