@@ -178,8 +178,8 @@ def test_a_planted_answer_is_named(judged: Callable[..., evaluation.Metrics], pl
 
 def test_a_perfect_estimator_scores_perfectly(judged: Callable[..., evaluation.Metrics]) -> None:
     metrics = judged(slope=1.0)
-    assert metrics["depth_spearman"] > 0.99  # 8 bits of red
-    assert metrics["depth_side"] < 0.01
+    assert metrics["depth_spearman"] > 0.95  # 8 bits of red, and the estimate follows the edges of the texture
+    assert metrics["depth_side"] < metrics["depth_side_prior"] / 4
     assert metrics["depth_sign_agreement"] == 1
     assert abs(metrics["depth_spearman_prior"]) < 0.2  # the fields know no centre
     assert abs(metrics["depth_spearman_mean"]) < 0.2
@@ -191,8 +191,8 @@ def test_a_perfect_estimator_scores_perfectly(judged: Callable[..., evaluation.M
 def test_an_inverted_estimator_is_named(judged: Callable[..., evaluation.Metrics]) -> None:
     metrics = judged(slope=-1.0)
     assert metrics["degenerate"] == ["inverted_depth"]
-    assert metrics["depth_spearman"] < -0.99
-    assert metrics["depth_spearman_aligned"] > 0.99
+    assert metrics["depth_spearman"] < -0.95
+    assert metrics["depth_spearman_aligned"] > 0.95
     assert metrics["depth_sign_agreement"] == 0
 
 
@@ -238,7 +238,7 @@ def test_truth_that_is_partly_or_wholly_unknown(judged: Callable[..., evaluation
         known[:, : 4 if name == "gaps" else 32] = change
         shutil.copytree(store / "truth", store / name)
         np.save(store / name / "disparity.npy", known)
-    assert judged(truth="gaps")["depth_spearman"] > 0.99
+    assert judged(truth="gaps")["depth_spearman"] > 0.95
     assert judged(truth="gaps")["depth_spearman_mean"] is not None
     assert judged(truth="flat")["depth_spearman"] is None
 
