@@ -22,13 +22,9 @@ def look_up(source: Tensor, shift: Tensor, u: Tensor) -> Tensor:
 
 
 def render(image: Tensor, disparity: Tensor, aperture: Aperture, scale: Tensor) -> Tensor:
-    """L(x, u) = I(x + s u D~(x, u)) with D~(x, u) = D(x + u D(x)), and P(x) = sum_u A(u) L(x, u), as they are written.
-
-    The interface, and the numbers, of `argan.optics.render`.
-    """
-    views = []
-    for u in aperture.offsets:
+    """P(x) = sum_u A(u) I(x + s u D~(x, u)) with D~(x, u) = D(x + u D(x)): the interface of `argan.optics.render`."""
+    photo = torch.zeros_like(image)
+    for u, weight in zip(aperture.offsets, aperture.weights, strict=True):
         ray = look_up(disparity, disparity[:, 0], u)[:, 0]
-        views.append(look_up(image, scale[:, None, None] * ray, u))
-    light_field = torch.stack(views, 1)
-    return (aperture.weights[:, None, None, None] * light_field).sum(1)
+        photo = photo + weight * look_up(image, scale[:, None, None] * ray, u)
+    return photo

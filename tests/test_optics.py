@@ -330,3 +330,5 @@ def test_wrong_shapes_are_named() -> None:
         light_field((image * 127).byte(), disparity, APERTURE, torch.ones(2))
     with pytest.raises(ValueError, match="disparity must be"):
         ray_disparity(disparity.expand(-1, 3, -1, -1), APERTURE)
+    with pytest.raises(ValueError, match="layers must be odd"):
+        render(image, disparity, APERTURE, torch.ones(2), renderer="occlusion", layers=4)

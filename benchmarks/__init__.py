@@ -1,0 +1,1 @@
+"""The plain reference implementations that speed is measured against."""

@@ -1,0 +1,47 @@
+"""The benchmark's shape: names, finite numbers, one line for a mistake. Time never decides a test."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from argan import bench
+from argan.errors import UserError
+
+
+def test_optics_is_compared_with_the_plain_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "OPTICS", {16: (2, 1)})
+    bench.run(tmp_path / "bench.json", ["optics"])
+    numbers = json.loads((tmp_path / "bench.json").read_text())
+    assert set(numbers) == {f"optics_16_{m}{k}" for m in ("", "mixture_") for k in ("speedup", "ms", "memory_ratio")}
+    assert all(math.isfinite(value) and value > 0 for value in numbers.values())
+
+
+def test_a_comparison_of_different_numbers_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "OPTICS", {16: (2, 1)})
+    monkeypatch.setattr("benchmarks.reference_optics.render", lambda image, disparity, *_: image + disparity)
+    with pytest.raises(AssertionError):
+        bench.optics()
+
+
+def test_using_a_model_is_timed_without_one() -> None:
+    assert bench.sample()["sample_warm_ms"] > 0
+    assert bench.depth()["depth_warm_ms"] > 0
+
+
+def test_peak_memory_is_what_is_held_at_a_time() -> None:
+    def one_by_one() -> None:
+        for _ in range(5):
+            torch.empty(250_000)
+
+    assert bench.peak_bytes(one_by_one) == pytest.approx(1e6, rel=0.01)
+    assert bench.peak_bytes(lambda: [torch.empty(250_000) for _ in range(5)]) == pytest.approx(5e6, rel=0.01)
+
+
+def test_an_unknown_part_is_named() -> None:
+    with pytest.raises(UserError, match="did you mean 'optics'"):
+        bench.run(only=["optcs"])
