@@ -59,8 +59,8 @@ def sample(
         for i, (image, photo, disparity) in enumerate(
             zip(scenes.images, scenes.photos, scenes.disparity, strict=True), first
         ):
-            _write_png(out / f"{i}_image.png", image)
-            _write_png(out / f"{i}_photo.png", photo)
+            pictures.write_png(out / f"{i}_image.png", image)
+            pictures.write_png(out / f"{i}_photo.png", photo)
             _write_array(out / f"{i}_disparity.npy", disparity)
             if i < shown:
                 tiles += [image, colors[i - first], photo]
@@ -87,7 +87,7 @@ def depth(model: ModelArgument, photos: PhotosArgument, out: OutOption = Path("d
         disparity = loaded.depth(photo)
         _write_array(out / f"{photo.stem}.disparity.npy", disparity)
         largest = max(float(abs(disparity).max()), 1e-6)  # the picture shows the photo's own range
-        _write_png(out / f"{photo.stem}.depth.png", pictures.disparity_colors(disparity, largest))
+        pictures.write_png(out / f"{photo.stem}.depth.png", pictures.disparity_colors(disparity, largest))
 
     _each(photos, out, one)
 
@@ -112,11 +112,11 @@ def bokeh(
     out: OutOption = Path("bokeh"),
 ) -> None:
     """Give photographs a shallow depth of field. Writes <stem>.bokeh.png at the photo's own size, upright."""
-    from argan import load
+    from argan import load, pictures
 
     place = _focus(focus)
     loaded = load(model)
-    _each(photos, out, lambda p: _write_png(out / f"{p.stem}.bokeh.png", loaded.bokeh(p, aperture, place)))
+    _each(photos, out, lambda p: pictures.write_png(out / f"{p.stem}.bokeh.png", loaded.bokeh(p, aperture, place)))
 
 
 @app.command()
@@ -186,15 +186,6 @@ def _folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {path}: {error.strerror}; choose another --out") from error
-
-
-def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    from PIL import Image
-
-    from argan.checkpoint import atomic
-
-    with atomic(path) as temporary:
-        Image.fromarray(picture).save(temporary, "PNG", compress_level=4)
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> None:

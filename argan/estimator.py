@@ -15,7 +15,6 @@ from torch import Tensor
 
 from argan import networks, objective
 from argan.augment import color
-from argan.optics import Aperture, render
 from argan.params import Training
 from argan.training import step_random
 
@@ -41,17 +40,13 @@ def distill(
     optimizer = torch.optim.Adam(student.parameters(), lr=config.estimator_learning_rate, fused=True)
     steps = math.ceil(config.estimator_images / config.estimator_batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.estimator_learning_rate, total_steps=steps + 1)
-    aperture = Aperture()
     for step in range(steps):
         random = step_random(config.seed, step * config.estimator_batch, DISTILLATION)
         with torch.no_grad():
             latents = torch.randn(config.estimator_batch, config.latent, generator=random).to(device)
             image, disparity = generator(latents)
             scale = objective.aperture_scales(len(image), config, random).to(device)
-            photos = render(
-                image, disparity, aperture, scale,
-                expansion=generator.expansion, renderer=config.renderer, layers=config.layers, disparity_max=config.disparity_max,
-            )  # fmt: skip
+            photos = generator.photograph(image, disparity, scale)
             if step % 2:  # every scene comes unflipped or flipped as a whole: photo and disparity together
                 photos, disparity = photos.flip(3), disparity.flip(3)
             photos = color(photos, 0.4, random).clamp(-1, 1)

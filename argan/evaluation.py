@@ -24,7 +24,6 @@ from argan.metrics import depth_scores, depth_scores_per_photo, frechet_distance
 from argan.metrics.features import extractor
 from argan.metrics.scenes import LUMA, Scenes, degenerate
 from argan.model import Model
-from argan.optics import Aperture, render
 from argan.params import Evaluate, Training
 from argan.photos import Photos
 from argan.training import step_random
@@ -67,7 +66,7 @@ def evaluate(
     generated: list[Maps] = []
     shown: list[Pixels] = []
     for image, disparity, photo in _generate(trained, params, device):
-        pixels = _pixels(photo)
+        pixels = networks.to_uint8(photo)
         generated.append(extract(pixels))
         scenes.add(image, disparity, photo)
         if len(shown) * BATCH < SHOWN:
@@ -85,8 +84,12 @@ def evaluate(
 
     say("scoring the depth of held-out photos" if exact else "no exact depth is known: depth scores stay empty")
     rows = [i for i in store.rows("test") if i in exact]
-    estimated = trained.depth(store.pixels[rows], device)
-    metrics |= _depth(trained, store, exact, estimated) | scenes.metrics()
+    known = np.stack([exact[i] for i in rows]) if rows else np.empty((0, *store.pixels.shape[1:3]), np.float32)
+    seen = [exact[i] for i in store.rows("validation") if i in exact]
+    judged = store.pixels[rows]
+    estimated = trained.depth(judged, device)
+    spearman = depth_scores_per_photo(estimated, known)["spearman"] if rows else np.empty(0)
+    metrics |= _depth(trained, judged, known, seen, estimated, spearman) | scenes.metrics()
     metrics["degenerate"] = degenerate(metrics)
     metrics |= {name: trained.summary.get(name) for name in ("train_seconds", "images_per_second", "images_seen")}
 
@@ -95,14 +98,12 @@ def evaluate(
     report.photographs(np.concatenate(shown)[:SHOWN], plots / "grid.png")
     _show_scenes(trained, params, device, plots)
     if metrics["depth_photos"]:
-        known = np.stack([exact[i] for i in rows])
-        spearman = depth_scores_per_photo(estimated, known)["spearman"]
         title = (
             f"Held-out photographs: mean rank correlation {metrics['depth_spearman']:.2f} "
             f"(prior alone {metrics['depth_spearman_prior']:.2f})"
         )
         reach = trained.config.disparity_max
-        report.depth(store.pixels[rows], known, estimated, trained.prior(), spearman, reach, title, plots / "depth.png")
+        report.depth(judged, known, estimated, trained.prior(), spearman, reach, title, plots / "depth.png")
     return {name: _rounded(value) for name, value in metrics.items()}
 
 
@@ -131,23 +132,8 @@ class Trained:
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{folder} is damaged ({reason}); delete it and run `dvc repro`") from error
-        for module in (loaded.generator, loaded.estimator):
-            module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(loaded.config, loaded.generator, loaded.estimator, summary, history)
-
-    def photograph(
-        self, image: Tensor, disparity: Tensor, scale: Tensor, focus: Tensor | float = 0.0, widen: int = 1
-    ) -> Tensor:
-        """Photos of scenes, as training takes them; `focus` is the disparity brought into the focal plane.
-
-        `widen` stretches the range of the renderer's layers, at the same spacing: refocused, the range is up to twice as wide.
-        """
-        c = self.config
-        return render(
-            image, disparity - focus, Aperture(), scale,
-            expansion=self.generator.expansion, renderer=c.renderer,
-            layers=(c.layers - 1) * widen + 1, disparity_max=c.disparity_max * widen,
-        )  # fmt: skip
+        generator, student = networks.placed(loaded.generator, device), networks.placed(loaded.estimator, device)
+        return cls(loaded.config, generator, student, summary, history)
 
     @torch.inference_mode()
     def depth(self, photos: Pixels, device: torch.device) -> Maps:
@@ -155,7 +141,7 @@ class Trained:
         parts = [np.empty((0, *photos.shape[1:3]), np.float32)]
         for i in range(0, len(photos), BATCH):
             batch = torch.from_numpy(np.ascontiguousarray(photos[i : i + BATCH])).to(device).permute(0, 3, 1, 2)
-            parts.append(estimator.estimate(self.student, batch.float() / 127.5 - 1)[:, 0].cpu().numpy())
+            parts.append(estimator.estimate(self.student, networks.from_uint8(batch))[:, 0].cpu().numpy())
         return np.concatenate(parts)
 
     def prior(self) -> Maps:
@@ -173,31 +159,30 @@ def _generate(trained: Trained, params: Evaluate, device: torch.device) -> Itera
         latents = torch.randn(BATCH, trained.config.latent, generator=random)[: params.images - start].to(device)
         scale = objective.aperture_scales(BATCH, trained.config, random)[: params.images - start].to(device)
         image, disparity = trained.generator(latents)
-        yield image, disparity, trained.photograph(image, disparity, scale)
+        yield image, disparity, trained.generator.photograph(image, disparity, scale)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Depth of held-out photos
 
 
-def _depth(trained: Trained, store: Photos, exact: dict[int, Maps], estimated: Maps) -> Metrics:
-    """depth_*: the estimator, and beside it the prior alone, the mean depth of the validation split, and brightness."""
-    rows = [i for i in store.rows("test") if i in exact]
-    seen = [exact[i] for i in store.rows("validation") if i in exact]
+def _depth(
+    trained: Trained, photos: Pixels, known: Maps, seen: list[Maps], estimated: Maps, spearman: NDArray[np.float64]
+) -> Metrics:
+    """depth_*: the estimator, and beside it the prior alone, the mean depth of the validation split, and brightness.
+
+    photos (N, H, W, 3) with known and estimated disparity (N, H, W) and its rank correlation (N,); `seen`, validation's.
+    """
     metrics: Metrics = dict.fromkeys(f"depth_{name}{who}" for name in SCORES for who in ("", *BASELINES))
     # The mask score needs masks of the subject, which no domain has yet.
     metrics |= {"depth_mask_auc": None, "depth_inverted": None, "depth_photos": None}
-    if not rows:
-        return metrics
-    known = np.stack([exact[i] for i in rows])
-    spearman = depth_scores_per_photo(estimated, known)["spearman"]
     spearman = spearman[np.isfinite(spearman)]
     if not len(spearman):
         return metrics
     answers = {
         "": estimated,
         "_prior": np.broadcast_to(trained.prior(), known.shape),
-        "_luminance": np.asarray(store.pixels[rows]) @ np.array(LUMA),
+        "_luminance": photos @ np.array(LUMA),
     }
     if seen:
         answers["_mean"] = np.broadcast_to(np.ma.masked_invalid(np.stack(seen)).mean(0).filled(0), known.shape)
@@ -221,24 +206,20 @@ def _show_scenes(trained: Trained, params: Evaluate, device: torch.device, plots
     image, disparity, _ = next(_generate(trained, params, device))
     image, disparity = image[:SCENES], disparity[:SCENES]
     ones = torch.ones(len(image), device=device)
-    shots = [_pixels(trained.photograph(image, disparity, ones * s)) for s in APERTURES]
+    shots = [networks.to_uint8(trained.generator.photograph(image, disparity, ones * s)) for s in APERTURES]
     reach = trained.config.disparity_max
     maps = disparity[:, 0].cpu().numpy()
-    report.scenes(_pixels(image), maps, shots, APERTURES, reach, plots / "scenes.png")
+    report.scenes(networks.to_uint8(image), maps, shots, APERTURES, reach, plots / "scenes.png")
 
     image, disparity, maps = image[:REFOCUSED], disparity[:REFOCUSED], maps[:REFOCUSED]
     far, near = (torch.quantile(disparity.flatten(1), q, 1)[:, None, None, None] for q in (0.05, 0.95))
     steps = [
-        _pixels(trained.photograph(image, disparity, ones[: len(image)], far + t * (near - far), 2))
+        networks.to_uint8(
+            trained.generator.photograph(image, disparity - (far + t * (near - far)), ones[: len(image)], widen=2)
+        )
         for t in np.linspace(0, 1, 5)
     ]
     report.refocus(steps, maps, reach, plots / "refocus.png")
-
-
-def _pixels(images: Tensor) -> Pixels:
-    """(N, 3, H, W) in [-1, 1] -> uint8 (N, H, W, 3)."""
-    pixels: Pixels = (images.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return pixels
 
 
 def _history(path: Path) -> pd.DataFrame:

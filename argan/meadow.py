@@ -538,6 +538,10 @@ def scene(rng: Generator, resolution: int) -> Scene:
         parts.append(bloom(rng, name, at, radius, light, disparity, resolution))
         plants.append((disparity, join(parts)))
 
+    def blade(disparity: float, root: Array, reach: Array, width: float) -> None:
+        green = greens[int(rng.integers(0, 4))]
+        plants.append((disparity, leaf(rng, root, reach, width, light, disparity, resolution, green)))
+
     names = list(FAMILIES)
     favourite = str(rng.choice(names))
     for at, radius, depth in zip(heads, radii, depths, strict=True):
@@ -552,21 +556,7 @@ def scene(rng: Generator, resolution: int) -> Scene:
         disparity = rng.uniform(max(backdrop + 0.012, -0.06), -0.010)
         root = np.array([rng.uniform(-0.1, 1.1), min(ground.row(disparity), 1.1), 0])
         reach = np.array([rng.normal(0, 0.25), -rng.uniform(0.3, 0.9), rng.uniform(-0.1, 0.1)])
-        plants.append(
-            (
-                disparity,
-                leaf(
-                    rng,
-                    root,
-                    reach,
-                    rng.uniform(0.012, 0.06),
-                    light,
-                    disparity,
-                    resolution,
-                    greens[int(rng.integers(0, 4))],
-                ),
-            )
-        )
+        blade(disparity, root, reach, rng.uniform(0.012, 0.06))
     if rng.random() < 0.28:  # something out of focus in front
         for _ in range(int(rng.integers(1, 4))):
             disparity = rng.uniform(0.035, 0.085)
@@ -580,21 +570,7 @@ def scene(rng: Generator, resolution: int) -> Scene:
             else:
                 aim = edge + math.pi + rng.normal(0, 0.45)
                 reach = np.array([math.cos(aim), math.sin(aim), 0]) * rng.uniform(0.4, 1.1)
-                plants.append(
-                    (
-                        disparity,
-                        leaf(
-                            rng,
-                            foot,
-                            reach,
-                            rng.uniform(0.02, 0.10),
-                            light,
-                            disparity,
-                            resolution,
-                            greens[int(rng.integers(0, 4))],
-                        ),
-                    )
-                )
+                blade(disparity, foot, reach, rng.uniform(0.02, 0.10))
     plants.sort(key=lambda plant: plant[0])
     lit = litter(rng, ground, light, resolution, greens, kind == "bed")
     back = floor(rng, ground, resolution, [greens[0] * rng.uniform(0.2, 0.7), greens[1] * rng.uniform(0.5, 1.2)], sky)

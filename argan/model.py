@@ -22,7 +22,6 @@ from argan import estimator, networks
 from argan.bokeh import refocus
 from argan.checkpoint import read_tensors
 from argan.errors import UserError
-from argan.optics import Aperture, light_field, render
 from argan.params import Training
 
 Pixels = NDArray[np.uint8]
@@ -49,7 +48,6 @@ class Model:
     def __init__(self, domain: str, config: Training, generator: networks.Scene, folder: Path | None = None) -> None:
         self.domain, self.config, self.folder = domain, config, folder
         self.generator = generator.eval().requires_grad_(False)
-        self.aperture = Aperture()
 
     @classmethod
     def load(cls, reference: str | Path) -> Model:
@@ -99,29 +97,19 @@ class Model:
             raise ValueError(f"count must be at least 1 and seed at least 0, got {count} and {seed}")
         for first in range(0, count, BATCH):
             image, disparity = self._generate(range(first, min(first + BATCH, count)), seed)
-            photo = render(image, disparity, self.aperture, torch.ones(len(image)), **self._renderer)
-            yield Scenes(_pixels(image), _pixels(photo), disparity[:, 0].numpy())
+            photo = self.generator.photograph(image, disparity, torch.ones(len(image)))
+            yield Scenes(networks.to_uint8(image), networks.to_uint8(photo), disparity[:, 0].numpy())
 
     @torch.inference_mode()
     def light_field(self, index: int = 0, seed: int = 0) -> Pixels:
         """The 5 x 5 views of scene `index` of `seed`, row by row from the top left: (25, R, R, 3)."""
         image, disparity = self._generate(range(index, index + 1), seed)
-        return _pixels(light_field(image, disparity, self.aperture, torch.ones(1), **self._renderer)[0])
+        return networks.to_uint8(self.generator.views(image, disparity, torch.ones(1))[0])
 
     def _generate(self, indices: range, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         rows = [np.random.default_rng([seed, i]).standard_normal(self.config.latent, np.float32) for i in indices]
         image, disparity = self.generator(torch.from_numpy(np.stack(rows)))
         return image, disparity
-
-    @property
-    def _renderer(self) -> dict[str, Any]:
-        c = self.config
-        return {
-            "expansion": self.generator.expansion,
-            "renderer": c.renderer,
-            "layers": c.layers,
-            "disparity_max": c.disparity_max,
-        }
 
     # Photographs
 
@@ -139,7 +127,7 @@ class Model:
         small = _resized(pixels, max(r, round(h * r / short)), max(r, round(w * r / short)))
         sh, sw = small.shape[:2]
         padded = np.pad(small, ((0, -sh % 8), (0, -sw % 8), (0, 0)), mode="symmetric")  # three halvings and back
-        photos = torch.from_numpy(padded).permute(2, 0, 1)[None].float().div_(127.5).sub_(1)
+        photos = networks.from_uint8(torch.from_numpy(padded).permute(2, 0, 1)[None])
         coarse = estimator.estimate(self.estimator, photos)[0, 0, :sh, :sw].numpy()
         # The model's unit is the width of its square frame, which here is the photo's shorter side
         return fit_to_edges(coarse, pixels, pixel=short / r) * np.float32(short / w)
@@ -255,8 +243,3 @@ def _resized(photo: Pixels, height: int, width: int) -> Pixels:
     """Antialiased where it shrinks, smooth where it grows."""
     shrinks = height < photo.shape[0]
     return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)  # type: ignore[return-value]
-
-
-def _pixels(images: torch.Tensor) -> Pixels:
-    """(N, 3, H, W) in [-1, 1] -> uint8 (N, H, W, 3)."""
-    return (images.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).contiguous().numpy()

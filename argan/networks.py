@@ -11,12 +11,14 @@ import math
 from itertools import pairwise
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from argan.optics import Aperture, DepthExpansion
+from argan.optics import Aperture, DepthExpansion, light_field, render
 from argan.params import Training
 
 M = TypeVar("M", bound=nn.Module)
@@ -78,7 +80,29 @@ class Scene(nn.Module):
         super().__init__()
         self.latent = config.latent
         self.disparity_max = config.disparity_max
-        self.expansion = DepthExpansion(Aperture().views, config.disparity_max) if config.renderer == "gather" else None
+        self.renderer, self.layers = config.renderer, config.layers
+        self.aperture = Aperture()
+        self.expansion = (
+            DepthExpansion(self.aperture.views, config.disparity_max) if config.renderer == "gather" else None
+        )
+
+    def photograph(self, image: Tensor, disparity: Tensor, scale: Tensor, widen: int = 1) -> Tensor:
+        """The photos of scenes through apertures scale (N,), by the renderer that training uses: `argan.optics.render`.
+
+        `widen` stretches the range of the occlusion renderer's layers at the same spacing, for scenes focused elsewhere.
+        """
+        return render(
+            image, disparity, self.aperture, scale,
+            expansion=self.expansion, renderer=self.renderer,
+            layers=(self.layers - 1) * widen + 1, disparity_max=self.disparity_max * widen,
+        )  # fmt: skip
+
+    def views(self, image: Tensor, disparity: Tensor, scale: Tensor) -> Tensor:
+        """The same, view by view: `argan.optics.light_field`."""
+        return light_field(
+            image, disparity, self.aperture, scale,
+            expansion=self.expansion, renderer=self.renderer, layers=self.layers, disparity_max=self.disparity_max,
+        )  # fmt: skip
 
     def _heads(self, image: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
         return torch.tanh(image), self.disparity_max * torch.tanh(disparity)
@@ -211,6 +235,19 @@ class Estimator(nn.Module):
         y = self.up1(torch.cat([x1, _up(x2)], 1))
         y = self.up0(torch.cat([x0, _up(y)], 1))
         return self.disparity_max * torch.tanh(F.pixel_shuffle(self.head(F.leaky_relu(y, SLOPE)), 2))
+
+
+def from_uint8(photos: Tensor) -> Tensor:
+    """Photos as stored, uint8 of any shape -> float in [-1, 1], as networks take them."""
+    return photos.float().div_(127.5).sub_(1)
+
+
+def to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """(N, 3, H, W) in [-1, 1] -> uint8 (N, H, W, 3), on the CPU."""
+    pixels: NDArray[np.uint8] = (
+        (images.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    )
+    return pixels
 
 
 def placed(module: M, device: torch.device) -> M:

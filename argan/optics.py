@@ -316,8 +316,9 @@ def _blur(stack: Tensor, levels: Tensor, scale: Tensor, aperture: Aperture) -> T
     what the gather gives. stack (N, K, C, H, W) -> the same.
     """
     n, k, c, h, w = stack.shape
-    radius = max(1, int(torch.ceil(levels.abs().max() * w)))  # scale is at most 1 in training
-    radius = max(1, int(torch.ceil(levels.abs().max() * scale.max() * w))) if scale.max() > 1 else radius
+    radius = max(
+        1, int(torch.ceil(levels.abs().max() * scale.max().clamp(min=1) * w))
+    )  # training's scales are at most 1
     line = aperture.offsets[: aperture.size, 0].to(stack)
     shift = scale[:, None, None] * levels[None, :, None] * line * w  # (N, K, size) pixels
     taps = torch.arange(-radius, radius + 1, dtype=stack.dtype, device=stack.device)

@@ -133,7 +133,7 @@ def write_png(path: Path, picture: Pixels) -> None:
     from argan.checkpoint import atomic
 
     with atomic(path) as temporary:
-        Image.fromarray(picture).save(temporary, "PNG")
+        Image.fromarray(picture).save(temporary, "PNG", compress_level=4)  # a large photo is written sooner
 
 
 def _rim(views: int) -> list[int]:

@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 from argan import checkpoint, networks, objective
 from argan.augment import augment
 from argan.errors import UserError
-from argan.optics import Aperture, ray_disparity, render
+from argan.optics import ray_disparity
 from argan.params import Training
 
 Watch = Callable[[int, dict[str, float]], None]  # (images seen, a row of numbers)
@@ -132,21 +132,16 @@ class Trainer:
         self.state = State.fresh(config, device)
         self.photos = torch.from_numpy(np.ascontiguousarray(photos)).to(device).permute(0, 3, 1, 2)  # resident as uint8
         self.order = Order(len(photos), config.seed)
-        self.aperture = Aperture()
         self.prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope).to(device)
 
     def reals(self) -> Tensor:
         rows = torch.from_numpy(self.order(self.state.images, self.config.batch)).to(self.device)
-        return self.photos[rows].float().div_(127.5).sub_(1)
+        return networks.from_uint8(self.photos[rows])
 
     def photograph(self, image: Tensor, disparity: Tensor, random: Generator) -> Tensor:
         """Render every scene with an aperture of its own (DoF mixture)."""
-        c = self.config
-        scale = objective.aperture_scales(len(image), c, random).to(self.device)
-        return render(
-            image, disparity, self.aperture, scale,
-            expansion=self.state.generator.expansion, renderer=c.renderer, layers=c.layers, disparity_max=c.disparity_max,
-        )  # fmt: skip
+        scale = objective.aperture_scales(len(image), self.config, random).to(self.device)
+        return self.state.generator.photograph(image, disparity, scale)
 
     def step(self) -> dict[str, Tensor]:
         """Both players, once. Returns detached scalars; nothing here waits for the device."""
@@ -181,7 +176,7 @@ class Trainer:
         smooth = objective.smoothness(disparity, image, c.disparity_max)
         total = loss_g + objective.prior_weight(s.images, c) * prior + c.smoothness * smooth
         if s.generator.expansion is not None and c.expansion_tie:
-            rays = ray_disparity(disparity, self.aperture)
+            rays = ray_disparity(disparity, s.generator.aperture)
             total = total + c.expansion_tie * objective.expansion_tie(
                 s.generator.expansion(rays), rays, c.disparity_max
             )

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 import argan.training
-from argan import estimator, networks, optics, pictures, registry
+from argan import estimator, networks, pictures, registry
 from argan.checkpoint import fingerprint, write_json, write_tensors, write_text
 from argan.errors import UserError
 from argan.params import Params, Training
@@ -138,18 +138,10 @@ def samples(generator: networks.Scene, config: Training) -> np.ndarray:
     device = next(generator.parameters()).device
     latents = torch.randn(SAMPLES, config.latent, generator=torch.Generator().manual_seed(0)).to(device)
     image, disparity = generator(latents)
-    scale = torch.ones(SAMPLES, device=device)
-    photo = optics.render(
-        image, disparity, optics.Aperture(), scale,
-        expansion=generator.expansion, renderer=config.renderer, layers=config.layers, disparity_max=config.disparity_max,
-    )  # fmt: skip
+    photo = generator.photograph(image, disparity, torch.ones(SAMPLES, device=device))
     colors = pictures.disparity_colors(disparity[:, 0].cpu().numpy(), config.disparity_max)
-    trios = np.stack([_pixels(image), colors, _pixels(photo)], 1).reshape(-1, *colors.shape[1:])
+    trios = np.stack([networks.to_uint8(image), colors, networks.to_uint8(photo)], 1).reshape(-1, *colors.shape[1:])
     return pictures.grid(trios, columns=12, upscale=max(1, 128 // config.resolution))
-
-
-def _pixels(images: torch.Tensor) -> np.ndarray:
-    return (images.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _code() -> str:

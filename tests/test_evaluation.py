@@ -117,13 +117,11 @@ def baked(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np
     return np.where(disparity[:, None] < 0, blurred, image), disparity
 
 
-class Planted(nn.Module):
+class Planted(networks.Scene):
     """A generator that shows the given scenes one after the other, whatever the latents."""
 
-    expansion = None
-
     def __init__(self, image: np.ndarray, disparity: np.ndarray) -> None:
-        super().__init__()
+        super().__init__(training("quick", {"disparity_max": REACH}))
         self.image, self.disparity, self.next = torch.from_numpy(image).float(), torch.from_numpy(disparity).float(), 0
 
     def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
