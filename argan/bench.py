@@ -11,7 +11,8 @@ import difflib
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +169,14 @@ def _untrained() -> Any:
     return Model("none", config, networks.generator(config))
 
 
+SETTLE = 0.02  # seconds; after its work torch's threads keep their cores for some milliseconds, at the cost of whoever is next
+
+
 def interleaved(rounds: int, *works: Work) -> list[tuple[float, ...]]:
     """Seconds of each piece of work, round by round, taken in turn."""
 
     def once(work: Work) -> float:
+        time.sleep(SETTLE)
         began = time.perf_counter()
         work()
         return time.perf_counter() - began
@@ -187,11 +192,11 @@ def median_ms(work: Work, rounds: int, warm: bool = True) -> float:
 
 
 def peak_bytes(work: Work) -> int:
-    """The most that torch holds at a time during `work`, above what it held before."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
+    """The most that torch holds at a time during `work`, above what it held before. (The compiled gather has ten planes of
+    one image a thread besides.)"""
     from torch.profiler import ProfilerActivity, profile
 
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with _no_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
@@ -200,6 +205,19 @@ def peak_bytes(work: Work) -> int:
         held += change
         most = max(most, held)
     return most
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """The profiler's library talks there, below Python."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _show(part: str, numbers: Numbers) -> None:

@@ -1,18 +1,8 @@
 """The embedded domain: flower photographs made from a seed, with exact depth that training never sees.
 
-Two ideas, one after the other:
-
-- *Micropolygons* (Cook, Carpenter, Catmull, "The Reyes image rendering architecture", 1987): every petal, leaf and stem is
-  a curved surface in space, diced into small quadrilaterals, each shaded once from its own normal and painted far to near,
-  16 samples a pixel. Petals therefore really have relief, hide one another, and come with exact depth.
-- *Thin lens, layer by layer*, in linear light: each plant is cut into thin disparity slices, each slice spread over its own
-  circle of confusion (a disc or an iris of 5 to 9 blades, upside down behind the focal plane), and the plants are laid over one
-  another far to near with their spread opacity. A defocused near leaf spills over what is behind it; what is far is cut off
-  by what stands before it. This shares no method with the model's renderers (a 5x5-view gather; five global layers).
-
-Lengths are fractions of the picture width: x to the right, y down, z towards the camera. Disparity is signed, 0 in focus,
-larger = nearer, and is the radius of the circle of confusion at aperture scale 1 as a fraction of the picture width.
-A thin lens has disparity = k (1/z - 1/z_focus): affine in inverse depth, so planes in space are planes in (x, y, disparity).
+What is before the camera: petals, leaves and stems as curved surfaces in space, which therefore really have relief, hide one
+another and come with exact depth; a far surface, flat or slanted, and what lies on it. `argan.camera` photographs it, and says
+what lengths and disparities mean.
 """
 
 from __future__ import annotations
@@ -24,75 +14,54 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-Array = NDArray[Any]  # float32; OpenCV and the random generator promise their type checker less than they are given
+from argan.camera import (
+    FARTHEST,
+    LENS,
+    OVERSCAN,
+    RELIEF,
+    Array,
+    Lens,
+    Light,
+    Mesh,
+    canvas_size,
+    compiled,
+    develop,
+    dice,
+    expose,
+    join,
+    paint,
+    surface,
+)  # fmt: skip
 
 RESOLUTIONS = (32, 256)  # inclusive; below, a petal is less than a pixel; above, nobody has asked
-RELIEF = 0.035  # disparity per width of depth: a bloom half a frame wide, tilted 45 degrees, spans +-0.006
-NEAREST, FARTHEST = 0.10, -0.10  # disparity range; at 32 px and aperture 1 the far end is a blur of 3.2 px
-OVERSCAN = (
-    1 / 8
-)  # drawn beyond each border, for the blur that comes in: above the widest circle (0.10 x 1.10 for a pentagon)
-LENS = 2  # samples per pixel and axis on which blur and occlusion are worked out
-EMPTY = -1.0  # disparity of a sample that nothing covers
 CHUNK = 64  # photos a worker makes at a time: about a second of work, so that cores finish together
+FINEST_GRAIN = 61  # cells of the finest texture across the picture: each blurs away at a circle of 1/60 of the width
 SMALL = 256  # below this many photos, starting workers takes longer than they save
 
 
 # ---------------------------------------------------------------------------------------------------------- geometry
 
 
-@dataclass(frozen=True)
-class Mesh:
-    """Micropolygons. corners (Q, 4, 3): x, y, disparity; colour (Q, 3): linear radiance, white = 1."""
-
-    corners: Array
-    colour: Array
-
-
-@dataclass(frozen=True)
-class Light:
-    """Sunlight from one direction (unit vector, towards the sun) and a share of even skylight; colour of the sun (3,)."""
-
-    direction: Array
-    sky: float
-    colour: Array
-
-
-def join(meshes: list[Mesh]) -> Mesh:
-    return Mesh(np.concatenate([m.corners for m in meshes]), np.concatenate([m.colour for m in meshes]))
-
-
-def dice(points: Array, albedo: Array, light: Light, disparity: float | Array) -> Mesh:
-    """Shaded quads of a stack of surfaces: points (P, U, V, 3), albedo broadcasting to (P, U-1, V-1, 3), disparity of z = 0.
-
-    Petals and leaves are thin: from the side away from the sun they show what shines through, about half.
-    """
-    a, b, c, d = points[:, :-1, :-1], points[:, 1:, :-1], points[:, 1:, 1:], points[:, :-1, 1:]
-    p, q = c - a, d - b
-    nx = p[..., 1] * q[..., 2] - p[..., 2] * q[..., 1]
-    ny = p[..., 2] * q[..., 0] - p[..., 0] * q[..., 2]
-    nz = p[..., 0] * q[..., 1] - p[..., 1] * q[..., 0]
-    length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12
-    cosine = (nx * light.direction[0] + ny * light.direction[1] + nz * light.direction[2]) / length
-    sun = np.abs(cosine) * np.where(cosine * nz > 0, 1.0, 0.5)
-    shade = light.sky + (1 - light.sky) * 1.3 * sun
-    colour = np.broadcast_to(albedo, (*shade.shape, 3)) * shade[..., None] * light.colour
-    corners = np.stack((a, b, c, d), axis=-2)
-    corners[..., 2] = np.asarray(disparity, dtype=np.float32)[..., None, None, None] + RELIEF * corners[..., 2]
-    return Mesh(corners.reshape(-1, 4, 3).astype(np.float32), colour.reshape(-1, 3).astype(np.float32))
-
-
 def hue(h: float, saturation: float, value: float) -> Array:
     """Linear RGB (3,) of a colour picked as hue, saturation, value in display space, each 0..1."""
-    ramp = np.clip(np.abs((h * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
-    return ((value * (1 - saturation + saturation * ramp)) ** 2.2).astype(np.float32)
+    ramp = (min(max(abs((6 * h + shift) % 6 - 3) - 1, 0), 1) for shift in (0, 4, 2))
+    return np.array([(value * (1 - saturation + saturation * x)) ** 2.2 for x in ramp], np.float32)
+
+
+def unit(steps: int) -> Array:
+    """0, 1/steps, ... 1."""
+    return np.arange(steps + 1, dtype=np.float32) / np.float32(steps)
+
+
+def lobe(u: Array, broadest: float, blunt: float) -> Array:
+    """Outline of a petal or leaf, half width 0..1 at u along it: widest past the middle for broadest > 1, round for blunt < 1."""
+    return np.maximum(np.sin(np.float32(math.pi) * u**broadest), 0) ** blunt
 
 
 def turned(points: Array, tilt: float, towards: float) -> Array:
@@ -102,7 +71,7 @@ def turned(points: Array, tilt: float, towards: float) -> Array:
     matrix = np.array(
         [[a * a * c + b * b, a * b * (c - 1), a * s], [a * b * (c - 1), b * b * c + a * a, b * s], [-a * s, -b * s, c]]
     )
-    return points @ matrix.T.astype(np.float32)
+    return (points.reshape(-1, 3) @ matrix.T.astype(np.float32)).reshape(points.shape)
 
 
 def ribbon(path: Array, width: Array, fold: float, columns: int, across: Array) -> Array:
@@ -110,7 +79,7 @@ def ribbon(path: Array, width: Array, fold: float, columns: int, across: Array) 
 
     `fold` lifts the edges above the midrib, as a share of the half width: a leaf or a blade of grass is a gutter.
     """
-    v = np.linspace(-1, 1, columns + 1, dtype=np.float32)
+    v = 2 * unit(columns) - 1
     out = path[:, :, None, :] + (width[:, :, None] * v)[..., None] * across[:, None, None, :]
     out[..., 2] += fold * width[:, :, None] * np.abs(v)
     return out
@@ -118,7 +87,7 @@ def ribbon(path: Array, width: Array, fold: float, columns: int, across: Array) 
 
 def bezier(start: Array, middle: Array, end: Array, steps: int) -> Array:
     """Quadratic curves (P, steps+1, 3) from three control points (P, 3)."""
-    t = np.linspace(0, 1, steps + 1, dtype=np.float32)[None, :, None]
+    t = unit(steps)[None, :, None]
     return (1 - t) ** 2 * start[:, None] + 2 * t * (1 - t) * middle[:, None] + t**2 * end[:, None]
 
 
@@ -131,12 +100,12 @@ class Ring:
 
     petals: tuple[int, int]  # fewest, most
     length: float
-    width: float  # half width over length; for a wrapped petal, half the angle it spans over pi
+    width: float  # half width over length; for a wrapped petal, the share of the full turn that it spans
     start: float  # distance of its foot from the axis
     lift: tuple[float, ...]
     wrapped: bool = False  # bent around the axis (a cup) instead of flat across
     broadest: float = 1.0  # 1 = widest in the middle, above = nearer the tip
-    round_tip: float = 0.6  # below 1 = blunt
+    blunt: float = 0.6  # below 1 = a round tip
 
 
 @dataclass(frozen=True)
@@ -153,11 +122,11 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "daisy": Family((Ring((13, 21), 0.75, 0.15, 0.24, (12, -10)),), 0.27, (0, 55), (0.0, 0.12, 0.75, 0.83, 0.92)),
     "sunflower": Family(
-        (Ring((15, 19), 0.60, 0.19, 0.40, (8, -8), round_tip=0.9), Ring((13, 17), 0.52, 0.19, 0.38, (28, 8), round_tip=0.9)),
+        (Ring((15, 19), 0.60, 0.19, 0.40, (8, -8), blunt=0.9), Ring((13, 17), 0.52, 0.19, 0.38, (28, 8), blunt=0.9)),
         0.44, (0, 50), (0.11, 0.13, 0.06), (0.07, 0.7, 0.35),
     ),
     "primrose": Family(
-        (Ring((5, 6), 0.92, 0.42, 0.08, (28, -4), broadest=1.5, round_tip=0.5),), 0.13, (0, 60), (0.14, 0.62, 0.7, 0.9, 0.97)
+        (Ring((5, 6), 0.92, 0.42, 0.08, (28, -4), broadest=1.5, blunt=0.5),), 0.13, (0, 60), (0.14, 0.62, 0.7, 0.9, 0.97)
     ),
     "dahlia": Family(
         (
@@ -168,12 +137,12 @@ FAMILIES: dict[str, Family] = {
     ),
     "rose": Family(
         (
-            Ring((5, 5), 0.82, 0.52, 0.18, (30, 5), broadest=1.3, round_tip=0.4),
-            Ring((5, 5), 0.72, 0.5, 0.14, (52, 25), broadest=1.3, round_tip=0.4),
+            Ring((5, 5), 0.82, 0.52, 0.18, (30, 5), broadest=1.3, blunt=0.4),
+            Ring((5, 5), 0.72, 0.5, 0.14, (52, 25), broadest=1.3, blunt=0.4),
             Ring((4, 4), 0.62, 0.22, 0.12, (68, 62), True, 1.2, 0.35), Ring((3, 4), 0.5, 0.25, 0.07, (78, 80), True, 1.2, 0.35),
             Ring((3, 3), 0.42, 0.3, 0.03, (84, 95), True, 1.2, 0.35),
         ),
-        0.0, (0, 50), (0.0, 0.02, 0.95, 0.11, 0.08),
+        0.10, (0, 50), (0.0, 0.02, 0.95, 0.11, 0.08),
     ),
     "tulip": Family(
         (Ring((3, 3), 1.75, 0.36, 0.06, (10, 62, 88, 98), True, 0.9, 0.5),
@@ -186,8 +155,8 @@ FAMILIES: dict[str, Family] = {
 
 
 def steps(length: float, resolution: int, most: int) -> int:
-    """How many quads along a length: one every two pixels, an even number, at least two."""
-    return 2 * int(np.clip(round(length * resolution / 4), 1, most // 2))
+    """How many quads along a length: one every two and a half pixels, an even number, at least two."""
+    return 2 * min(max(round(length * resolution / 5), 1), most // 2)
 
 
 def petals(rng: Generator, ring: Ring, base: Array, tip: Array, radius: float, resolution: int) -> tuple[Array, Array]:
@@ -197,44 +166,58 @@ def petals(rng: Generator, ring: Ring, base: Array, tip: Array, radius: float, r
     size = ring.length * radius * rng.normal(1, 0.06, count).clip(0.8, 1.15)
     lift = rng.normal(0, math.radians(5), count)
     tone = rng.normal(1, 0.07, count).clip(0.8, 1.2)
-    twist, cup, veins, ruffle, phase = rng.uniform([0.10, 0.0, 1.0, 0.0, 0], [0.3, 0.5, 2.5, 0.08, 2 * math.pi])
-    wide = ring.width * (1.6 if ring.wrapped else 1.0)
+    relief = rng.uniform([0.10, 0.0, 1.0, 0.0, 0], [0.3, 0.5, 2.5, 0.08, 2 * math.pi])
     rows = steps(ring.length * radius, resolution, 24)
-    columns = steps(2 * wide * ring.length * radius, resolution, 16)
-    u, v = np.linspace(0, 1, rows + 1), np.linspace(-1, 1, columns + 1)
+    columns = steps(2 * ring.width * ring.length * radius, resolution, 16)
+    rise = np.interp(unit(rows), unit(len(ring.lift) - 1), np.radians(ring.lift))
+    outline = np.array((ring.width, ring.start * radius, ring.broadest, ring.blunt))
+    points = np.empty((count, rows + 1, columns + 1, 3), np.float32)
+    albedo = np.empty((count, rows, columns, 3), np.float32)
+    _petals(turn, size, lift, tone, relief, rise, outline, ring.wrapped, base, tip, points, albedo)
+    return points, albedo
 
-    angle = np.radians(np.interp(u, np.linspace(0, 1, len(ring.lift)), ring.lift)) + lift[:, None]  # (P, U)
-    ahead = (
-        np.concatenate((np.zeros((count, 1)), np.cumsum((np.cos(angle)[:, 1:] + np.cos(angle)[:, :-1]) / 2, 1)), 1)
-        / rows
-    )
-    above = (
-        np.concatenate((np.zeros((count, 1)), np.cumsum((np.sin(angle)[:, 1:] + np.sin(angle)[:, :-1]) / 2, 1)), 1)
-        / rows
-    )
-    out, up = (ring.start * radius + size[:, None] * ahead)[..., None], (size[:, None] * above)[..., None]
-    profile = np.maximum(
-        np.sin(math.pi * u**ring.broadest) ** ring.round_tip, 0.3 * (1 - u)
-    )  # never a point at the foot
-    if ring.wrapped:
-        bend = turn[:, None, None] + math.pi * ring.width * (0.55 + 0.45 * profile[:, None]) * v * (
-            1 - 0.75 * u[:, None] ** 6
-        )
-        out = out * (1 + 0.10 * np.sign(v) * v * v)  # one edge outside its neighbour, the other inside
-        x, y, z = out * np.cos(bend), out * np.sin(bend), np.broadcast_to(up, bend.shape)
-    else:
-        side = size[:, None, None] * ring.width * profile[:, None] * v  # (P, U, V)
-        c, s = np.cos(turn)[:, None, None], np.sin(turn)[:, None, None]
-        x, y = out * c - side * s, out * s + side * c
-        wave = ruffle * u[:, None] ** 2 * np.sin(phase + 5 * v + turn[:, None, None] * 3)
-        z = up + twist * side + cup * np.abs(side) * np.abs(v) + wave * size[:, None, None]
-    points = np.stack((x, y, z), axis=-1).astype(np.float32)
 
-    along, beside = (u[1:] + u[:-1]) / 2, (v[1:] + v[:-1]) / 2
-    mix = (along**1.3)[:, None, None]
-    vein = 1 + 0.10 * np.cos(2 * math.pi * veins * beside) * (1 - 0.5 * along[:, None])
-    albedo = (base * (1 - mix) + tip * mix) * vein[..., None]
-    return points, (albedo[None] * tone[:, None, None, None]).astype(np.float32)
+@compiled
+def _petals(
+    turn: Array, size: Array, lift: Array, tone: Array, relief: Array, rise: Array, outline: Array, wrapped: bool,
+    base: Array, tip: Array, points: Array, albedo: Array,
+) -> None:  # fmt: skip
+    """turn, size, lift, tone (P,) of each petal; rise (U,): its elevation on the way; the rest as `petals` draws it."""
+    count, rows, columns = albedo.shape[:3]
+    twist, cup, veins, ruffle, phase = relief
+    width, start, broadest, blunt = outline
+    for p in range(count):
+        c, s = math.cos(turn[p]), math.sin(turn[p])
+        out, up = start, 0.0
+        for i in range(rows + 1):
+            u = i / rows
+            if i:  # along the midrib, by the mean of the two elevations
+                before, now = rise[i - 1] + lift[p], rise[i] + lift[p]
+                out += size[p] * (math.cos(before) + math.cos(now)) / (2 * rows)
+                up += size[p] * (math.sin(before) + math.sin(now)) / (2 * rows)
+            profile = max(
+                max(math.sin(math.pi * u**broadest), 0.0) ** blunt, 0.3 * (1 - u)
+            )  # never a point at the foot
+            for j in range(columns + 1):
+                v = 2 * j / columns - 1
+                if wrapped:
+                    bend = turn[p] + math.pi * width * (0.55 + 0.45 * profile) * (1 - 0.75 * u**6) * v
+                    far = out * (1 + 0.10 * v * abs(v))  # one edge outside its neighbour, the other inside
+                    points[p, i, j, 0], points[p, i, j, 1] = far * math.cos(bend), far * math.sin(bend)
+                    points[p, i, j, 2] = up
+                else:
+                    side = size[p] * width * profile * v
+                    wave = ruffle * size[p] * u**2 * math.sin(phase + 5 * v + 3 * turn[p])
+                    points[p, i, j, 0], points[p, i, j, 1] = out * c - side * s, out * s + side * c
+                    points[p, i, j, 2] = up + twist * side + cup * abs(side * v) + wave
+        for i in range(rows):
+            along = (i + 0.5) / rows
+            mix = along**1.3
+            for j in range(columns):
+                beside = (2 * j + 1) / columns - 1
+                vein = 1 + 0.10 * math.cos(2 * math.pi * veins * beside) * (1 - 0.5 * along)
+                for k in range(3):
+                    albedo[p, i, j, k] = (base[k] + (tip[k] - base[k]) * mix) * vein * tone[p]
 
 
 def diamonds(centre: Array, along: Array, width: float | Array) -> Array:
@@ -317,12 +300,12 @@ def leaf(
     middle = foot + 0.5 * reach + sag * across + np.array([0, 0, rng.uniform(0, 0.4) * length])
     rows = steps(length, resolution, 16)
     path = bezier(foot[None], middle[None], (foot + reach)[None], rows)
-    u = np.linspace(0, 1, rows + 1)
-    half = (width * np.sin(math.pi * np.maximum(u, 0.05) ** 0.8) ** 0.9)[None]
+    u = unit(rows)
+    half = (width * np.maximum(lobe(u, 0.8, 0.9), 0.3 * (1 - u)))[None]
     columns = steps(2 * width, resolution, 8)
     points = ribbon(path.astype(np.float32), half, rng.uniform(0.1, 0.6), columns, across[None])
-    ribs = 1 + 0.18 * np.cos(np.arange(rows) * (2 * math.pi * 7 / rows))[None, :, None, None] + rng.normal(0, 0.04)
-    return dice(points.astype(np.float32), colour * ribs, light, disparity)
+    ribs = 1 + 0.10 * np.cos(np.arange(rows) * (2 * math.pi * 3.5 / rows))[:, None, None] + rng.normal(0, 0.04)
+    return dice(points.astype(np.float32), (colour * ribs).astype(np.float32), light, disparity)
 
 
 def stem(
@@ -340,7 +323,7 @@ def stem(
     a = np.array([head[0], head[1], 0], dtype=np.float32)
     b = np.array([foot[0], foot[1], (end - disparity) / RELIEF], dtype=np.float32)
     middle = (a + b) / 2 + np.array([rng.normal(0, 0.04), 0, 0])
-    rows = steps(float(np.hypot(*(b - a)[:2])), resolution, 12)
+    rows = steps(float(np.hypot(*(b - a)[:2])), resolution // 2, 12)  # nearly straight
     path = bezier(a[None], middle[None], b[None], rows).astype(np.float32)
     points = ribbon(path, np.full((1, rows + 1), width, np.float32), -0.8, 2, np.array([[1, 0, 0]], dtype=np.float32))
     return dice(points, colour * np.array([1.0, 0.75], dtype=np.float32)[:, None], light, disparity - 0.001)
@@ -350,17 +333,8 @@ def stem(
 
 
 @dataclass(frozen=True)
-class Lens:
-    """aperture: true scale 0..1; blades: 0 for a disc; angle: of the iris, radians."""
-
-    aperture: float
-    blades: int = 0
-    angle: float = 0.0
-
-
-@dataclass(frozen=True)
 class Scene:
-    """floor (S, S, 4): linear RGB and disparity of what lies behind everything, on the overscanned samples;
+    """floor (S, S, 4): linear RGB and disparity of what lies behind everything, on the overscanned lens samples;
     litter: leaves and highlights lying on it; plants: far to near; gain: exposure."""
 
     floor: Array
@@ -395,6 +369,7 @@ class Ground:
     slope: tuple[float, float]  # tilt of the backdrop, disparity per width in x and y
 
     def disparity(self, x: Array, y: Array) -> Array:
+        """Disparity at columns x and rows y that broadcast together. A plane in space is a plane in disparity."""
         wall = np.clip(self.backdrop + self.slope[0] * (x - 0.5) + self.slope[1] * (y - 0.5), FARTHEST, -0.02)
         if self.horizon > 1:
             return wall.astype(np.float32)
@@ -406,16 +381,6 @@ class Ground:
         if self.horizon > 1:
             return 1.3
         return self.focus - disparity / self.backdrop * (self.focus - self.horizon)
-
-
-def canvas_size(resolution: int) -> int:
-    """Pixels along the overscanned picture."""
-    return resolution + 2 * math.ceil(resolution * OVERSCAN)
-
-
-def samples(resolution: int) -> int:
-    """Samples per pixel and axis: 16 a pixel up to 128 px; 4 a pixel above, where four times as many pixels cost enough."""
-    return 4 if resolution <= 128 else 2
 
 
 def sunlight(rng: Generator) -> Light:
@@ -445,8 +410,8 @@ def litter(rng: Generator, ground: Ground, light: Light, resolution: int, greens
     path = bezier(
         foot, foot + ahead * 0.5 + across * (rng.normal(0, 0.15, count) * length)[:, None], foot + ahead, rows
     )
-    u = np.linspace(0, 1, rows + 1)
-    half = width[:, None] * np.maximum(np.sin(math.pi * u**0.8), 0.1 * (1 - u))
+    u = unit(rows)
+    half = width[:, None] * np.maximum(lobe(u, 0.8, 1.0), 0.1 * (1 - u))
     points = ribbon(path.astype(np.float32), half.astype(np.float32), 0.5, 2, across)
     tone = rng.uniform(0.35, 1.5, count) ** 1.5
     colour = np.array(greens)[rng.integers(0, len(greens), count)] * tone[:, None]
@@ -466,23 +431,35 @@ def litter(rng: Generator, ground: Ground, light: Light, resolution: int, greens
     return join([leaves, Mesh(corners.astype(np.float32), radiance.astype(np.float32))])
 
 
+def across_picture(resolution: int, count: int) -> Array:
+    """Centres of `count` samples along the overscanned picture, in picture widths: 0 and 1 are the borders."""
+    whole = canvas_size(resolution) / resolution
+    return ((np.arange(count, dtype=np.float32) + 0.5) * (whole / count) - (whole - 1) / 2).astype(np.float32)
+
+
 def floor(rng: Generator, ground: Ground, resolution: int, colours: list[Array], sky: Array) -> Array:
-    """Colour and disparity (S, S, 4) of the far surface: patches at every scale; towards the top, more sky."""
-    size = canvas_size(resolution) * samples(resolution)
-    axis = (np.arange(size, dtype=np.float32) + 0.5) / size * (canvas_size(resolution) / resolution) - (
-        canvas_size(resolution) / resolution - 1
-    ) / 2
-    x, y = axis[None, :], axis[:, None]
-    disparity = ground.disparity(np.broadcast_to(x, (size, size)), np.broadcast_to(y, (size, size)))
-    patches = np.clip(0.5 + 0.6 * noise(rng, (4, 11, 31), size), 0, 1)
-    grain = 1 + 0.45 * noise(rng, (24, 61), size)
-    out = np.empty((size, size, 4), np.float32)
-    haze = np.clip((min(ground.horizon, 0.75) - y) * rng.uniform(0.5, 2.0), 0, 1) * (rng.random() < 0.6)
-    for i in range(3):
-        colour = (colours[0][i] + (colours[1][i] - colours[0][i]) * patches) * grain
-        out[..., i] = np.maximum(colour + (sky[i] - colour) * haze * 0.8, 0)
-    out[..., 3] = disparity
-    return out
+    """Colour and disparity (S, S, 4) of the far surface on the lens samples: patches at every scale; upwards, more sky."""
+    size = canvas_size(resolution) * LENS
+    count = max(size, 2 * FINEST_GRAIN)  # the grain is drawn as finely at 32 px, then averaged
+    patches, grain = noise(rng, (4, 11, 31), count), noise(rng, (24, FINEST_GRAIN), count)
+    fade, hazy = rng.uniform(0.5, 2.0), rng.random() < 0.6
+    haze = 0.8 * np.clip((min(ground.horizon, 0.75) - across_picture(resolution, count)) * fade, 0, 1) * hazy
+    colour: Array = np.empty((count, count, 3), np.float32)
+    _ground(patches, grain, haze, colours[0], colours[1], sky, colour)
+    if count > size:
+        colour = cv2.resize(colour, (size, size), interpolation=cv2.INTER_AREA)
+    axis = across_picture(resolution, size)
+    return np.concatenate((colour, ground.disparity(axis[None, :], axis[:, None])[..., None]), -1)
+
+
+@compiled
+def _ground(patches: Array, grain: Array, haze: Array, dark: Array, light: Array, sky: Array, colour: Array) -> None:
+    for y in range(len(haze)):
+        for x in range(colour.shape[1]):
+            mix = min(max(0.5 + 0.6 * patches[y, x], 0.0), 1.0)
+            for k in range(3):
+                leafy = (dark[k] + (light[k] - dark[k]) * mix) * (1 + 0.45 * grain[y, x])
+                colour[y, x, k] = max(leafy + (sky[k] - leafy) * haze[y], 0.0)
 
 
 def scene(rng: Generator, resolution: int) -> Scene:
@@ -577,176 +554,6 @@ def scene(rng: Generator, resolution: int) -> Scene:
     return Scene(back, lit, tuple(mesh for _, mesh in plants), rng.uniform(1.1, 2.2))
 
 
-# -------------------------------------------------------------------------------------------------------------- camera
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One painted plant. radiance (h, w, 4): premultiplied linear RGBA, and disparity (h, w), on the lens samples from (top, left);
-    surface: disparity on the fine samples, EMPTY where nothing is."""
-
-    radiance: Array
-    disparity: Array
-    surface: Array
-    top: int
-    left: int
-
-
-def paint(mesh: Mesh, resolution: int, floor: Array | None = None) -> Layer | None:
-    """Fill the quads far to near (over the floor, if given) and average to lens samples; None if all are out of the picture."""
-    fine, size, margin = samples(resolution), canvas_size(resolution), math.ceil(resolution * OVERSCAN)
-    order = np.argsort(mesh.corners[:, :, 2].sum(1), kind="stable")
-    corners, colour = mesh.corners[order], mesh.colour[order]
-    place = corners[:, :, :2] * resolution + margin  # in pixels of the overscanned picture
-    if floor is None:
-        low = np.clip(np.floor(place.min((0, 1))) - 1, 0, size).astype(int)
-        high = np.clip(np.ceil(place.max((0, 1))) + 1, 0, size).astype(int)
-        if (high <= low).any():
-            return None
-        canvas = np.zeros(((high[1] - low[1]) * fine, (high[0] - low[0]) * fine, 4), np.float32)
-        canvas[..., 3] = EMPTY
-    else:
-        low, canvas = np.zeros(2, dtype=int), floor
-    bits = 4  # sub-pixel bits of the polygon filler
-    fixed = np.rint(((place - low) * fine - 0.5) * 2**bits).astype(np.int32)
-    values = np.concatenate((colour, corners[:, :, 2].mean(1, keepdims=True)), 1).tolist()
-    for quad, value in zip(fixed, values, strict=True):
-        cv2.fillConvexPoly(canvas, quad, value, cv2.LINE_8, bits)
-    surface = np.ascontiguousarray(canvas[..., 3])
-    cover = (surface > EMPTY).astype(np.float32)
-    canvas[..., 3] = 1.0
-    radiance: Array = canvas * cover[..., None]
-    depth: Array = surface * cover
-    if fine != LENS:
-        half = (canvas.shape[1] * LENS // fine, canvas.shape[0] * LENS // fine)
-        radiance, depth = (
-            cv2.resize(radiance, half, interpolation=cv2.INTER_AREA),
-            cv2.resize(depth, half, interpolation=cv2.INTER_AREA),
-        )
-    depth = depth / np.maximum(radiance[..., 3], 1e-6)
-    return Layer(radiance, depth, surface, int(low[1]) * LENS, int(low[0]) * LENS)
-
-
-def iris(radius: float, blades: int, angle: float) -> Array:
-    """The kernel of a circle of confusion of this radius in samples: a disc, or a polygon with the disc's second moment; sum 1.
-
-    The coverage of a sample by the shape, taken over a sample's width, itself spreads like one sample (variance 1/12 on each axis);
-    taking that off the radius (radius^2 / 4 = variance of a disc on each axis) keeps the second moment right.
-    """
-    inner = math.sqrt(max(radius * radius - 1 / 3, 0.0))
-    reach = math.ceil(inner * 1.1) + 1
-    axis = np.arange(-reach, reach + 1, dtype=np.float32)
-    x, y = axis[None, :], axis[:, None]
-    if blades:
-        rim = inner * math.sqrt(3 / (2 + math.cos(2 * math.pi / blades)))
-        apothem = rim * math.cos(math.pi / blades)
-        turns = angle + np.arange(blades) * (2 * math.pi / blades)
-        outside = np.max([x * np.float32(math.cos(t)) + y * np.float32(math.sin(t)) for t in turns], axis=0) - apothem
-    else:
-        outside = np.sqrt(x * x + y * y) - inner
-    kernel = np.clip(0.5 - outside, 0, 1)
-    return (kernel / kernel.sum()).astype(np.float32)
-
-
-def spread(image: Array, radius: float, lens: Lens, near: bool) -> tuple[Array, int]:
-    """A layer over its circle of confusion, and by how many samples it grew on each side. Behind focus the iris is upside down.
-
-    Wide circles are worked out on coarser samples: what is blurred over 8 samples holds nothing a doubled sample would lose.
-    """
-    coarse = 1
-    while radius / coarse > 6:
-        coarse *= 2
-    # Averaging to coarse samples and interpolating back spread by this variance on each axis: take it off the circle (r^2 / 4).
-    extra = 4 * ((coarse**2 - 1) / 12 + coarse**2 / 6) if coarse > 1 else 0.0
-    kernel = iris(math.sqrt(radius * radius - extra) / coarse, lens.blades, lens.angle + (0 if near else math.pi))
-    kernel = kernel[::-1, ::-1]  # filter2D correlates
-    reach = kernel.shape[0] // 2 * coarse + (coarse if coarse > 1 else 0)
-    height, width = image.shape[:2]
-    grow = [reach, reach + -(height + 2 * reach) % coarse, reach, reach + -(width + 2 * reach) % coarse]
-    image = cv2.copyMakeBorder(image, grow[0], grow[1], grow[2], grow[3], cv2.BORDER_CONSTANT, value=(0, 0, 0, 0))
-    if coarse > 1:
-        full = (image.shape[1], image.shape[0])
-        image = cv2.resize(image, (full[0] // coarse, full[1] // coarse), interpolation=cv2.INTER_AREA)
-        image = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_CONSTANT)
-        image = cv2.resize(image, full, interpolation=cv2.INTER_LINEAR)
-    elif kernel.size > 1:
-        image = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_CONSTANT)
-    return image[: height + 2 * reach, : width + 2 * reach], reach
-
-
-def defocus(layer: Layer, lens: Lens, resolution: int) -> tuple[Array, int]:
-    """A layer as the lens shows it, radiance (h + 2g, w + 2g, 4) and g. Cut into slices a sample of blur apart
-    that sum to the layer.
-
-    The slices of one plant are one surface, so they add up; where they belong to two (a petal before its stem)
-    the sum is capped at opaque.
-    """
-    cover = layer.radiance[..., 3] > 0
-    seen = layer.disparity[cover]
-    if not seen.size:
-        return layer.radiance, 0
-    low, high = float(seen.min()), float(seen.max())
-    blur = lens.aperture * resolution * LENS  # radius in samples per unit of disparity
-    if blur * (high - low) < 0.5 or blur * max(abs(low), abs(high)) < 0.5:
-        middle = float(seen.mean())
-        return spread(layer.radiance, blur * abs(middle), lens, middle > 0)
-    step = max(1.0 / blur, (high - low) / 8)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    results = []
-    for k in range(first, last + 1):
-        weight = np.clip(1 - np.abs(layer.disparity / step - k), 0, 1)
-        rows = np.flatnonzero((weight * cover).any(1))
-        if not rows.size:
-            continue
-        a, b = int(rows[0]), int(rows[-1]) + 1
-        results.append((a, b, *spread(layer.radiance[a:b] * weight[a:b, :, None], blur * abs(k * step), lens, k > 0)))
-    grow = max(reach for *_, reach in results)
-    out = np.zeros((layer.radiance.shape[0] + 2 * grow, layer.radiance.shape[1] + 2 * grow, 4), np.float32)
-    for a, b, image, reach in results:
-        d = grow - reach
-        out[a + d : b + grow + reach, d : out.shape[1] - d] += image
-    out /= np.maximum(out[..., 3:], 1.0)
-    return out, grow
-
-
-def expose(layers: list[Layer], lens: Lens, resolution: int) -> Array:
-    """The linear picture (R, R, 3): layers far to near, each over its circle of confusion, laid 'over' one another."""
-    size, margin = canvas_size(resolution) * LENS, math.ceil(resolution * OVERSCAN) * LENS
-    film = np.zeros((size, size, 3), np.float32)
-    for number, layer in enumerate(layers):
-        image, grow = defocus(layer, lens, resolution)
-        top, left = layer.top - grow, layer.left - grow
-        a, b = max(top, 0), min(top + image.shape[0], size)
-        c, d = max(left, 0), min(left + image.shape[1], size)
-        image = image[a - top : b - top, c - left : d - left]
-        if number == 0:  # the far surface has no edge: outside the overscan it goes on as it is
-            film[a:b, c:d] = image[..., :3] / np.maximum(image[..., 3:], 1e-3)
-        else:
-            film[a:b, c:d] = film[a:b, c:d] * (1 - image[..., 3:]) + image[..., :3]
-    film = np.ascontiguousarray(film[margin : size - margin, margin : size - margin])
-    return cv2.resize(film, (resolution, resolution), interpolation=cv2.INTER_AREA)
-
-
-def develop(linear: Array, gain: float) -> NDArray[np.uint8]:
-    """Linear radiance to 8-bit sRGB, through a film-like shoulder that keeps highlights from clipping hard."""
-    exposed = 1 - np.exp(-gain * np.maximum(linear, 0))
-    encoded = np.where(exposed <= 0.0031308, 12.92 * exposed, 1.055 * exposed ** (1 / 2.4) - 0.055)
-    return np.rint(255 * encoded).astype(np.uint8)
-
-
-def surface(layers: list[Layer], resolution: int) -> Array:
-    """Exact disparity (R, R) of the nearest surface from the centre of the lens: the mean over a pixel's samples."""
-    fine = samples(resolution)
-    size, margin = canvas_size(resolution) * fine, math.ceil(resolution * OVERSCAN) * fine
-    film = np.empty((size, size), np.float32)
-    for layer in layers:
-        a, c = layer.top * fine // LENS, layer.left * fine // LENS
-        part = film[a : a + layer.surface.shape[0], c : c + layer.surface.shape[1]]
-        np.copyto(part, layer.surface, where=layer.surface > EMPTY)
-    film = np.ascontiguousarray(film[margin : size - margin, margin : size - margin])
-    return cv2.resize(film, (resolution, resolution), interpolation=cv2.INTER_AREA)
-
-
 # --------------------------------------------------------------------------------------------------------- photographs
 
 
@@ -755,20 +562,22 @@ def rngs(index: int, seed: int) -> tuple[Generator, Generator]:
     return tuple(np.random.Generator(np.random.PCG64([seed, index, k])) for k in (0, 1))  # type: ignore[return-value]
 
 
-def photograph(index: int, resolution: int, seed: int, pinhole: bool = False) -> tuple[NDArray[np.uint8], Array]:
-    """One photo (R, R, 3) and its exact disparity (R, R)."""
+def photograph(
+    index: int, resolution: int, seed: int, pinhole: bool = False, depth: bool = True
+) -> tuple[NDArray[np.uint8], Array | None]:
+    """One photo (R, R, 3) and its exact disparity (R, R), or None without `depth`."""
     for_lens, for_scene = rngs(index, seed)
     camera, view = Lens(0.0) if pinhole else lens(for_lens), scene(for_scene, resolution)
     painted = [paint(view.litter, resolution, view.floor), *(paint(plant, resolution) for plant in view.plants)]
     layers = [layer for layer in painted if layer is not None]
-    return develop(expose(layers, camera, resolution), view.gain), surface(layers, resolution)
+    return develop(expose(layers, camera, resolution), view.gain), surface(layers, resolution) if depth else None
 
 
 def all_in_focus(index: int, resolution: int, seed: int) -> NDArray[np.uint8]:
     """The pinhole picture (R, R, 3) of the same scene, for judging only."""
     check(resolution)
     with one_thread():
-        return photograph(index, resolution, seed, pinhole=True)[0]
+        return photograph(index, resolution, seed, pinhole=True, depth=False)[0]
 
 
 def aperture(index: int, seed: int) -> float:
@@ -797,11 +606,13 @@ def one_thread() -> Iterator[None]:
 def chunk(first: int, count: int, resolution: int, seed: int, depth: bool) -> tuple[NDArray[np.uint8], Array | None]:
     """Photos first .. first + count, in this process."""
     photos = np.empty((count, resolution, resolution, 3), np.uint8)
-    disparity = np.empty((count, resolution, resolution), np.float32)
+    disparity = np.empty((count, resolution, resolution), np.float32) if depth else None
     with one_thread():
         for i in range(count):
-            photos[i], disparity[i] = photograph(first + i, resolution, seed)
-    return photos, disparity if depth else None
+            photos[i], exact = photograph(first + i, resolution, seed, depth=depth)
+            if disparity is not None:
+                disparity[i] = exact
+    return photos, disparity
 
 
 def photographs(

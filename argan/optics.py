@@ -22,11 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-Renderer = Literal["gather", "occlusion"]
+from argan import gather
 
-# Pixels looked up at a time on a CPU: 16 images of 64 x 64, whose working set stays in the cache. More would wait for
-# memory, fewer would leave a core idle. A GPU takes the whole batch at once.
-CHUNK = 2**16
+Renderer = Literal["gather", "occlusion"]
 
 
 @dataclass(frozen=True)
@@ -163,13 +161,10 @@ def render(
         if renderer == "occlusion":
             stack, levels = _layers(image, disparity, layers, disparity_max)
             photo = _composite(_blur(stack, levels, scale, aperture))
-        elif image.device.type == "cpu":
-            open_ = scale.nonzero()[:, 0]  # a closed aperture costs nothing
-            if len(open_) == len(image):
-                return _Gather.apply(image, rays, aperture, scale)
-            return image.index_copy(0, open_, _Gather.apply(image[open_], rays[open_], aperture, scale[open_]))
-        else:  # to ask a GPU which apertures are open would stall it
+        else:
             photo = _Gather.apply(image, rays, aperture, scale)
+            if image.device.type == "cpu":
+                return photo  # a closed aperture is passed over there
     return torch.where(scale[:, None, None, None] == 0, image, photo)
 
 
@@ -235,58 +230,55 @@ class _Gather(torch.autograd.Function):
 
     rays: D (N, 1, H, W), and M = D~ is found on the way (and again in the backward pass); or M itself, (N, V - 1, H, W)
     for the views off the centre. The central view is the image as it is. s and 1/V are factors, multiplied in once.
+    On a CPU `argan.gather` does it; elsewhere, torch's own look-up.
     """
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, rays: Tensor, aperture: Aperture, scale: Tensor) -> Tensor:
         ctx.save_for_backward(image, rays, scale)
-        ctx.aperture = aperture
-        frame, s = _Frame(image), scale[:, None, None, None]
-        steps = frame.steps(aperture.offsets[aperture.moving])
-        photo = image.clone()
-        for a in _chunks(image):
-            scaled = s[a] * rays[a]
-            for v, step in enumerate(steps):
-                shift = frame.look_up(scaled, rays[a], step) if rays.shape[1] == 1 else scaled[:, v : v + 1]
-                photo[a] += frame.look_up(image[a], shift, step)
-        return photo.div_(len(steps) + 1)
+        ctx.views = aperture.offsets[aperture.moving].to(image)
+        if image.device.type == "cpu":
+            return gather.forward(image, rays, ctx.views * image.shape[3], scale)
+        return _gather(image, rays, ctx.views, scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad = grads[0].contiguous()
         image, rays, scale = ctx.saved_tensors
-        frame, s = _Frame(image), scale[:, None, None, None]
-        steps = frame.steps(ctx.aperture.offsets[ctx.aperture.moving])
-        d_image, d_rays = grad.clone(), torch.zeros_like(rays)
-        with torch.autocast(image.device.type, enabled=False):
-            for a in _chunks(image):
-                scaled = s[a] * rays[a]
-                d_scaled = torch.zeros_like(scaled)
-                for v, step in enumerate(steps):
-                    if rays.shape[1] == 1:
-                        grid = frame.grid(rays[a], step)
-                        shift = _sample(scaled, grid)
-                    else:
-                        shift = scaled[:, v : v + 1]
-                    part, d_shift = _sample_backward(grad[a], image[a], frame.grid(shift, step), step)
-                    d_image[a] += part
-                    if rays.shape[1] == 1:
-                        part, along = _sample_backward(d_shift, scaled, grid, step)
-                        d_scaled += part
-                        d_rays[a] += along
-                    else:
-                        d_scaled[:, v : v + 1] = d_shift
-                d_rays[a] += s[a] * d_scaled
-        views = len(steps) + 1
-        return d_image.div_(views), d_rays.div_(views), None, None
+        if image.device.type == "cpu":
+            return *gather.backward(grads[0], image, rays, ctx.views * image.shape[3], scale), None, None
+        return *_gather_backward(grads[0].contiguous(), image, rays, ctx.views, scale), None, None
 
 
-def _chunks(image: Tensor) -> list[slice]:
-    """Images to take together."""
-    n, _, h, w = image.shape
-    size = max(torch.get_num_threads(), CHUNK // (h * w)) if image.device.type == "cpu" else n
-    return [slice(a, a + size) for a in range(0, n, max(size, 1))]
+def _gather(image: Tensor, rays: Tensor, views: Tensor, scale: Tensor) -> Tensor:
+    frame = _Frame(image)
+    steps, scaled, photo = frame.steps(views), scale[:, None, None, None] * rays, image.clone()
+    for v, step in enumerate(steps):
+        shift = frame.look_up(scaled, rays, step) if rays.shape[1] == 1 else scaled[:, v : v + 1]
+        photo += frame.look_up(image, shift, step)
+    return photo.div_(len(steps) + 1)
+
+
+def _gather_backward(grad: Tensor, image: Tensor, rays: Tensor, views: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    frame, s = _Frame(image), scale[:, None, None, None]
+    steps, scaled = frame.steps(views), s * rays
+    d_image, d_rays, d_scaled = grad.clone(), torch.zeros_like(rays), torch.zeros_like(rays)
+    with torch.autocast(image.device.type, enabled=False):
+        for v, step in enumerate(steps):
+            if rays.shape[1] == 1:
+                grid = frame.grid(rays, step)
+                shift = _sample(scaled, grid)
+            else:
+                shift = scaled[:, v : v + 1]
+            part, d_shift = _sample_backward(grad, image, frame.grid(shift, step), step)
+            d_image += part
+            if rays.shape[1] == 1:
+                part, along = _sample_backward(d_shift, scaled, grid, step)
+                d_scaled += part
+                d_rays += along
+            else:
+                d_scaled[:, v : v + 1] = d_shift
+    return d_image.div_(len(steps) + 1), (d_rays + s * d_scaled).div_(len(steps) + 1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

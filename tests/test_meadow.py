@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from argan import meadow
+from argan import camera, meadow
 
 
 def spearman(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def test_what_is_made_is_photographs_and_disparity(made: tuple[np.ndarray, np.nd
     assert photos.shape == (200, 32, 32, 3) and photos.dtype == np.uint8
     assert disparity.shape == (200, 32, 32) and disparity.dtype == np.float32
     assert np.isfinite(disparity).all()
-    assert disparity.min() >= meadow.FARTHEST and disparity.max() <= meadow.NEAREST
+    assert disparity.min() >= camera.FARTHEST and disparity.max() <= camera.NEAREST
     assert photos.std((1, 2, 3)).min() > 5, "no blank photo"
     assert (np.abs(disparity) < 0.015).mean((1, 2)).mean() > 0.15, "subjects are in focus"
     assert 0.1 < (disparity.max((1, 2)) > 0.03).mean() < 0.5, "in a share of photos something stands before the subject"
@@ -87,10 +87,10 @@ def test_a_wide_aperture_blurs_what_is_far_and_spares_the_subject(made: tuple[np
 @pytest.mark.parametrize("blades", [0, 5, 6, 9])
 @pytest.mark.parametrize("radius", [1.5, 4.0, 11.0])
 def test_the_circle_of_confusion_is_as_wide_as_the_lens_says(blades: int, radius: float) -> None:
-    lens = meadow.Lens(1.0, blades, 0.3)
+    lens = camera.Lens(1.0, blades, 0.3)
     point = np.zeros((65, 65, 4), np.float32)
     point[32, 32] = 1
-    image, reach = meadow.spread(point, radius, lens, near=True)
+    image, reach = camera.spread(point, radius, lens, near=True)
     weight = image[..., 0].astype(float)
     assert weight.sum() == pytest.approx(1, rel=1e-3), "a lens moves light, it neither makes nor takes any"
     y, x = np.indices(weight.shape) - (32 + reach)
@@ -105,15 +105,15 @@ def test_the_circle_of_confusion_is_as_wide_as_the_lens_says(blades: int, radius
 def edge(disparity: float) -> np.ndarray:
     """A bright half plane at `disparity` laid over a dark one in focus, or in focus over one at `disparity` behind it."""
     resolution = 32
-    size = meadow.canvas_size(resolution) * meadow.LENS
+    size = camera.canvas_size(resolution) * camera.LENS
 
-    def layer(value: float, d: float, start: int) -> meadow.Layer:
+    def layer(value: float, d: float, start: int) -> camera.Layer:
         radiance = np.zeros((size, size, 4), np.float32)
         radiance[:, start:, :3], radiance[:, start:, 3] = value, 1
-        return meadow.Layer(radiance, np.full((size, size), d, np.float32), np.full((size, size), d, np.float32), 0, 0)
+        return camera.Layer(radiance, np.full((size, size), d, np.float32), np.full((size, size), d, np.float32), 0, 0)
 
     near = layer(1.0, max(disparity, 0.0), size // 2)
-    return meadow.expose([layer(0.2, min(disparity, 0.0), 0), near], meadow.Lens(1.0, 0, 0.0), resolution)[16, :, 0]
+    return camera.expose([layer(0.2, min(disparity, 0.0), 0), near], camera.Lens(1.0, 0, 0.0), resolution)[16, :, 0]
 
 
 def test_near_blur_spills_over_and_far_blur_is_cut_off() -> None:
