@@ -89,16 +89,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save(folder: Path, images: int, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int) -> Path:
-    """Write the checkpoint of `images` seen and drop all but the newest `keep`."""
+    """Write the checkpoint of `images` seen and drop what came before it but for the newest `keep` in all."""
     path = folder / f"{images:012d}.safetensors"
     write_tensors(path, tensors, meta)
-    for old in _numbered(folder)[keep:]:
+    for old in [p for p in _numbered(folder) if int(p.stem) <= images][keep:]:
         old.unlink()
     return path
 
 
 def newest(folder: Path, print_: str, say: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The newest valid checkpoint whose fingerprint is `print_`, or None to start fresh. Whatever is refused is said."""
+    foreign = None
     for path in _numbered(folder):
         try:
             tensors, meta = read_tensors(path)
@@ -106,9 +107,11 @@ def newest(folder: Path, print_: str, say: Callable[[str], None]) -> tuple[dict[
             say(f"checkpoint passed over: {error}")
             continue
         if meta.get("fingerprint") != print_:
-            say(f"{path} belongs to other params or photos: starting fresh")
-            return None
+            foreign = foreign or path
+            continue
         return tensors, meta
+    if foreign:
+        say(f"{foreign} belongs to other params or photos: starting fresh")
     return None
 
 

@@ -47,6 +47,15 @@ def test_another_fingerprint_starts_fresh_and_says_so(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.safetensors")), "what is refused is not deleted"
 
 
+def test_a_later_checkpoint_of_another_training_hides_none_and_costs_none(tmp_path: Path) -> None:
+    fill(tmp_path, 900, mark="other")
+    for images in (100, 200, 300):
+        fill(tmp_path, images, keep=2)
+    found = checkpoint.newest(tmp_path, "a", lambda line: None)
+    assert found is not None and found[1]["images"] == 300
+    assert sorted(int(p.stem) for p in tmp_path.glob("*.safetensors")) == [200, 300, 900]
+
+
 def test_fingerprint_changes_with_params_and_data() -> None:
     base = checkpoint.fingerprint({"a": 1}, "data")
     assert base == checkpoint.fingerprint({"a": 1}, "data")
