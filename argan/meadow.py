@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -629,11 +630,17 @@ def photographs(
     photos = np.empty((count, resolution, resolution, 3), np.uint8)
     disparity = np.empty((count, resolution, resolution), np.float32) if depth else None
     firsts = range(0, count, CHUNK)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    quiet = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is this process's to answer
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=signal.signal, initargs=quiet) as pool:
         jobs = [pool.submit(chunk, start + a, min(CHUNK, count - a), resolution, seed, depth) for a in firsts]
-        for a, job in zip(firsts, jobs, strict=True):
-            part, truth = job.result()
-            photos[a : a + len(part)] = part
-            if disparity is not None and truth is not None:
-                disparity[a : a + len(part)] = truth
+        try:
+            for a, job in zip(firsts, jobs, strict=True):
+                part, truth = job.result()
+                photos[a : a + len(part)] = part
+                if disparity is not None and truth is not None:
+                    disparity[a : a + len(part)] = truth
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else it would first make all the others
+            raise
     return photos, disparity
