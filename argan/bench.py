@@ -123,6 +123,16 @@ def step() -> Numbers:
     }
 
 
+def meadow() -> Numbers:
+    """Photographs of the embedded domain at 64 px, on every core, starting the workers included."""
+    from argan.meadow import SMALL, photographs
+
+    count = 4 * SMALL
+    photographs(SMALL, 64, 0, depth=False)  # compiled, should it not be yet
+    seconds = median_ms(lambda: photographs(count, 64, 0, depth=False), 1, warm=False) / 1e3
+    return {"meadow_64_photos_per_second": count / seconds}
+
+
 def sample() -> Numbers:
     """One scene from a model that is loaded and warm; its weights do not matter to the clock."""
     model = _untrained()
@@ -155,6 +165,7 @@ def bokeh() -> Numbers:
 PARTS: dict[str, Callable[[], Numbers]] = {
     "optics": optics,
     "step": step,
+    "meadow": meadow,
     "sample": sample,
     "depth": depth,
     "bokeh": bokeh,

@@ -110,24 +110,24 @@ _QUICK: dict[str, Any] = {
     "generator_channels": 16,  # 0.4 M parameters; twice the width is about twice the step
     "discriminator_channels": 48,  # 0.4 M parameters, the generator's equal
     "channels_max": 128,  # at 4x4 and 8x8 width is nearly free
-    "disparity_max": 0.1,  # 3.2 px of blur radius at 32 px: stronger defocus than photographs of this kind show
+    "disparity_max": 0.15,  # half as much again as photographs of this kind show: at 0.1 all that is far ended at the limit
     "penalty": 0.3,  # at 1.0 slower, at 0.05 the discriminator won (loss D 0.34, G 2.1)
     "penalty_every": 8,  # the penalty costs about two more steps: every eighth time that is a quarter more
     "aperture_zero": 0.15,  # that I itself is judged keeps blur out of it; deep photos are about as rare
     "aperture_min": 0.1,  # below, the largest blur is a third of a pixel: the same as 0
-    "layers": 9,  # steps of 0.8 px; odd, so that one lies in the focal plane
+    "layers": 13,  # steps of 0.8 px; odd, so that one lies in the focal plane
     "prior": 1.0,  # decides the first thousand steps, when the discriminator knows nothing of depth
     "prior_fade": 8_000,  # colours and a subject are there by then
     "prior_floor": 0.03,  # a nudge: the final depth stands three times as far from the prior as at the fade
     "prior_radius": 0.12,  # at 0.25 everything but the borders stayed in focus
-    "prior_slope": 0.18,  # reaches disparity_max in the corners
-    "smoothness": 0.05,  # must stay well below the adversarial signal, or depth becomes constant
+    "prior_slope": 0.18,  # 0.11 in the corners: as far as anything is
+    "smoothness": 0.1,  # at 0.05 the depth is patchy, at 0.25 it no longer follows the flowers
     "expansion_tie": 0.1,  # with the gather renderer: T may refine, not replace
     "augment_translate": 0.0,  # nine epochs of 8,000 photos do not overfit; flips alone are kept
     "augment_cutout": 0.0,
     "augment_color": 0.0,
     "estimator_images": 32_000,  # a minute
-    "estimator_batch": 32,
+    "estimator_batch": 8,  # steps matter more than their noise here too
     "estimator_channels": 24,  # 0.3 M parameters
     "estimator_learning_rate": 2e-3,  # with one cycle; the task is plain regression
     "log_every": 800,  # a row every 7 s
@@ -148,6 +148,7 @@ _GPU: dict[str, Any] = (
         "augment_cutout": 0.25,
         "augment_color": 0.4,
         "estimator_images": 500_000,
+        "estimator_batch": 32,  # as above
         "estimator_channels": 48,
         "log_every": 3_200,
         "samples_every": 100_000,
@@ -174,7 +175,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "discriminator_channels": 96,
         "channels_max": 384,
         "penalty": 1.0,  # gradients per pixel shrink with the number of pixels
-        "layers": 11,  # steps of 2.6 px
+        "layers": 17,  # steps of 2.4 px
     },
     "256": _GPU
     | {
@@ -185,7 +186,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "discriminator_channels": 64,
         "channels_max": 512,
         "penalty": 3.0,
-        "layers": 15,  # steps of 3.7 px; the convolutions grow with the square of the largest blur
+        "layers": 21,  # steps of 3.8 px; the convolutions grow with the square of the largest blur
     },
 }
 
