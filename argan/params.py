@@ -102,10 +102,10 @@ class Training(Frozen):
 
 _QUICK: dict[str, Any] = {
     "resolution": 32,  # the least at which a petal's blur (3 px at the far end) can be told from its texture
-    "images": 72_000,  # 10 minutes on two CPU cores; depth still improves at the end
+    "images": 66_000,  # under 10 minutes on two CPU cores; the pictures still improve at the end
     "batch": 8,  # at this length steps matter more than their noise: flowers took shape in half the images of batch 16
     "learning_rate": 4e-4,  # at 1e-3 the generator died within 1,000 steps
-    "ema_images": 10_000,  # a seventh of the training: the average forgets the shapeless beginning
+    "ema_images": 10_000,  # of the training a seventh: the average forgets the shapeless beginning
     "latent": 64,  # more dimensions than 32 px can show differences
     "generator_channels": 16,  # 0.4 M parameters; twice the width is about twice the step
     "discriminator_channels": 48,  # 0.4 M parameters, the generator's equal
@@ -126,7 +126,7 @@ _QUICK: dict[str, Any] = {
     "augment_translate": 0.0,  # nine epochs of 8,000 photos do not overfit; flips alone are kept
     "augment_cutout": 0.0,
     "augment_color": 0.0,
-    "estimator_images": 32_000,  # a minute
+    "estimator_images": 32_000,  # a good minute
     "estimator_batch": 8,  # steps matter more than their noise here too
     "estimator_channels": 24,  # 0.3 M parameters
     "estimator_learning_rate": 2e-3,  # with one cycle; the task is plain regression
