@@ -105,7 +105,7 @@ _QUICK: dict[str, Any] = {
     "images": 66_000,  # under 10 minutes on two CPU cores; the pictures still improve at the end
     "batch": 8,  # at this length steps matter more than their noise: flowers took shape in half the images of batch 16
     "learning_rate": 4e-4,  # at 1e-3 the generator died within 1,000 steps
-    "ema_images": 10_000,  # of the training a seventh: the average forgets the shapeless beginning
+    "ema_images": 10_000,  # of 66,000: the average forgets the shapeless beginning
     "latent": 64,  # more dimensions than 32 px can show differences
     "generator_channels": 16,  # 0.4 M parameters; twice the width is about twice the step
     "discriminator_channels": 48,  # 0.4 M parameters, the generator's equal
@@ -131,7 +131,7 @@ _QUICK: dict[str, Any] = {
     "estimator_channels": 24,  # 0.3 M parameters
     "estimator_learning_rate": 2e-3,  # with one cycle; the task is plain regression
     "log_every": 800,  # a row every 7 s
-    "samples_every": 6_000,  # twelve sheets
+    "samples_every": 6_000,  # eleven sheets
     "checkpoint_every": 4_000,  # half a minute of work at most is lost
 }
 _GPU: dict[str, Any] = (
