@@ -115,7 +115,7 @@ _QUICK: dict[str, Any] = {
     "penalty_every": 8,  # the penalty costs about two more steps: every eighth time that is a quarter more
     "aperture_zero": 0.15,  # that I itself is judged keeps blur out of it; deep photos are about as rare
     "aperture_min": 0.1,  # below, the largest blur is a third of a pixel: the same as 0
-    "layers": 13,  # steps of 0.8 px; odd, so that one lies in the focal plane
+    "layers": 9,  # steps of 1.2 px; odd, so that one lies in the focal plane; 13 cost a fifth of the speed
     "prior": 1.0,  # decides the first thousand steps, when the discriminator knows nothing of depth
     "prior_fade": 8_000,  # colours and a subject are there by then
     "prior_floor": 0.03,  # a nudge: the final depth stands three times as far from the prior as at the fade
@@ -162,6 +162,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "64": _GPU
     | {
         "resolution": 64,
+        "layers": 13,  # steps of 1.6 px
         "images": 5_000_000,
         "generator_channels": 32,
         "discriminator_channels": 96,
