@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Answer = Callable[["Handler", bytes], None]
@@ -23,10 +23,8 @@ class Handler(BaseHTTPRequestHandler):
             count = sum(path == self.path for path, _ in self.server.asked)
             data, answers = self.server.files.get(self.path, (b"", [status(404)]))
         self.close_connection = True
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the other side has had enough
             answers[min(count, len(answers)) - 1](self, data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the other side has had enough
 
     def log_message(self, *_: object) -> None:
         pass

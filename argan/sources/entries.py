@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -56,6 +57,7 @@ class Out:
     seen: dict[str, bool] = field(
         default_factory=dict
     )  # every name as the strictest file system compares it: is a folder
+    made: set[Path] = field(default_factory=set)
     entries: int = 0
     written: int = 0
     packed: int = 0  # bytes in the archive of what was written
@@ -94,9 +96,7 @@ class Out:
 
     def claim(self, name: str) -> None:
         """Refuse a name that is there already: also where only case or the writing of accents differs."""
-        *above, key = [
-            _key("/".join(PurePosixPath(name).parts[: i + 1])) for i in range(len(PurePosixPath(name).parts))
-        ]
+        *above, key = accumulate(_key(name).split("/"), "{}/{}".format)
         if any(self.seen.get(each) is False for each in above):
             raise Refused("a file has the name of its folder")
         if (folder := self.seen.get(key)) is not None:
@@ -108,7 +108,9 @@ class Out:
 
     def write(self, name: str, source: Readable) -> None:
         target, size = self.folder / name, 0
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.parent not in self.made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.made.add(target.parent)
         try:
             with target.open("xb") as file:
                 while chunk := source.read(CHUNK):
