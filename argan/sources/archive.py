@@ -35,7 +35,7 @@ def extract(
     limits: Limits | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Extracted:
-    """Extract what has one of `suffixes` (".jpg"; None: everything) into a new `folder`, which replaces what was there.
+    """Extract what ends in one of `suffixes` (".jpg", "/images.txt"; None: everything) into a new `folder`, which replaces the old.
 
     Raises UserError when the archive is missing, damaged, of no known kind, beyond the limits, or the folder cannot be
     written; the folder then stays as it was.

@@ -83,7 +83,7 @@ class Out:
             name = _name(told)
             if fault:
                 raise Refused(fault)
-            if self.suffixes is not None and PurePosixPath(name).suffix.lower() not in self.suffixes:
+            if self.suffixes is not None and not f"/{name}".lower().endswith(tuple(self.suffixes)):
                 self.result.unwanted.append(name)
                 return
             self.claim(name)
