@@ -13,7 +13,8 @@ from pathlib import Path
 from argan.errors import UserError
 from argan.photos import swapped
 from argan.sources.archive import extract
-from argan.sources.download import Fetched, Patience, Progress, Say, digests, download, mismatch
+from argan.sources.download import Fetched, Progress, Say, digests, download, mismatch
+from argan.sources.web import Patience
 
 SPEAK = 10.0  # seconds between two lines of progress
 

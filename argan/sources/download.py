@@ -11,12 +11,9 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,30 +21,13 @@ import httpx
 from filelock import FileLock, Timeout
 
 from argan.errors import UserError
+from argan.sources.web import LATER, Again, Hopeless, Patience, ask, refusal, retry_after, shown
 
-ALLOW_HTTP = "ARGAN_ALLOW_HTTP"  # set to "loopback": http, but from this very machine alone (tests, a tunnel)
-LOOPBACK = ("127.0.0.1", "localhost")
-LATER = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
-STEP = 1 << 20  # bytes a try must bring beyond the furthest one before, not to count as a failure
 HTML = (b"<!doctype html", b"<html")
+STEP = 1 << 20  # bytes a try must bring beyond the furthest one before, not to count as a failure
 
 Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where known
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to try, and how much to take."""
-
-    attempts: int = 5  # failures in a row, none of which brought anything new, before the next mirror
-    backoff: float = 1.0  # seconds before the second try, doubling
-    longest_wait: float = 120.0  # whatever the server asks for: a pipeline that sleeps for hours looks dead
-    stall: float = 60.0  # seconds without a byte
-    slowest: int = 1 << 10  # bytes per second over such a time: a server that drips is as good as dead
-    ceiling: int = 16 << 30  # bytes of a file whose size is not known beforehand
-    redirects: int = 5
-    sleep: Callable[[float], None] = time.sleep
-    clock: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True)
@@ -57,18 +37,6 @@ class Fetched:
     path: Path
     size: int
     sha256: str
-
-
-class _Again(Exception):
-    """It may work the next time; `wait` is what the server asked for, in seconds."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-class _Hopeless(Exception):
-    """This mirror will not do."""
 
 
 def download(
@@ -93,8 +61,8 @@ def download(
     if not urls:
         raise UserError(f"no URL is known for {path.name}; give the file itself")
     for url in urls:
-        if reason := _refusal(url):
-            raise UserError(f"{_shown(url)} {reason}")
+        if reason := refusal(url):
+            raise UserError(f"{shown(url)} {reason}")
     if not (sha256 or md5 or own):
         raise UserError(f"no checksum is known for {path.name}: it is not fetched unchecked; pin its sha256")
     pins = {name: pin.lower() for name, pin in (("sha256", sha256), ("md5", md5)) if pin}
@@ -162,8 +130,8 @@ class _Job:
         for url in urls:
             try:
                 return self.from_mirror(url)
-            except _Hopeless as error:
-                self.reasons.append(f"{_shown(url)}: {error}")
+            except Hopeless as error:
+                self.reasons.append(f"{shown(url)}: {error}")
                 self.say(f"{self.path.name}: {self.reasons[-1]}")
         raise UserError(
             f"cannot download {self.path.name} ({'; '.join(self.reasons)}); run it again later: it goes on where it broke off, "
@@ -176,12 +144,12 @@ class _Job:
             try:
                 self.attempt(url)
                 return self.finish()
-            except _Again as error:
+            except Again as error:
                 here = self.offset()
                 failures = 1 if here >= self.furthest + STEP else failures + 1
                 self.furthest = max(self.furthest, here)
                 if failures >= self.patience.attempts:
-                    raise _Hopeless(f"{error} ({failures} tries)") from error
+                    raise Hopeless(f"{error} ({failures} tries)") from error
                 wait = self.patience.backoff * 2 ** (failures - 1) if error.wait is None else error.wait
                 wait = min(max(wait, 0.0), self.patience.longest_wait)
                 self.say(f"{self.path.name}: {error}; {here:,} bytes are there, again in {wait:.0f} s")
@@ -204,51 +172,34 @@ class _Job:
                 headers["If-Range"] = note["etag"]
         with ExitStack() as stack:
             try:
-                response = self.answer(stack, url, headers)
+                response = ask(stack, url, headers, self.patience)
                 self.take(url, response, offset, note if same else {})
             except httpx.TimeoutException as error:
-                raise _Again(f"no byte for {self.patience.stall:g} s") from error
+                raise Again(f"no byte for {self.patience.stall:g} s") from error
             except httpx.TransportError as error:
-                raise _Again(f"the connection broke ({error or type(error).__name__})") from error
+                raise Again(f"the connection broke ({error or type(error).__name__})") from error
             except httpx.InvalidURL as error:
-                raise _Hopeless(f"it leads to a broken address ({error})") from error
-
-    def answer(self, stack: ExitStack, url: str, headers: dict[str, str]) -> httpx.Response:
-        """The answer at the end of the redirects, none of which may leave https."""
-        for _ in range(self.patience.redirects + 1):
-            local = _local(url)  # never through a proxy
-            client = stack.enter_context(
-                httpx.Client(timeout=self.patience.stall, trust_env=not local, verify=not local)
-            )
-            response = client.send(client.build_request("GET", url, headers=headers), stream=True)
-            stack.callback(response.close)
-            if not response.has_redirect_location:
-                return response
-            target = str(httpx.URL(url).join(response.headers["location"]))
-            if reason := _refusal(target, from_https=url.startswith("https:")):
-                raise _Hopeless(f"it leads to {_shown(target)}, which {reason}")
-            url = target
-        raise _Hopeless(f"more than {self.patience.redirects} redirects")
+                raise Hopeless(f"it leads to a broken address ({error})") from error
 
     def take(self, url: str, response: httpx.Response, offset: int, note: dict[str, Any]) -> None:
         """Check what the answer announces, then write its body."""
         start, total = self.announced(response, offset, note)
         limit = self.size or self.patience.ceiling
         if self.size and total not in (None, self.size):
-            raise _Hopeless(f"it has {total:,} bytes, not {self.size:,}")
+            raise Hopeless(f"it has {total:,} bytes, not {self.size:,}")
         if total and total > limit:
-            raise _Hopeless(f"it has {total:,} bytes, more than the {limit:,} allowed")
+            raise Hopeless(f"it has {total:,} bytes, more than the {limit:,} allowed")
         if total is None and not self.pins and response.headers.get("transfer-encoding", "").lower() != "chunked":
-            raise _Hopeless("it does not say how long the file is: a cut could not be told from the end")
+            raise Hopeless("it does not say how long the file is: a cut could not be told from the end")
         if (lacking := (total or self.size or 0) - start - shutil.disk_usage(self.path.parent).free) > 0:
             raise UserError(
                 f"cannot fetch {self.path}: the disk lacks {lacking:,} bytes; free some space, run it again"
             )
         if offset and not start:
-            self.say(f"{self.path.name}: {_shown(url)} does not go on where it broke off: from the start")
+            self.say(f"{self.path.name}: {shown(url)} does not go on where it broke off: from the start")
         self.pieced = start > 0
         etag = response.headers.get("etag", "")
-        strong = etag if etag.startswith('"') else None  # a weak one does not vouch for every byte
+        strong = etag if etag.startswith('"') and etag.isascii() else None  # a weak one does not vouch for every byte
         _write_json(self.note, {"url": _mark(url), "etag": strong, "total": total})
         done, window, since = start, start, self.patience.clock()
         with self.part.open("ab" if start else "wb") as file:
@@ -262,12 +213,12 @@ class _Job:
                 self.progress(done, total or self.size)
                 if (passed := self.patience.clock() - since) >= self.patience.stall:
                     if done - window < self.patience.slowest * passed:
-                        raise _Again(f"{done - window} bytes in {passed:.0f} s")
+                        raise Again(f"{done - window} bytes in {passed:.0f} s")
                     window, since = done, self.patience.clock()
             file.flush()
             os.fsync(file.fileno())
         if total and done != total:
-            raise _Again(f"cut off at {done:,} of {total:,} bytes")
+            raise Again(f"cut off at {done:,} of {total:,} bytes")
         if self.size and done != self.size:
             self.hopeless(f"it has {done:,} bytes, not {self.size:,}")
 
@@ -275,23 +226,23 @@ class _Job:
         """First byte and total length of what comes, by status and headers."""
         code, headers = response.status_code, response.headers
         if code in LATER:
-            raise _Again(f"status {code}", _retry_after(headers.get("retry-after")))
+            raise Again(f"status {code}", retry_after(headers.get("retry-after")))
         if code == 416 and offset:
             self.drop()
-            raise _Again("what is there is no part of the file any more: from the start")
+            raise Again("what is there is no part of the file any more: from the start")
         if code != 200 and not (code == 206 and offset):
-            raise _Hopeless(f"status {code}")
+            raise Hopeless(f"status {code}")
         if headers.get("content-type", "").split(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
-            raise _Hopeless("it answers with an HTML page (a login, a licence or an error), not the file")
+            raise Hopeless("it answers with an HTML page (a login, a licence or an error), not the file")
         if code == 200:
             length = headers.get("content-length")
             return 0, int(length) if length and length.isdigit() else None
-        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("content-range", "").strip())
+        found = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", headers.get("content-range", "").strip())
         total = int(found[3]) if found and found[3] != "*" else None
         changed = note.get("etag") and headers.get("etag", note["etag"]) != note["etag"]
         if not found or int(found[1]) != offset or changed or note.get("total") not in (None, total):
             self.drop()
-            raise _Again("the file has changed on the server: from the start")
+            raise Again("the file has changed on the server: from the start")
         return offset, total or self.size or int(found[2]) + 1
 
     def finish(self) -> Fetched:
@@ -300,8 +251,8 @@ class _Job:
             self.drop()
             self.say(f"{self.path.name}: wrong bytes ({wrong}): removed")
             if self.pieced:
-                raise _Again("wrong bytes, put together from several answers: from the start")
-            raise _Hopeless(f"wrong bytes ({wrong})")
+                raise Again("wrong bytes, put together from several answers: from the start")
+            raise Hopeless(f"wrong bytes ({wrong})")
         size = self.offset()
         self.part.replace(self.path)
         self.note.unlink(missing_ok=True)
@@ -324,49 +275,11 @@ class _Job:
 
     def hopeless(self, reason: str) -> NoReturn:
         self.drop()
-        raise _Hopeless(reason)
-
-
-def _refusal(url: str, from_https: bool = False) -> str | None:
-    """Why this address is not gone to, or None."""
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        return f"is no address ({error})"
-    if parsed.scheme == "https" and parsed.host:
-        return None
-    if parsed.scheme == "http" and _local(url) and not from_https and os.environ.get(ALLOW_HTTP) == "loopback":
-        return None
-    return f"is not https; give an https address ({ALLOW_HTTP}=loopback allows http from this machine itself)"
-
-
-def _local(url: str) -> bool:
-    parsed = httpx.URL(url)
-    return parsed.scheme == "http" and parsed.host in LOOPBACK
-
-
-def _shown(url: str) -> str:
-    """Without user, password and query, which may be secret."""
-    return re.sub(r"^(\w+://)[^/?#]*@", r"\1", url).split("?")[0].split("#")[0]
+        raise Hopeless(reason)
 
 
 def _mark(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds, from either form of the header; None where it is missing or nonsense."""
-    if value is None:
-        return None
-    try:
-        return float(int(value))
-    except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - datetime.now(UTC).timestamp()
 
 
 def _write_json(path: Path, content: dict[str, str | int | None]) -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from argan.errors import UserError
 from argan.sources.dataset import Dataset, Remote, Row
+from argan.sources.mat import whole_numbers
 
 # Oxford's two servers of the same files.
 MIRRORS = ("https://www.robots.ox.ac.uk/~vgg/data/flowers/102/", "https://thor.robots.ox.ac.uk/flowers/102/")
@@ -52,15 +53,10 @@ def foreground(mask: Path) -> np.ndarray:
 
 
 def _numbers(path: Path, name: str) -> np.ndarray:
-    from scipy.io import loadmat  # a second to import, not needed to list the datasets
-
-    try:
-        numbers = np.ravel(loadmat(path, variable_names=[name])[name])
-    except Exception as error:  # whatever the reader of a foreign format stumbles over
-        raise UserError(f"{path.name} is damaged ({' '.join(str(error).split())[:200]}); fetch it again") from error
-    if numbers.dtype.kind not in "iu" or not len(numbers):
-        raise UserError(f"{path.name}: '{name}' holds no whole numbers; fetch it again")
-    return numbers.astype(np.int64)
+    found = whole_numbers(path)
+    if name not in found or not len(found[name]):
+        raise UserError(f"{path.name}: no numbers are called '{name}'; fetch it again")
+    return found[name]
 
 
 def _remote(name: str, **known: object) -> Remote:
