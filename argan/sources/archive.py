@@ -24,7 +24,21 @@ from argan.photos import swapped
 from argan.sources.entries import CHUNK, Extracted, Limits, Out, Progress, Readable, Refused, printable
 
 HEADER_MAX = 1 << 20  # bytes of a tar header that tarfile reads into memory at once (long names, PAX records)
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error, RecursionError)
+MEMORY = 256 << 20  # bytes to unpack xz with: `xz -9` wants 65 MiB, a hostile file may want gigabytes
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2)
+# What the readers of the standard library stumble over: bad bytes, and headers that make no sense.
+DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    IndexError,
+    OverflowError,
+    RuntimeError,  # encryption, methods and versions they do not know, recursion
+)
 
 
 def extract(
@@ -99,6 +113,30 @@ class _Metered:
         return chunk
 
 
+class _Xz:
+    """Unpacks xz as lzma.LZMAFile does, in bounded memory."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self.raw, self.unpacker, self.begun = raw, lzma.LZMADecompressor(lzma.FORMAT_XZ, MEMORY), False
+
+    def read(self, size: int = -1, /) -> bytes:
+        while True:
+            if self.unpacker.eof:  # another stream may follow, after padding
+                data, self.begun = self.unpacker.unused_data, False
+                self.unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, MEMORY)
+            else:
+                data = b""
+            if not data and self.unpacker.needs_input and not (data := self.raw.read(CHUNK)):
+                if self.begun:
+                    raise EOFError("it is cut off")
+                return b""
+            if not self.begun:
+                data = data.lstrip(b"\0")
+                self.begun = bool(data)
+            if self.begun and (chunk := self.unpacker.decompress(data, size)):
+                return chunk
+
+
 class _Member(tarfile.TarInfo):
     """A header whose size is believed only where it can be: tarfile reads long names and PAX records whole."""
 
@@ -122,7 +160,7 @@ def _untar(raw: IO[bytes], out: Out) -> None:
         elif head.startswith(b"BZh"):
             opened = stack.enter_context(bz2.BZ2File(raw))
         elif head.startswith(b"\xfd7zXZ\0"):
-            opened = stack.enter_context(lzma.LZMAFile(raw))
+            opened = _Xz(raw)
         metered: Any = _Metered(opened, raw, out)
         with tarfile.open(
             fileobj=metered,
@@ -177,14 +215,14 @@ def _tar_fault(member: tarfile.TarInfo) -> str | None:
 def _unzip(raw: IO[bytes], out: Out) -> None:
     _check_directory(raw, out)
     try:
-        opened = zipfile.ZipFile(raw)
+        opened = zipfile.ZipFile(raw)  # reads the directory
     except UnicodeDecodeError as error:
         raise zipfile.BadZipFile("a name in it claims to be UTF-8 and is not") from error
     size = out.archive.stat().st_size
     with opened as archive:
         for info in archive.infolist():
             out.count()
-            if not info.is_dir() or _zip_fault(info):
+            if not info.orig_filename.endswith("/") or _zip_fault(info):
                 out.entry(_zip_name(info), info.file_size, _zip_fault(info), _unzipper(archive, info, out))
             out.progress(min(info.header_offset + info.compress_size, size), size)
 
@@ -222,6 +260,8 @@ def _zip_fault(info: zipfile.ZipInfo) -> str | None:
         return "a device, a pipe or something else that is no file"
     if info.flag_bits & 0x1:
         return "encrypted"
+    if info.compress_type not in METHODS:
+        return "packed in a way that photographs are not (neither stored nor deflated nor bzip2)"
     return None
 
 
@@ -229,7 +269,7 @@ def _unzipper(archive: zipfile.ZipFile, info: zipfile.ZipInfo, out: Out) -> Call
     def opened() -> Readable:
         try:
             return _Unzipped(archive.open(info), info, out)
-        except (*DAMAGE, NotImplementedError, RuntimeError, UnicodeError) as error:
+        except DAMAGE as error:
             raise Refused(f"damaged ({printable(str(error))})") from error
 
     return opened
@@ -245,7 +285,7 @@ class _Unzipped:
     def read(self, size: int = -1, /) -> bytes:
         try:
             chunk = self.file.read(size)
-        except (*DAMAGE, NotImplementedError) as error:
+        except DAMAGE as error:
             raise Refused(f"damaged ({printable(str(error)) or type(error).__name__})") from error
         except OSError as error:
             if error.errno is not None:
