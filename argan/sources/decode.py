@@ -34,7 +34,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 Pixels = NDArray[np.uint8]
 Wanted = Callable[[int, int], float]  # (width, height) of the upright photo -> the scale at which it is wanted, above 0
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # a JPEG of several pictures opens as JPEG and calls itself MPO
 RAW = (
     ".3fr",
     ".arw",
