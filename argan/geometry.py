@@ -21,7 +21,7 @@ _absent = "albumentations.pytorch" not in sys.modules
 if _absent:
     sys.modules["albumentations.pytorch"] = None  # type: ignore[assignment]  # "not installed": it would bring torch into every worker
 try:
-    import albumentations as A
+    import albumentations as A  # type: ignore[import-untyped]
 finally:
     if _absent:
         del sys.modules["albumentations.pytorch"]

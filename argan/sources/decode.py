@@ -22,6 +22,7 @@ import re
 import stat
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -29,30 +30,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms, TiffImagePlugin, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 Wanted = Callable[[int, int], float]  # (width, height) of the upright photo -> the scale at which it is wanted, above 0
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF")  # a JPEG of several pictures opens as JPEG and calls itself MPO
 RAW = (
-    ".3fr",
-    ".arw",
-    ".cr2",
-    ".cr3",
-    ".dng",
-    ".erf",
-    ".iiq",
-    ".kdc",
-    ".mef",
-    ".mrw",
-    ".nef",
-    ".nrw",
-    ".orf",
-    ".pef",
-    ".raf",
+    *(".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mrw", ".nef", ".nrw", ".orf", ".pef"),
+    *(".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
 )
-RAW += (".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f")
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".hif", *RAW)
 
 MARGIN = 2  # a photo is never decoded below this many times the wanted size
@@ -156,34 +143,42 @@ def attempt(path: Path, limits: Limits = Limits()) -> bytes | Refused:
 def _decoded(content: bytes, name: str, wanted: Wanted | None, limits: Limits) -> Photo:
     if not content:
         raise _Refusal("empty: 0 bytes")
+    image: Image.Image
     if content[4:12] in (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftyphevc", b"ftypmsf1"):
         _register_heif()
-        image = Image.open(io.BytesIO(content), formats=("HEIF",))
+        try:
+            image = Image.open(io.BytesIO(content), formats=("HEIF",))
+        except UnidentifiedImageError:
+            raise _Refusal("damaged: a HEIC file that cannot be read") from None
     elif _is_raw(content, name):
         return _raw(content, wanted, limits)
     else:
         if content[:2] == b"\xff\xd8" and (scans := content.count(b"\xff\xda")) > SCANS:
             raise _Refusal(f"bomb: a JPEG of {scans} scans")
         image = Image.open(io.BytesIO(content), formats=FORMATS)
-    kind = str(image.format)
+    kind = str(image.format).replace("MPO", "JPEG")
     orientation, exif = facts(image)
-    if kind == "HEIF":
-        orientation = 1  # its decoder has turned it
-    width, height = image.size if orientation < 5 else image.size[::-1]
-    _check(width, height, limits)
+    _check(*image.size, limits)
     if kind in ("PNG", "WEBP") and getattr(image, "is_animated", False):
         raise _Refusal(f"animated: {getattr(image, 'n_frames', 'several')} frames, not a photograph")
     if image.mode in ("1", "F"):
         raise _Refusal("no photograph: " + ("1 bit a pixel" if image.mode == "1" else "floating point without a white"))
-    reduction = _reduction(wanted, width, height)
     profile = image.info.get("icc_profile")
+    width, height = image.size
     done = 1
-    if reduction > 1 and kind in ("JPEG", "MPO"):
-        power = next(k for k in (8, 4, 2) if k <= reduction)  # what DCT scaling can do
-        full = image.size
-        image.draft(None, (max(1, full[0] // power), max(1, full[1] // power)))  # type: ignore[arg-type]
-        done = next(k for k in (1, 2, 4, 8) if image.size[0] * k >= full[0])
+    if kind == "JPEG":
+        power = next(k for k in (8, 4, 2, 1) if k <= _reduction(wanted, width, height))  # what DCT scaling can do
+        image.draft(None, (max(1, width // power), max(1, height // power)))  # type: ignore[attr-defined]
+        done = next(k for k in (1, 2, 4, 8) if image.size[0] * k >= width)
     image.load()
+    if kind == "TIFF":
+        orientation, _ = facts(image)  # some versions of Pillow turn a TIFF as they load it
+        width, height = image.size
+    elif kind == "HEIF":
+        orientation = 1  # its decoder has turned it
+    if orientation >= 5:
+        width, height = height, width
+    reduction = _reduction(wanted, width, height)
     image = _opaque(_eight_bits(image))
     if reduction // done > 1:
         image = image.reduce(reduction // done)
@@ -192,9 +187,9 @@ def _decoded(content: bytes, name: str, wanted: Wanted | None, limits: Limits) -
     if orientation in _TURN:
         image = image.transpose(_TURN[orientation])
     pixels = np.asarray(image)
-    if kind in ("JPEG", "MPO"):
+    if kind == "JPEG":
         _check_end(pixels, orientation)
-    return Photo(pixels, width, height, done, kind.replace("MPO", "JPEG"), icc, exif)
+    return Photo(pixels, width, height, done, kind, icc, exif)
 
 
 def _check(width: int, height: int, limits: Limits) -> None:
@@ -307,7 +302,7 @@ def _date(value: Any) -> str | None:
 
 def _register_heif() -> None:
     try:
-        import pillow_heif
+        import pillow_heif  # type: ignore[import-not-found,import-untyped]
     except ImportError:
         raise _Refusal("HEIC without a decoder: pip install pillow-heif") from None
     pillow_heif.register_heif_opener(thumbnails=False)
@@ -323,20 +318,24 @@ def _is_raw(content: bytes, name: str) -> bool:
         return False
     if name.endswith(RAW):
         return True
-    tags = Image.open(io.BytesIO(content), formats=("TIFF",)).tag_v2  # type: ignore[attr-defined]
+    tags = TiffImagePlugin.ImageFileDirectory_v2(content[:8])
+    file = io.BytesIO(content)
+    file.seek(tags.next)
+    tags.load(file)  # Pillow knows the tags of TIFFs whose pictures it does not
     return 50706 in tags or tags.get(262) == 32803 or tags.get(259) in (34713, 32767)  # DNG, CFA, NEF, ARW
 
 
 def _raw(content: bytes, wanted: Wanted | None, limits: Limits) -> Photo:
     try:
-        import rawpy
+        import rawpy  # type: ignore[import-not-found,import-untyped]
     except ImportError:
         raise _Refusal("camera raw without a decoder: pip install rawpy") from None
     exif = Exif()
-    try:  # most raw files are TIFF-like, and the camera's facts are where TIFF has them
-        _, exif = facts(Image.open(io.BytesIO(content), formats=("TIFF",)))
-    except Exception:
-        exif = Exif()
+    if content[:2] in (b"II", b"MM"):  # most raw files are TIFF-like, and the camera's facts are where TIFF has them
+        found = Image.Exif()
+        with suppress(Exception):
+            found.load(content)
+            _, exif = _exif(found, lambda: found.get_ifd(0x8769))
     with rawpy.imread(io.BytesIO(content)) as raw:
         sizes = raw.sizes
         turned = sizes.flip in (5, 6)

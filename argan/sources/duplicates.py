@@ -80,12 +80,12 @@ def _joined(first: NDArray[np.int64], last: NDArray[np.int64]) -> Iterator[tuple
 
 def burst_pairs(hashes: Hashes, seconds: NDArray[np.float64], cameras: Sequence[str]) -> Pairs:
     """Neighbours in time, at most BURST seconds apart by the same camera, whose pictures are alike. NaN seconds: unknown."""
+    numbers = {name: n for n, name in enumerate(dict.fromkeys(cameras))}
+    camera = np.array([numbers[name] for name in cameras], np.int64)
     known = np.flatnonzero(np.isfinite(seconds))
-    ids = np.unique(np.asarray([cameras[i] for i in known], object).astype(str), return_inverse=True)[1]
-    known = known[np.lexsort((seconds[known], ids))]
-    ids = np.asarray([cameras[i] for i in known], object).astype(str)
+    known = known[np.lexsort((seconds[known], camera[known]))]
     a, b = known[:-1], known[1:]
-    near = (ids[:-1] == ids[1:]) & (seconds[b] - seconds[a] <= BURST)
+    near = (camera[a] == camera[b]) & (seconds[b] - seconds[a] <= BURST)
     near &= np.bitwise_count(hashes[a] ^ hashes[b]) <= BURST_DISTANCE
     return np.sort(np.stack([a[near], b[near]], 1), 1).astype(np.int64)
 

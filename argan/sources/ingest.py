@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -178,7 +178,7 @@ def _taken(
     files: Sequence[File],
     prepare: Prepare,
     before: _Before,
-    new: BinaryIO,
+    new: IO[bytes],
     processes: int | None,
     seconds: float,
     progress: Progress | None,
@@ -267,7 +267,7 @@ def _without_copies(rows: list[_Row]) -> tuple[list[_Row], list[Refusal]]:
 class _Pictures:
     """Pictures of rows, old and new, from their files by plain reads: a memory map would count as memory."""
 
-    def __init__(self, size: int, before: _Before, new: BinaryIO) -> None:
+    def __init__(self, size: int, before: _Before, new: IO[bytes]) -> None:
         self.shape = (size, size, 3)
         self.bytes = size * size * 3
         self.before, self.new = before, new
@@ -284,8 +284,10 @@ class _Pictures:
                     (old, self.before.offset + at * self.bytes) if at >= 0 else (self.new, (-1 - at) * self.bytes)
                 )
                 file.seek(position)
-                if file.readinto(flat[i].data) != self.bytes:
+                content = file.read(self.bytes)
+                if len(content) != self.bytes:
                     raise UserError(f"{self.before.pixels} is cut off; delete its folder and run `dvc repro`")
+                flat[i] = np.frombuffer(content, np.uint8)
         return out
 
     def alike(self, rows: Sequence[_Row], pairs: Pairs, least: float) -> NDArray[np.bool_]:
