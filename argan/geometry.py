@@ -30,7 +30,7 @@ Pixels = NDArray[np.uint8]
 Where = Literal["center", "box", "sharpness"]
 
 TRANSLATE = 1 / 8  # of the width: further, and the subject is no longer where the prior expects it
-COLOR = 0.2  # brightness, contrast, saturation x (1 +- this)
+COLOR = 0.2  # brightness, contrast and saturation shrink by up to this; growing, they would clip what was blurred into an edge
 CELLS = 48  # of the shorter side, in which sharpness is looked for
 
 
@@ -155,6 +155,6 @@ def augmentation(size: int, translate: float = TRANSLATE, color: float = COLOR, 
     if reach:
         steps += [A.Pad(reach, border_mode=cv2.BORDER_REFLECT_101), A.RandomCrop(size, size)]
     if color:
-        limits = (1 - color, 1 + color)
+        limits = (1 - color, 1.0)
         steps.append(A.ColorJitter(brightness=limits, contrast=limits, saturation=limits, hue=(0, 0), p=1.0))
     return A.Compose(steps, seed=seed)

@@ -17,12 +17,17 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
+import psutil
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD = 4  # pieces of work a process has: one in work, the others ready
 WAITING = 64  # results a process may be ahead of the slowest
-START = 120.0  # seconds for a process to start: it imports, perhaps on a busy machine
+START = 600.0  # seconds for a process to start: it imports, perhaps on a busy machine
+PATIENCE = (
+    10  # times the limit of computing time, by the clock: a busy machine is slow, a dead network drive never comes back
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ def in_order(
     """(item, work(item)) for all items, in their order. `work`, items and results must pickle; `work` must not raise.
 
     processes: None for one a core, 0 for this process itself, where nothing that hangs is stopped. Started as they are needed.
-    seconds: for one item; a process that takes longer is killed. Raises RuntimeError when processes do not start.
+    seconds: of computing for one item; a process that takes more is killed. Raises RuntimeError when processes do not start.
     """
     if processes == 0:
         for item in items:
@@ -56,7 +61,9 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     has: deque[int] = field(default_factory=deque)  # what it was given, first the one in work
-    since: float = 0.0  # when that began
+    due: float = 0.0  # when to look whether that hangs
+    due_at_last: float = 0.0
+    computed: float = 0.0  # seconds of computing when it began
     ready: bool = False
 
 
@@ -100,25 +107,33 @@ class _Pool(Generic[T, R]):
             if worker is None or len(worker.has) >= AHEAD:
                 return
             at = self.again.popleft()
-            if not worker.has:
-                worker.since = time.monotonic()
             worker.has.append(at)
+            if len(worker.has) == 1:
+                self._begins(worker)
             try:
                 worker.pipe.send((at, self.items[at]))
             except OSError:  # it just died; listening will tell
                 return
 
     def _listen(self) -> None:
-        now = time.monotonic()
-        limits = [
-            w.since + (self.seconds if w.ready else max(START, self.seconds)) - now for w in self.workers if w.has
-        ]
-        heard = wait([w.pipe for w in self.workers], max(0.0, min(limits, default=1.0)))
+        due = [worker.due for worker in self.workers if worker.has]
+        heard = wait([w.pipe for w in self.workers], max(0.0, min(due, default=1.0) - time.monotonic()))
         for worker in list(self.workers):
             if worker.pipe in heard:
                 self._hear(worker)
-            elif worker.has and time.monotonic() - worker.since > (self.seconds if worker.ready else START):
-                self._lose(worker, f"hangs: not decoded in {self.seconds:g} s")
+            elif worker.has and time.monotonic() >= worker.due:
+                left = self.seconds - (_computed(worker) - worker.computed)
+                if worker.ready and left > 0 and time.monotonic() < worker.due_at_last:
+                    worker.due += max(left, 0.1)
+                else:
+                    self._lose(worker, f"hangs: not decoded in {self.seconds:g} s")
+
+    def _begins(self, worker: _Worker) -> None:
+        """The clock starts for the first of what it has."""
+        now = time.monotonic()
+        worker.computed = _computed(worker)
+        worker.due = now + (self.seconds if worker.ready else START)
+        worker.due_at_last = now + (self.seconds * PATIENCE if worker.ready else START)
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -126,12 +141,12 @@ class _Pool(Generic[T, R]):
         except (EOFError, OSError):
             self._lose(worker, "crashes its decoder")
             return
-        worker.since = time.monotonic()
         if at is None:
             worker.ready = True
-            return
-        worker.has.remove(at)
-        self.results[at] = result
+        else:
+            worker.has.remove(at)
+            self.results[at] = result
+        self._begins(worker)
 
     def _lose(self, worker: _Worker, reason: str) -> None:
         """The worker is gone or has to go; the first of what it had is lost, the others are given out again."""
@@ -156,6 +171,15 @@ class _Pool(Generic[T, R]):
         for worker in self.workers:
             _end(worker)
         self.workers = []
+
+
+def _computed(worker: _Worker) -> float:
+    """Seconds of computing of its process so far; 0 when it is gone, which its pipe will tell."""
+    try:
+        times = psutil.Process(worker.process.pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _end(worker: _Worker) -> None:
