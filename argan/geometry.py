@@ -119,7 +119,7 @@ def sharpest(pixels: Pixels, width: float, height: float) -> tuple[float, float]
     score = np.einsum("abij,ij->ab", windows, weight)
     ys, xs = np.arange(score.shape[0]) + n / 2, np.arange(score.shape[1]) + m / 2
     off = np.hypot((ys / rows - 0.5)[:, None], (xs / columns - 0.5)[None])
-    at = np.argmax(score * (1 + 1e-6) - 1e-4 * score.max() * off)
+    at = np.argmax(score - 1e-4 * max(float(score.max()), 1e-3) * off)
     y, x = np.unravel_index(at, score.shape)
     return float(xs[x] / columns), float(ys[y] / rows)
 

@@ -166,7 +166,10 @@ class _Before:
             return cls()
         table = store.index.astype(object).where(store.index.notna(), None)
         index = [dict(zip(table.columns, values, strict=True)) for values in table.itertuples(index=False, name=None)]
-        quarantine = pd.read_csv(folder / "quarantine.csv", keep_default_na=False, dtype=str)
+        try:
+            quarantine = pd.read_csv(folder / "quarantine.csv", keep_default_na=False, dtype=str)
+        except (OSError, ValueError):  # what was refused is then looked at again
+            quarantine = pd.DataFrame(columns=["source", "reason", "file_sha256"])
         known = zip(quarantine.get("file_sha256", []), quarantine["reason"], strict=False)
         faults = {digest: reason for digest, reason in known if digest and _kind(reason) in OWN}
         row = {facts["file_sha256"]: i for i, facts in enumerate(index)}
@@ -244,8 +247,9 @@ def _check(files: Sequence[File], faults: list[Refusal], refused_max: float) -> 
         return
     kind, count = Counter(_kind(reason) for _, reason, _ in faults).most_common(1)[0]
     order, reason, _ = next(fault for fault in faults if _kind(fault[1]) == kind)
+    limit = f"more than refused_max {refused_max:g} allows" if len(faults) < len(files) else "none is left"
     raise UserError(
-        f"{len(faults)} of {len(files)} photos refused, more than refused_max {refused_max:g} allows, {count} of them: {kind} "
+        f"{len(faults)} of {len(files)} photos refused, {limit}; {count} of them: {kind} "
         f"(such as {_printable(files[order].source)}: {reason}); mend the source or raise the parameter"
     )
 
