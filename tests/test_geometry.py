@@ -89,7 +89,7 @@ def test_colour_leaves_blur_where_it_is() -> None:
             mirrored = np.abs(out[:, ::-1].astype(int) - photo).mean() < np.abs(out.astype(int) - photo).mean()
             out = out[:, ::-1] if mirrored else out
             assert not np.array_equal(out, photo)
-            assert np.abs(blur_map(out) - blur_map(photo))[textured].max() < 0.02
+            assert np.abs(blur_map(out) - blur_map(photo))[textured].max() < 0.05
             assert abs(blur(out) - blur(photo)) < 0.01
 
 

@@ -18,7 +18,7 @@ from argan.sources.duplicates import perceptual_hash
 
 cv2.setNumThreads(1)  # the processes share the cores already
 SEEN = 256  # pixels (decoded at twice that) of the shorter side, in which sharp and soft can still be told apart
-FLAT = 2  # grey levels between the darkest and the brightest pixel of what is no picture
+FLAT = 2  # levels between the darkest and the brightest pixel, in every colour, of what is no picture
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Prepare:
             return Fault(photo.reason, digest)
         box = geometry.square(self.rule, photo.width, photo.height, self.size, file.box, photo.pixels)
         pixels = geometry.cut(photo.pixels, photo.reduction, box, self.size)
-        if int(pixels.max()) - int(pixels.min()) < FLAT:
+        if int(np.ptp(pixels, (0, 1)).max()) < FLAT:
             return Fault("constant: every pixel has the same value", digest)
         phash = perceptual_hash(photo.pixels)
         return Prepared(pixels, digest, photo.width, photo.height, box, phash, photo.format, photo.exif)
