@@ -90,7 +90,7 @@ def test_colour_leaves_blur_where_it_is() -> None:
             out = out[:, ::-1] if mirrored else out
             assert not np.array_equal(out, photo)
             assert np.abs(blur_map(out) - blur_map(photo))[textured].max() < 0.05
-            assert abs(blur(out) - blur(photo)) < 0.01
+            assert abs(blur(out) - blur(photo)) < 0.02
 
 
 @pytest.mark.parametrize("sigma", [0.0, 8.0, 16.0])

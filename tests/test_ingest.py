@@ -21,7 +21,7 @@ from argan.errors import UserError
 from argan.geometry import Box, Rule
 from argan.photos import Photos, swapped
 from argan.sources import duplicates, ingest, pool
-from argan.sources.duplicates import DISTANCE, Splits, components, grouped, near_pairs, perceptual_hash
+from argan.sources.duplicates import Splits, components, grouped, near_pairs
 from argan.sources.ingest import find
 from argan.sources.prepare import File, Prepare
 
@@ -174,16 +174,13 @@ def test_resaves_of_real_photographs_are_grouped_and_different_ones_are_not(tmp_
     assert (index.groupby("group")["split"].nunique() == 1).all()
 
 
-def test_a_burst_by_the_clock_is_grouped_where_the_pictures_alone_would_not_tell(tmp_path: Path) -> None:
-    image = np.asarray(Image.open(DATA / "duck.webp").convert("RGB"))
-    h, w = image.shape[:2]
-    moved = [np.ascontiguousarray(image[y : y + h - 60, 60 - x : w - x]) for x, y in ((0, 0), (42, 42))]
-    bits = (perceptual_hash(moved[0]) ^ perceptual_hash(moved[1])).bit_count()
-    assert DISTANCE + 1 < bits <= duplicates.BURST_DISTANCE
-    for clock, groups in (("04:05:07", 1), ("04:09:00", 0)):
-        for i, second in enumerate(("04:05:06", clock)):
-            save(tmp_path / clock[-2:] / f"{i}.png", moved[i], taken=f"2020:02:03 {second}")
-        assert take_in(find(tmp_path / clock[-2:]), tmp_path / "store", previous=None).groups == groups
+def test_a_burst_by_the_clock_may_differ_more() -> None:
+    one, other = 0x0123456789ABCDEF, 0x0123456789ABCDEF ^ 0xFFF0  # 12 bits apart
+    hashes = np.array([one, other, one, other, ~one & (2**64 - 1), other], np.uint64)
+    cameras = ["a", "a", "b", "a", "a", "b"]
+    seconds = np.array([10.0, 11.5, 11.0, 20.0, 11.6, np.nan])
+    assert duplicates.burst_pairs(hashes, seconds, cameras).tolist() == [[0, 1]]
+    assert duplicates.burst_pairs(hashes, seconds[::-1].copy(), ["a"] * 6).tolist() == [[3, 5]]
 
 
 def test_copies_are_refused_once_and_do_not_count_as_faults(folder: Path, tmp_path: Path) -> None:
