@@ -1,4 +1,4 @@
-"""Taking photographs in the plain way: one after the other, decoded whole, compared with all before. What ingest is measured against.
+"""Taking photographs in the plain way: one after the other, decoded whole, compared with all before: what ingest is measured by.
 
 Pillow and a loop, as anybody would write it. Readable and slow; it takes the same square and averages the same areas.
 """
@@ -19,7 +19,9 @@ def difference_hash(image: Image.Image) -> int:
     return int.from_bytes(np.packbits(cells[:, 1:] > cells[:, :-1]).tobytes(), "big")
 
 
-def ingest(paths: Sequence[Path], store: Path, size: int, distance: int = 7) -> tuple[np.ndarray, list[str], list[tuple[int, int]]]:
+def ingest(
+    paths: Sequence[Path], store: Path, size: int, distance: int = 7
+) -> tuple[np.ndarray, list[str], list[tuple[int, int]]]:
     """Returns pixels (N, size, size, 3) uint8, which are also written to `store`, their hashes and the near-duplicate pairs."""
     photos, digests, pairs = [], [], []
     hashes: list[int] = []
