@@ -217,7 +217,9 @@ def _photograph(path: Path, width: int, height: int, seed: int) -> Path:
     frequency[0, 0] = np.inf
     planes = [np.fft.irfft2(np.fft.rfft2(random.standard_normal((h, w))) / frequency, (h, w)) for _ in range(3)]
     colors = np.stack([planes[0] + 0.3 * plane for plane in planes], -1)
-    large = cv2.resize((colors / colors.std() * 45 + 120).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    large = cv2.resize(
+        (colors / colors.std() * 45 + 120).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
     large += random.normal(0, 3, (height, width, 1)).astype(np.float32)
     Image.fromarray(large.clip(0, 255).astype(np.uint8)).save(path, quality=90)
     return path

@@ -23,7 +23,9 @@ def ingest(
     paths: Sequence[Path], store: Path, size: int, distance: int = 7
 ) -> tuple[np.ndarray, list[str], list[tuple[int, int]]]:
     """Returns pixels (N, size, size, 3) uint8, which are also written to `store`, their hashes and the near-duplicate pairs."""
-    photos, digests, pairs = [], [], []
+    photos: list[np.ndarray] = []
+    digests: list[str] = []
+    pairs: list[tuple[int, int]] = []
     hashes: list[int] = []
     for path in paths:
         content = path.read_bytes()
@@ -35,7 +37,9 @@ def ingest(
         pixels = np.asarray(square)
         digests.append(hashlib.sha256(content).hexdigest() + hashlib.sha256(pixels.tobytes()).hexdigest())
         hashes.append(difference_hash(image))
-        pairs += [(i, len(photos)) for i, other in enumerate(hashes[:-1]) if (other ^ hashes[-1]).bit_count() <= distance]
+        pairs += [
+            (i, len(photos)) for i, other in enumerate(hashes[:-1]) if (other ^ hashes[-1]).bit_count() <= distance
+        ]
         photos.append(pixels)
     stacked = np.stack(photos)
     np.save(store, stacked)

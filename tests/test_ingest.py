@@ -135,9 +135,7 @@ def test_too_many_refused_stop_it_and_the_chief_reason_is_named(folder: Path, tm
     for i in range(3):
         (folder / f"cut{i}.jpg").write_bytes((folder / "01.jpg").read_bytes()[:700])
     (folder / "empty.jpg").write_bytes(b"")
-    with pytest.raises(
-        UserError, match=r"4 of 16 photos refused, more than .* 3 of them: truncated \(such as cut0"
-    ):
+    with pytest.raises(UserError, match=r"4 of 16 photos refused, more than .* 3 of them: truncated \(such as cut0"):
         take_in(find(folder), tmp_path / "store")
     assert not (tmp_path / "store").exists()
     assert take_in(find(folder), tmp_path / "store", refused_max=0.25).photos == 12
