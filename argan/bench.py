@@ -37,7 +37,7 @@ def run(json: Path | None = None, only: list[str] | None = None) -> Numbers:
         numbers |= PARTS[name]()
         _show(name, numbers)
     if json is not None:
-        from argan.checkpoint import write_json
+        from argan.files import write_json
 
         write_json(json, {name: round(value, 4) for name, value in numbers.items()})
     return numbers

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from argan.errors import UserError
+from argan.files import atomic
 
 SCHEMA = 1  # raise when the meaning of a stored tensor changes
 
@@ -30,48 +28,14 @@ def fingerprint(params: dict[str, Any], data: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary name in the same folder; on success it is fsynced and renamed to `path`, else removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:  # safetensors wraps the system's errors in its own
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"cannot write {path}: {reason}; free some space or mend the folder, then run the same command again"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_text(path: Path, text: str) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
-
-
 def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any] | None = None) -> None:
     """Tensors and a JSON-able description, in one safetensors file, atomically."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
-        save_file(plain, temporary, metadata={"meta": json.dumps(meta or {}, sort_keys=True)})
+        try:
+            save_file(plain, temporary, metadata={"meta": json.dumps(meta or {}, sort_keys=True)})
+        except SafetensorError as error:  # what the system said, a full disk for one
+            raise OSError(str(error)) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

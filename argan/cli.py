@@ -191,7 +191,7 @@ def _folder(path: Path) -> None:
 def _write_array(path: Path, array: NDArray[Any]) -> None:
     import numpy as np
 
-    from argan.checkpoint import atomic
+    from argan.files import atomic
 
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, array)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from argan.errors import UserError
 
@@ -23,6 +23,10 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 T = TypeVar("T", bound=BaseModel)
+
+NAME = re.compile(
+    r"[a-z0-9][a-z0-9_-]{0,62}"
+)  # of a domain: it becomes part of file names, DVC stages and MLflow models
 
 STAGES = ("fetch", "crop", "train", "evaluate", "register")
 
@@ -192,21 +196,77 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def _text(preset: Any) -> Any:
+    return str(preset) if isinstance(preset, int) else preset  # 64 without quotes is a number to YAML
+
+
 class Domain(Frozen):
-    """One object domain: where its photographs come from and the preset it is trained with."""
+    """What every domain says: where its photographs come from, and the preset it is trained with."""
+
+    source: str
+    preset: Annotated[Literal["quick", "64", "128", "256"], BeforeValidator(_text)] = "quick"
+
+    @property
+    def resolution(self) -> int:
+        """Pixels of a photo's side in the store."""
+        return int(PRESETS[self.preset]["resolution"])
+
+
+class Meadow(Domain):
+    """The embedded domain, made from a seed."""
 
     source: Literal["meadow"]
-    preset: Literal["quick", "64", "128", "256"] = "quick"
     photos: Annotated[int, Field(ge=64)] = 10_000
     validation: Annotated[int, Field(ge=16)] = 1200
     test: Annotated[int, Field(ge=16)] = 800
     seed: NonNegative = 0
 
     @model_validator(mode="after")
-    def _leaves_photos_to_train_on(self) -> Domain:
+    def _leaves_photos_to_train_on(self) -> Meadow:
         if self.photos <= self.validation + self.test:
             raise ValueError(f"photos {self.photos} must be more than validation {self.validation} + test {self.test}")
         return self
+
+
+class Square(Frozen):
+    """Which square of a photo is taken: `argan.geometry.Rule`, where each field is explained."""
+
+    where: Literal["center", "box", "sharpness"] = "center"
+    keep: Annotated[float, Field(gt=0, le=1)] = 1.0
+    background: Annotated[float, Field(ge=0, lt=1)] = 0.5
+
+
+class Given(Frozen):
+    """What a user says of a dataset's file: their own copy, another address, the hash to trust."""
+
+    path: Annotated[Path | None, Field(strict=False)] = None
+    url: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
+
+
+class Published(Domain):
+    """A published dataset, fetched and checked."""
+
+    source: Literal["flowers", "birds", "faces"]
+    crop: Square = Square()
+    files: dict[str, Given] = {}
+
+
+class Collection(Domain):
+    """Anybody's photographs, put together by `argan collection add`, which writes `revision`: what the collection held."""
+
+    source: Literal["collection"]
+    crop: Square = Square()
+    revision: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+
+
+SOURCES: dict[str, type[Domain]] = {
+    "meadow": Meadow,
+    "flowers": Published,
+    "birds": Published,
+    "faces": Published,
+    "collection": Collection,
+}
 
 
 class Fetch(Frozen):
@@ -214,7 +274,10 @@ class Fetch(Frozen):
 
 
 class Crop(Frozen):
+    """What becomes of a source that is not what it should be, and of one that AR-GAN cannot learn from."""
+
     refused_max: Fraction = 0.05
+    photos_min: NonNegative = 500
 
 
 class Evaluate(Frozen):
@@ -283,17 +346,58 @@ def load(path: str | Path = "params.yaml") -> Params:
     known = {}
     for name in [key for key in content if key not in sections]:
         section = content.pop(name)
-        if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
             raise UserError(f"{path}: '{name}' is no domain name: use small letters, digits, - and _")
         if not isinstance(section, dict) or "source" not in section:
             raise UserError(
                 f"{path}: unknown section '{name}'{_nearest(name, sections)}; a domain's section must say its 'source'"
             )
-        known[name] = _validated(Domain, section, name, str(path))
+        if (source := section["source"]) not in SOURCES:
+            raise UserError(
+                f"{path}: {name}.source: unknown source '{source}'{_nearest(source, SOURCES)}; known: {', '.join(SOURCES)}"
+            )
+        known[name] = _validated(SOURCES[source], section, name, str(path))
     params = _validated(Params, {**content, "known": known}, "", str(path))
     for name in params.domains:
         params.training(name)
     return params
+
+
+def record(name: str, revision: str, path: str | Path = "params.yaml") -> bool:
+    """Write a collection's revision into its section, which is made where there is none; all else stays as it is.
+
+    True when the section is new. Raises UserError when the name belongs to something else, or the file cannot be written.
+    """
+    from ruamel.yaml import YAML
+
+    from argan.files import atomic
+
+    path = Path(path)
+    params = load(path)
+    free(name, params)
+    text = YAML()
+    text.preserve_quotes, text.width = True, 1 << 16
+    content = text.load(path.read_text(encoding="utf-8"))
+    if new := name not in content:
+        content[name] = {"source": "collection", "preset": "64", "revision": revision}
+        content.yaml_set_comment_before_after_key(name, before=f"\nPhotographs of `argan collection show {name}`")
+    content[name]["revision"] = revision
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        text.dump(content, file)
+    return new
+
+
+def free(name: str, params: Params) -> None:
+    """Raises UserError when `name` cannot be a collection's: no domain name, or another section's."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"'{name}' is no name for a collection: use small letters, digits, - and _")
+    sections = {f.alias or key for key, f in Params.model_fields.items()} - {"known"}
+    if (
+        name in sections
+        or (name in SOURCES and name != "collection")
+        or (name in params.known and params.known[name].source != "collection")
+    ):
+        raise UserError(f"'{name}' is taken by another section of params.yaml; choose another name for the collection")
 
 
 def _nearest(name: Any, names: Any) -> str:

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,31 +20,10 @@ import numpy as np
 import pandas as pd
 
 from argan.errors import UserError
+from argan.files import swapped
 
 COLUMNS = ("source", "sha256", "width", "height", "crop_left", "crop_top", "crop_size", "split")
 SPLITS = ("train", "validation", "test")
-
-
-@contextmanager
-def swapped(folder: str | Path) -> Iterator[Path]:
-    """Yields an empty folder beside `folder`; on success it takes its place, on any failure `folder` stays as it was."""
-    folder = Path(folder)
-    new, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("new", "old"))
-    try:
-        for left_over in (new, old):
-            shutil.rmtree(left_over, ignore_errors=True)
-        new.mkdir(parents=True)
-        yield new
-        if folder.exists():
-            folder.replace(old)
-        new.replace(folder)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {folder}: {error.strerror or error}; free some space or mend the folder, then run it again"
-        ) from error
-    finally:
-        for left_over in (new, old):
-            shutil.rmtree(left_over, ignore_errors=True)
 
 
 @dataclass(frozen=True)

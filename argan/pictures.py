@@ -116,7 +116,7 @@ def light_field_gif(views: Pixels, path: Path, *, upscale: int = 1, milliseconds
     views (V, H, W, 3) uint8, V = size^2 in the order of `Aperture.offsets`. One palette for all frames, so that nothing
     flickers. Written atomically.
     """
-    from argan.checkpoint import atomic  # brings torch with it, which whoever has views has loaded
+    from argan.files import atomic
 
     frames = enlarge(views[_rim(len(views))], upscale)
     sheet = Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
@@ -130,7 +130,7 @@ def light_field_gif(views: Pixels, path: Path, *, upscale: int = 1, milliseconds
 
 def write_png(path: Path, picture: Pixels) -> None:
     """(H, W, 3) uint8 -> a PNG, atomically."""
-    from argan.checkpoint import atomic
+    from argan.files import atomic
 
     with atomic(path) as temporary:
         Image.fromarray(picture).save(temporary, "PNG", compress_level=4)  # a large photo is written sooner

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from argan.errors import UserError
+from argan.files import swapped
 from argan.gate import Scores, judge
 from argan.params import Mlflow, Register, Training
-from argan.photos import swapped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,7 +187,7 @@ def start_run(
 
     Raises UserError when MLflow cannot be reached: before an hour of training, not after it.
     """
-    from argan.checkpoint import write_json
+    from argan.files import write_json
 
     note = folder / "run.json"
     try:

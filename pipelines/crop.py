@@ -3,21 +3,103 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 
 from argan import photos
 from argan.errors import UserError
-from argan.params import Params
-from argan.photos import sha256, swapped
+from argan.files import swapped
+from argan.geometry import Box, Rule
+from argan.params import Collection, Meadow, Params, Published
+from argan.photos import Photos, sha256
+from argan.sources import DATASETS, collection
+from argan.sources.ingest import ingest
+from argan.sources.prepare import File
 from pipelines import run, say
 
+EVERY = 10.0  # seconds between two lines of progress
 NO_TRUTH = "No exact depth is known for these photographs: evaluation leaves the depth scores out.\n"
 
 
 def crop(domain: str, params: Params) -> None:
+    """Check every photo, refuse what is none, and write the store and, apart from it, what judges depth."""
+    settings = params.domain(domain)
+    if isinstance(settings, Meadow):
+        _meadow(domain, params)
+    elif isinstance(settings, Published | Collection):
+        _photographs(domain, settings, params)
+
+
+def _photographs(domain: str, settings: Published | Collection, params: Params) -> None:
+    """Photo files, through `ingest`; those that the store before held are not decoded again."""
+    raw, store, size = Path("data/raw") / domain, Path("data/photos") / domain, settings.resolution
+    files, masks = _files(settings, raw)
+    last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            say(f"{domain}: {done:,}/{total:,} photos")
+
+    rule = Rule(**settings.crop.model_dump())
+    with swapped(store) as new:
+        report = ingest(
+            files, new, size, rule=rule, previous=store, refused_max=params.crop.refused_max, progress=progress
+        )
+    known = _masks(domain, settings, Photos.open(store), masks)
+    refused = ", ".join(f"{count:,} {kind}" for kind, count in report.refused.items()) or "none"
+    say(
+        f"{domain}: {report.photos:,} photos of {size} x {size} px, {report.decoded:,} decoded now; refused: {refused}; "
+        f"{report.groups:,} groups of near duplicates; masks of {known:,} held-out photos"
+    )
+
+
+def _files(settings: Published | Collection, raw: Path) -> tuple[list[File], dict[str, Path]]:
+    """What is to be taken in, and by its source the mask of the subject, where one is published."""
+    if isinstance(settings, Collection):
+        return collection.Collection.open(raw.name, raw.parent).files(), {}
+    files, masks = [], {}
+    for row in DATASETS[settings.source].rows(raw):
+        source = row.image.relative_to(raw).as_posix()
+        files.append(File(row.image, source, box=_box(row.box), split=row.split))
+        if row.mask is not None and row.split != "train":
+            masks[source] = row.mask
+    return files, masks
+
+
+def _box(box: tuple[float, float, float, float] | None) -> Box | None:
+    return None if box is None else Box(*(round(edge) for edge in box))
+
+
+def _masks(domain: str, settings: Published | Collection, store: Photos, masks: dict[str, Path]) -> int:
+    """Write the masks of held-out photos, cut as they are: uint8 (M, size, size), 255 = subject. Training never sees one."""
+    foreground = DATASETS[settings.source].foreground if isinstance(settings, Published) else None
+    size, photo, cuts = store.pixels.shape[1], [], []
+    table = store.index[["source", "width", "height", "crop_left", "crop_top", "crop_size"]]
+    for row, (source, width, height, left, top, length) in enumerate(table.itertuples(index=False, name=None)):
+        if foreground is None or source not in masks:
+            continue
+        mask = foreground(masks[source])
+        if mask.shape != (height, width):
+            say(f"{domain}: the mask of {source} is {mask.shape[1]} x {mask.shape[0]} px, the photo is not: left out")
+            continue
+        square = mask[top : top + length, left : left + length].astype(np.uint8) * 255
+        cuts.append(cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA))
+        photo.append(row)
+    with swapped(Path("data/truth") / domain) as new:
+        (new / "README.md").write_text(NO_TRUTH, encoding="utf-8")
+        if photo:
+            np.save(new / "masks.npy", np.stack(cuts), allow_pickle=False)
+            pd.DataFrame({"photo": photo}).to_parquet(new / "masks.parquet", index=False)
+    return len(photo)
+
+
+def _meadow(domain: str, params: Params) -> None:
     """Check every photo, refuse what is none, keep one of exact copies, and write the store and the truth."""
     raw = Path("data/raw") / domain
     pixels, disparity, splits = _read(raw)

@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 
 from argan import evaluation
-from argan.checkpoint import write_json
+from argan.files import swapped, write_json
 from argan.params import Params
-from argan.photos import swapped
 from pipelines import run, say
 
 

@@ -11,17 +11,40 @@ from pathlib import Path
 import numpy as np
 
 from argan import meadow
-from argan.params import PRESETS, Params
-from argan.photos import swapped, write_rows
+from argan.files import swapped
+from argan.params import Collection, Meadow, Params, Published
+from argan.photos import write_rows
 from pipelines import run, say
 
 CHUNK = 2000  # scenes between two lines of progress
+TOLD = 20  # entries of archives that were not unpacked, named in the log
 
 
 def fetch(domain: str, params: Params) -> None:
+    """Make, download or collect the domain's photographs, by its source."""
+    settings, raw = params.domain(domain), Path("data/raw") / domain
+    if isinstance(settings, Meadow):
+        _meadow(domain, settings, raw)
+    elif isinstance(settings, Collection):
+        from argan.sources import collection
+
+        frozen = collection.freeze(domain, settings.revision, raw, say=lambda line: say(f"{domain}: {line}"))
+        say(f"{domain}: {len(frozen.index):,} photos of the collection at revision {frozen.revision}")
+    elif isinstance(settings, Published):
+        from argan.sources import DATASETS
+        from argan.sources.dataset import Own
+        from argan.sources.dataset import fetch as fetched
+
+        own = {name: Own(**given.model_dump()) for name, given in settings.files.items()}
+        downloads = Path("data/downloads") / domain
+        got = fetched(DATASETS[settings.source], raw, downloads, own=own, say=lambda line: say(f"{domain}: {line}"))
+        for entry, reason in got.refused[:TOLD]:
+            say(f"{domain}: not unpacked: {entry}: {reason}")
+
+
+def _meadow(domain: str, settings: Meadow, raw: Path) -> None:
     """Make the meadow's photographs. Exact depth is kept of the held-out scenes alone: training has none to peep at."""
-    settings = params.domain(domain)
-    resolution = PRESETS[settings.preset]["resolution"]
+    resolution = settings.resolution
     shape = (resolution, resolution)
     train = settings.photos - settings.validation - settings.test
     began = time.perf_counter()
@@ -38,7 +61,7 @@ def fetch(domain: str, params: Params) -> None:
             yield photos
             say(f"{domain}: {stop}/{settings.photos} photographs, {stop / (time.perf_counter() - began):.0f}/s")
 
-    with swapped(Path("data/raw") / domain) as new:
+    with swapped(raw) as new:
         write_rows(new / "photos.npy", (settings.photos, *shape, 3), np.uint8, chunks())
         write_rows(new / "disparity.npy", (settings.photos - train, *shape), np.float32, held_out)
         scenes = {

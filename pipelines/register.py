@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from argan import registry
-from argan.checkpoint import write_json
 from argan.errors import UserError
+from argan.files import write_json
 from argan.params import Params
 from pipelines import run, say
 

@@ -14,10 +14,11 @@ import torch
 
 import argan.training
 from argan import estimator, networks, pictures, registry
-from argan.checkpoint import fingerprint, write_json, write_tensors, write_text
+from argan.checkpoint import fingerprint, write_tensors
 from argan.errors import UserError
+from argan.files import swapped, write_json, write_text
 from argan.params import Params, Training
-from argan.photos import Photos, swapped
+from argan.photos import Photos
 from pipelines import alone, run, say
 
 # A change to one of these makes another training: an old checkpoint must not pass for the new code's work.

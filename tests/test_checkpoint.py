@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from argan import checkpoint
+from argan import checkpoint, files
 from argan.errors import UserError
 
 
@@ -70,8 +70,8 @@ def test_retention(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    checkpoint.write_json(path, {"x": 1})
-    with pytest.raises(UserError, match=r"a\.json.*space"), checkpoint.atomic(path) as temporary:
+    files.write_json(path, {"x": 1})
+    with pytest.raises(UserError, match=r"a\.json.*space"), files.atomic(path) as temporary:
         temporary.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert path.read_text() == '{\n  "x": 1\n}\n'

@@ -14,7 +14,8 @@ from PIL import Image
 
 import argan
 from argan import cli, networks
-from argan.checkpoint import write_json, write_tensors
+from argan.checkpoint import write_tensors
+from argan.files import write_json
 from argan.params import training
 
 SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}

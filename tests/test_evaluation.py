@@ -16,8 +16,9 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from argan import evaluation, meadow, networks, objective, photos
-from argan.checkpoint import write_json, write_tensors
+from argan.checkpoint import write_tensors
 from argan.errors import UserError
+from argan.files import write_json
 from argan.metrics.features import Extractor
 from argan.metrics.scenes import Scenes, degenerate, log_sharpness
 from argan.optics import Aperture, render

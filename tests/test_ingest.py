@@ -18,8 +18,9 @@ from PIL.TiffImagePlugin import IFDRational
 
 from argan import bench
 from argan.errors import UserError
+from argan.files import swapped
 from argan.geometry import Box, Rule
-from argan.photos import Photos, swapped
+from argan.photos import Photos
 from argan.sources import duplicates, ingest, pool
 from argan.sources.duplicates import Splits, components, grouped, near_pairs
 from argan.sources.ingest import find

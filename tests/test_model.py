@@ -11,8 +11,9 @@ from PIL import Image
 
 import argan
 from argan import networks
-from argan.checkpoint import write_json, write_tensors
+from argan.checkpoint import write_tensors
 from argan.errors import UserError
+from argan.files import write_json
 from argan.model import Model, fit_to_edges, read_photo
 from argan.params import training
 

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from argan.checkpoint import atomic, write_text
+from argan.files import atomic, write_text
 from argan.pictures import Pixels, disparity_colors, enlarge, grid, panel, write_png
 
 ROWS = 500  # of training.csv: more than a plot has pixels for, few enough to read and diff

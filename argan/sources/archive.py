@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from argan.errors import UserError
-from argan.photos import swapped
+from argan.files import swapped
 from argan.sources.entries import CHUNK, Extracted, Limits, Out, Progress, Readable, Refused, printable
 
 HEADER_MAX = 1 << 20  # bytes of a tar header that tarfile reads into memory at once (long names, PAX records)

@@ -113,4 +113,5 @@ BIRDS = Dataset(
         ),
     ),
     rows=rows,
+    foreground=foreground,
 )

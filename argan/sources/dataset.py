@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from argan.errors import UserError
-from argan.photos import swapped
+from argan.files import swapped
 from argan.sources.archive import extract
 from argan.sources.download import Fetched, Progress, Say, digests, download, mismatch
 from argan.sources.web import Patience
@@ -67,6 +69,7 @@ class Dataset:
     files: tuple[Remote, ...]
     rows: Callable[[Path], list[Row]]  # of the folder that `fetch` made
     check: Callable[[Path], list[Row]] | None = None  # the same, and whatever takes its time
+    foreground: Callable[[Path], np.ndarray] | None = None  # of a mask's file: (H, W) bool, the subject
 
 
 @dataclass

@@ -108,4 +108,5 @@ FLOWERS = Dataset(
         ),
     ),
     rows=rows,
+    foreground=foreground,
 )

@@ -94,7 +94,7 @@ def ingest(
     seconds: float = 60.0,
     progress: Progress | None = None,
 ) -> Report:
-    """Write the store of `files` into `folder`, an empty one (see `photos.swapped`).
+    """Write the store of `files` into `folder`, an empty one (see `files.swapped`).
 
     previous: an earlier store; what is in it, by the hash of the file's bytes, is taken from there, and keeps group and split.
     refused_max: share of faulty files (copies are not) above which nothing is written. processes: None for one a core, 0 for
