@@ -1,0 +1,244 @@
+"""Collections: what is added, what is not, and that nothing half done is ever seen."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from argan import params
+from argan.errors import UserError
+from argan.sources import collection
+from argan.sources.collection import Collection, add, remove
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three photographs of animals and nine of noise."""
+    made = tmp_path / "photos"
+    made.mkdir()
+    for path in DATA.glob("*.webp"):
+        shutil.copy(path, made)
+    for i in range(9):
+        noise(made / f"{i}.png", i)
+    return made
+
+
+def noise(path: Path, seed: int) -> Path:
+    """A soft random picture, unlike any other."""
+    small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3)).astype(np.uint8)
+    Image.fromarray(small).resize((160, 120), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def put(source: Any, home: Path, **options: Any) -> collection.Added:
+    return add("mine", str(source), home, processes=0, **options)
+
+
+def state(home: Path) -> dict[str, bytes]:
+    """Every file that belongs to the collection."""
+    folder = home / "mine"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_same_folder_twice_adds_nothing_and_a_grown_one_what_is_new(folder: Path, tmp_path: Path) -> None:
+    first = put(folder, tmp_path / "home")
+    assert (first.files, first.new, first.photos, first.refused) == (12, 12, 12, {})
+    before = state(tmp_path / "home")
+    assert put(folder, tmp_path / "home") == collection.Added(12, 0, {}, 12, first.revision)
+    assert state(tmp_path / "home") == before
+    noise(folder / "new.png", 99)
+    shutil.copy(folder / "cat.webp", folder / "again.webp")
+    grown = put(folder, tmp_path / "home")
+    assert (grown.files, grown.new, grown.photos) == (14, 1, 13) and grown.revision != first.revision
+    opened = Collection.open("mine", tmp_path / "home")
+    for file in opened.files():
+        assert collection.hashlib.sha256(file.path.read_bytes()).hexdigest() == file.sha256
+
+
+def test_a_photo_keeps_its_split_as_the_collection_grows(folder: Path, tmp_path: Path) -> None:
+    put(folder, tmp_path / "home")
+    before = Collection.open("mine", tmp_path / "home").index.set_index("file_sha256")["split"]
+    resaved = Image.open(folder / "cat.webp").convert("RGB")
+    resaved.save(folder / "resaved.jpg", quality=60)
+    put(folder, tmp_path / "home")
+    index = Collection.open("mine", tmp_path / "home").index
+    assert (index.set_index("file_sha256")["split"].reindex(before.index) == before).all()
+    cats = index[index["source"].isin(["cat.webp", "resaved.jpg"])]
+    assert len(cats) == 2 and cats["group"].nunique() == 1 and cats["split"].nunique() == 1
+
+
+def test_known_files_are_not_read_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(folder, tmp_path / "home")
+    read = []
+    monkeypatch.setattr(collection.hashlib, "file_digest", lambda *given: read.append(given))
+    assert put(folder, tmp_path / "home").new == 0 and not read
+
+
+def test_an_archive_gives_the_same_photos_as_its_folder(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, f"deep/{path.name}")
+        archive.writestr("../escaped.jpg", b"x")
+    added = put(tmp_path / "photos.zip", tmp_path / "home")
+    assert added.new == 12 and "leads out" in added.refused["../escaped.jpg"]
+    assert put(folder, tmp_path / "home").new == 0
+    assert not list((tmp_path / "home").glob(".mine.unpacked*")) and not (tmp_path / "escaped.jpg").exists()
+
+
+def test_faults_are_told_once_each_and_most_of_them_stop_the_add(folder: Path, tmp_path: Path) -> None:
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("no photo")
+    added = put(folder, tmp_path / "home")
+    assert added.new == 12 and set(added.refused) == {"empty.jpg", "text.jpg"}
+    assert put(folder, tmp_path / "home").refused == {}
+    told = Collection.open("mine", tmp_path / "home").quarantine
+    assert sorted(told["source"]) == ["empty.jpg", "text.jpg"]
+    before = state(tmp_path / "home")
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    noise(bad / "good.png", 50)
+    for i in range(3):
+        (bad / f"{i}.jpg").write_text(f"no photo {i}")
+    with pytest.raises(UserError, match=r"3 of 4 new photos .*--refused-max 0.5.* 3 of them: not an image"):
+        put(bad, tmp_path / "home")
+    assert state(tmp_path / "home") == before
+    assert put(bad, tmp_path / "home", refused_max=0.8).photos == 13
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("nothing", "is not there"),
+        ("empty", "holds no photographs"),
+        ("file.jpg", "no zip, tar"),
+        ("http://x.org/a.zip", "https"),
+    ],
+)
+def test_a_source_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, told: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.jpg").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=told):
+        put(source, tmp_path / "home")
+    assert collection.names(tmp_path / "home") == []
+
+
+def test_photos_are_removed_by_name_or_hash_and_their_doubles_are_welcome_then(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    put(folder, home)
+    opened = Collection.open("mine", home)
+    cat = opened.index.set_index("source")["file_sha256"]["cat.webp"]
+    left = remove("mine", ["owl.webp", cat[:10]], home)
+    assert left is not None and len(left.index) == 10 and len(left.files()) == 10
+    assert cat not in {path.stem for path in (home / "mine").rglob("*.webp")}
+    with pytest.raises(UserError, match=r"no photo of 'mine' called 'owl\.webp'"):
+        remove("mine", ["owl.webp"], home)
+    assert put(folder, home).new == 2
+    assert remove("mine", [], home) is None and collection.names(home) == []
+
+
+def test_frozen_it_is_what_it_was(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    first = put(folder, home)
+    frozen = collection.freeze("mine", first.revision, tmp_path / "raw" / "mine", home)
+    noise(folder / "new.png", 99)
+    put(folder, home)
+    with pytest.raises(UserError, match=f"is at revision .+ asks for {first.revision}"):
+        collection.freeze("mine", first.revision, tmp_path / "raw" / "mine", home)
+    again = Collection.open("mine", tmp_path / "raw")
+    assert again.revision == first.revision == frozen.revision and len(again.files()) == 12
+
+
+ADD = """
+import os, signal, sys
+from pathlib import Path
+from argan.sources.collection import add
+left = int(sys.argv[3])
+def count(event, arguments):  # every step by which a file or folder changes; -1: never
+    global left
+    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.copyfile") and sys.argv[2] in str(arguments):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+add("mine", sys.argv[1], Path(sys.argv[2]), processes=0)
+print(-1 - left)
+"""
+
+
+def start(folder: Path, home: Path, kill_at: int = -1) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", ADD, str(folder), str(home), str(kill_at)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_at_any_step_it_is_what_it_was_or_what_it_should_be(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    put(folder, home)
+    before = Collection.open("mine", home).revision
+    for i in range(3):
+        noise(folder / f"more{i}.png", 200 + i)
+    after = add("mine", str(folder), shutil.copytree(home, tmp_path / "other"), processes=0).revision
+    told, _ = start(folder, shutil.copytree(home, tmp_path / "whole")).communicate()
+    steps = int(told)
+    assert steps > 20
+    at = sorted({*range(1, steps, 4), *range(steps - 6, steps + 1)})
+    seen = []
+    processes = []
+    for step in at:
+        tried = shutil.copytree(home, tmp_path / f"try{step}")
+        processes.append((tried, start(folder, tried, step)))
+        if len(processes) < 2 and step != at[-1]:
+            continue
+        for tried, process in processes:
+            assert process.wait() == -signal.SIGKILL
+            with collection._alone("mine", tried, print):  # what every change begins with
+                seen.append(Collection.open("mine", tried).revision)
+            assert put(folder, tried).revision == after
+            stored = {path.stem for path in (tried / "mine" / "photos").rglob("*.*")}
+            assert stored == set(Collection.open("mine", tried).index["file_sha256"])
+        processes = []
+    assert set(seen) == {before, after}
+
+
+def test_killed_between_the_two_renames_it_comes_back(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    revision = put(folder, home).revision
+    (home / "mine" / "preview").replace(home / "mine" / ".preview.old")
+    assert put(folder, home) == collection.Added(12, 0, {}, 12, revision)
+
+
+def test_two_adds_at_once_both_come_in(folder: Path, tmp_path: Path) -> None:
+    home, other = tmp_path / "home", tmp_path / "other"
+    other.mkdir()
+    for i in range(12):
+        noise(other / f"{i}.png", 100 + i)
+    processes = [start(folder, home), start(other, home)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert len(Collection.open("mine", home).files()) == 24
+
+
+def test_params_get_the_revision_and_keep_their_comments(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    text = (Path(__file__).parent.parent / "params.yaml").read_text()
+    file.write_text(text)
+    assert params.record("mine", "0" * 16, file)
+    assert not params.record("mine", "1" * 16, file)
+    assert file.read_text().startswith(text)
+    assert yaml.safe_load(file.read_text())["mine"] == {"source": "collection", "preset": "64", "revision": "1" * 16}
+    assert params.load(file).domain("mine").source == "collection"
+    for name in ("meadow", "crop", "Mine", "flowers", "../x"):
+        with pytest.raises(UserError, match=f"'{name}' is"):
+            params.record(name, "0" * 16, file)
