@@ -195,7 +195,9 @@ def collection_add(
         f"revision {added.revision}"
     )
     if first:
-        typer.echo(f"To learn from it: set {name}.preset in params.yaml, then: argan retrain {name}")
+        typer.echo(
+            f"To learn from it: in params.yaml set {name}.preset and add {name} to domains, then: argan retrain {name}"
+        )
 
 
 @collections.command("list")
