@@ -10,21 +10,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the net for a newer version of itself
-_absent = "albumentations.pytorch" not in sys.modules
-if _absent:
-    sys.modules["albumentations.pytorch"] = None  # type: ignore[assignment]  # "not installed": it would bring torch into every worker
-try:
-    import albumentations as A  # type: ignore[import-untyped]
-finally:
-    if _absent:
-        del sys.modules["albumentations.pytorch"]
 
 Pixels = NDArray[np.uint8]
 Where = Literal["center", "box", "sharpness"]
@@ -138,18 +129,35 @@ def cut(pixels: Pixels, reduction: int, box: Box, size: int) -> Pixels:
     return np.asarray(downscale(left, top, length, size)(image=pixels)["image"])
 
 
-def downscale(left: int, top: int, length: int, size: int) -> A.Compose:
+@cache
+def _library() -> Any:
+    """albumentations, when it is first needed: it takes half a second to import, and should stay at home."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the net for a newer version of itself
+    absent = "albumentations.pytorch" not in sys.modules
+    if absent:
+        sys.modules["albumentations.pytorch"] = None  # type: ignore[assignment]  # "not installed": it would bring torch along
+    try:
+        import albumentations  # type: ignore[import-untyped]
+    finally:
+        if absent:
+            del sys.modules["albumentations.pytorch"]
+    return albumentations
+
+
+def downscale(left: int, top: int, length: int, size: int) -> Any:
     """The square from (left, top), by area averaging to size x size: antialiased, and the same filter for every photo."""
+    A = _library()
     return A.Compose(
         [A.Crop(left, top, left + length, top + length), A.Resize(size, size, interpolation=cv2.INTER_AREA)]
     )
 
 
-def augmentation(size: int, translate: float = TRANSLATE, color: float = COLOR, seed: int | None = None) -> A.Compose:
+def augmentation(size: int, translate: float = TRANSLATE, color: float = COLOR, seed: int | None = None) -> Any:
     """Training-time augmentation of (size, size, 3) uint8: mirrored or not, moved by whole pixels, other colours.
 
     What comes in at the border is the mirrored picture, as sharp as it is there. Call it as `augmentation(64)(image=photo)`.
     """
+    A = _library()
     reach = int(size * translate)
     steps: list[Any] = [A.HorizontalFlip(p=0.5)]
     if reach:

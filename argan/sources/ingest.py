@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -164,8 +164,8 @@ class _Before:
         attrs = store.index.attrs
         if attrs.get("ingest") != settings or any(name not in store.index for name in FACTS):
             return cls()
-        table = store.index.astype(object).where(store.index.notna(), None)
-        index = [dict(zip(table.columns, values, strict=True)) for values in table.itertuples(index=False, name=None)]
+        table = [store.index[name].to_numpy(object, na_value=None).tolist() for name in store.index]  # type: ignore[call-overload]
+        index = [dict(zip(store.index.columns, values, strict=True)) for values in zip(*table, strict=True)]
         try:
             quarantine = pd.read_csv(folder / "quarantine.csv", keep_default_na=False, dtype=str)
         except (OSError, ValueError):  # what was refused is then looked at again
@@ -203,7 +203,10 @@ def _taken(
         return True
 
     unseen = [order for order, file in enumerate(files) if not (file.sha256 and known(order, file.sha256))]
-    prepare = Prepare(prepare.size, prepare.rule, prepare.limits, frozenset(before.row) | frozenset(before.faults))
+    if not all(
+        files[order].sha256 for order in unseen
+    ):  # else it was looked up already, and need not go to the processes
+        prepare = replace(prepare, known=frozenset(before.row) | frozenset(before.faults))
     work = in_order(prepare, (files[order] for order in unseen), processes=processes, seconds=seconds)
     for n, (order, (file, result)) in enumerate(zip(unseen, work, strict=True), len(files) - len(unseen) + 1):
         decoded += not isinstance(result, Known)
