@@ -53,7 +53,7 @@ def test_the_estimate_sees_blur() -> None:
 
 def test_mirroring_leaves_every_pixel_as_it_is() -> None:
     for photo in map(small, PHOTOS):
-        mirrored = geometry.A.HorizontalFlip(p=1)(image=photo)["image"]
+        mirrored = geometry._library().HorizontalFlip(p=1)(image=photo)["image"]
         assert np.array_equal(mirrored, photo[:, ::-1])
         assert np.allclose(blur_map(mirrored), blur_map(photo)[:, ::-1])
 
