@@ -156,12 +156,12 @@ def collection_add(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder, a zip or tar of photographs, or the https address of one.",
+            help="A folder, a zip or tar of photographs, or the https address of either; a folder's ends in /.",
             show_default=False,
         ),
     ],
     refused_max: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the new files that may be no good before nothing is added.")
+        float, typer.Option(min=0, max=1, help="Share of the files that may be no good before nothing is added.")
     ] = 0.5,
     sha256: Annotated[
         str | None, typer.Option(metavar="HASH", help="Of what an address gives, where you know it.")
@@ -218,16 +218,25 @@ def collection_list() -> None:
 
 @collections.command("show")
 def collection_show(name: NameArgument) -> None:
-    """A collection's photographs: hash, split, group, size, date, and what they are called; then what was refused and why."""
-    from argan.sources import collection
+    """A collection's photographs, what was refused, and whether AR-GAN can learn from it; with a report to look at."""
+    from argan import params
+    from argan.sources import collection, report
+    from argan.sources.quality import Floors
 
     found = collection.Collection.open(name)
     columns = ["file_sha256", "split", "group", "width", "height", "taken", "source"]
     for digest, split, group, width, height, taken, source in found.index[columns].itertuples(index=False, name=None):
         when = taken if isinstance(taken, str) else "-"
         typer.echo(f"{digest[:12]}  {split:10}  {group[:8]}  {width:>5} x {height:<5}  {when:19}  {source}")
-    for row in found.quarantine.itertuples():
-        typer.echo(f"refused: {row.source}: {row.reason}")
+    for source, reason in found.quarantine[["source", "reason"]].itertuples(index=False, name=None):
+        typer.echo(f"refused: {source}: {reason}")
+    crop = params.load().crop
+    floors = Floors(crop.photos_min, crop.defocus_min, crop.centered_min)
+    told = report.write(found.folder / "preview", report.About(f"the collection {name}"), floors)
+    typer.echo(f"{name}: {len(found.index)} photos, {len(found.quarantine)} refused, revision {found.revision}")
+    for why in told["unfit"]:
+        typer.echo(f"not fit for training: {why}")
+    typer.echo(f"look at {found.folder / 'preview' / 'report.html'}")
 
 
 @collections.command("remove")

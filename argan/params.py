@@ -278,6 +278,8 @@ class Crop(Frozen):
 
     refused_max: Fraction = 0.05
     photos_min: NonNegative = 500
+    defocus_min: Fraction = 0.08
+    centered_min: Annotated[float, Field(ge=-1, le=1)] = 0.03
 
 
 class Evaluate(Frozen):

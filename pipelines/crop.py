@@ -14,11 +14,13 @@ from argan import photos
 from argan.errors import UserError
 from argan.files import swapped
 from argan.geometry import Box, Rule
-from argan.params import Collection, Meadow, Params, Published
+from argan.params import Collection, Domain, Meadow, Params, Published
 from argan.photos import Photos, sha256
-from argan.sources import DATASETS, collection
+from argan.sources import DATASETS, collection, report
 from argan.sources.ingest import ingest
 from argan.sources.prepare import File
+from argan.sources.quality import Floors
+from argan.sources.report import About
 from pipelines import run, say
 
 EVERY = 10.0  # seconds between two lines of progress
@@ -32,6 +34,21 @@ def crop(domain: str, params: Params) -> None:
         _meadow(domain, params)
     elif isinstance(settings, Published | Collection):
         _photographs(domain, settings, params)
+    raw, store = Path("data/raw") / domain, Path("data/photos") / domain
+    floors = Floors(params.crop.photos_min, params.crop.defocus_min, params.crop.centered_min)
+    told = report.write(store, _about(domain, settings), floors, lambda source: raw / source)
+    for why in told["unfit"]:
+        say(f"{domain}: not fit for training. {why}")
+    say(f"{domain}: see {store}/report.html")
+
+
+def _about(domain: str, settings: Domain) -> About:
+    if isinstance(settings, Meadow):
+        return About("meadow", licence="Made by this program: free to use.", splits="by number; the last are held out")
+    if isinstance(settings, Published):
+        dataset = DATASETS[settings.source]
+        return About(dataset.title, dataset.homepage, dataset.licence, dataset.citation, dataset.splits)
+    return About(f"the collection {domain}", splits="by the hash of each group of near duplicates: 80, 10 and 10 %")
 
 
 def _photographs(domain: str, settings: Published | Collection, params: Params) -> None:
@@ -48,14 +65,14 @@ def _photographs(domain: str, settings: Published | Collection, params: Params) 
 
     rule = Rule(**settings.crop.model_dump())
     with swapped(store) as new:
-        report = ingest(
+        took = ingest(
             files, new, size, rule=rule, previous=store, refused_max=params.crop.refused_max, progress=progress
         )
     known = _masks(domain, settings, Photos.open(store), masks)
-    refused = ", ".join(f"{count:,} {kind}" for kind, count in report.refused.items()) or "none"
+    refused = ", ".join(f"{count:,} {kind}" for kind, count in took.refused.items()) or "none"
     say(
-        f"{domain}: {report.photos:,} photos of {size} x {size} px, {report.decoded:,} decoded now; refused: {refused}; "
-        f"{report.groups:,} groups of near duplicates; masks of {known:,} held-out photos"
+        f"{domain}: {took.photos:,} photos of {size} x {size} px, {took.decoded:,} decoded now; refused: {refused}; "
+        f"{took.groups:,} groups of near duplicates; masks of {known:,} held-out photos"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import time
 from pathlib import Path
@@ -36,11 +37,25 @@ def train(domain: str, params: Params) -> None:
             f"train.resolution is {config.resolution}, the photos of {domain} are {width} x {height} px; "
             f"the preset decides both: set {domain}.preset and leave train.resolution out"
         )
+    _fit(domain, store.folder)
     data = f"{store.fingerprint}-{_code()}"
     home = Path("checkpoints") / domain
     busy = f"{domain}: another training of it runs in this workspace; waiting for it to end"
     with alone(home / ".lock", say, busy):
         _train(domain, params, config, store, data, checkpoints(home, fingerprint(config.model_dump(), data)))
+
+
+def _fit(domain: str, store: Path) -> None:
+    """Raises UserError where the quality report says that AR-GAN cannot learn from the photos."""
+    try:
+        unfit = json.loads((store / "quality.json").read_text(encoding="utf-8"))["unfit"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{store}/quality.json is missing or damaged; delete {store} and run `dvc repro`") from error
+    if unfit:
+        raise UserError(
+            f"{domain}: AR-GAN cannot learn from these photos. {' '.join(unfit)} See {store}/report.html; "
+            "to train all the same, lower the floor in params.yaml"
+        )
 
 
 def checkpoints(home: Path, mark: str) -> Path:
@@ -104,6 +119,9 @@ def _train(domain: str, params: Params, config: Training, store: Photos, data: s
         (new / "samples").mkdir()
         pictures.write_png(new / "samples" / "samples.png", samples(trained.generator, config))
         write_text(new / "card.md", card(meta))
+        (new / "data").mkdir()
+        for part in ("card.md", "quality.json", "report.html"):  # what it learned from goes where the model goes
+            shutil.copyfile(store.folder / part, new / "data" / part)
     tracked.end()
     say(f"{domain}: models/{domain} written, {summary['images_per_second']} images/s")
 

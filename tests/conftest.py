@@ -28,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "samples_every": 160,
         "checkpoint_every": 64,
     },
+    "crop": {"photos_min": 50},
     "evaluate": {"images": 64},
 }
 

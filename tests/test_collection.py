@@ -7,18 +7,22 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from loopback import Server, good, html, serving, status
 from PIL import Image
 
 from argan import params
 from argan.errors import UserError
 from argan.sources import collection
 from argan.sources.collection import Collection, add, remove
+from argan.sources.web import Patience
 
 DATA = Path(__file__).parent / "data"
 
@@ -97,6 +101,66 @@ def test_an_archive_gives_the_same_photos_as_its_folder(folder: Path, tmp_path: 
     assert not list((tmp_path / "home").glob(".mine.unpacked*")) and not (tmp_path / "escaped.jpg").exists()
 
 
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("ARGAN_ALLOW_HTTP", "loopback")
+    for name in ("download", "photographs"):
+        hasty = partial(getattr(collection, name), patience=Patience(sleep=lambda seconds: None))
+        monkeypatch.setattr(collection, name, hasty)
+    with serving() as made:
+        yield made
+
+
+def test_an_address_of_an_archive_is_fetched_and_its_hash_checked(folder: Path, tmp_path: Path, server: Server) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "all"), "zip", folder)).read_bytes()
+    url = server.offer("/all.zip", archive, status(503), good(cut=999), good())
+    wrong = "0" * 64
+    with pytest.raises(UserError, match=f"wrong bytes .*{wrong}"):
+        put(url, tmp_path / "home", sha256=wrong)
+    assert collection.names(tmp_path / "home") == []
+    assert put(url, tmp_path / "home").new == 12
+    assert put(folder, tmp_path / "home").new == 0
+    with pytest.raises(UserError, match="HTML page"):
+        put(server.offer("/login.zip", b"", html()), tmp_path / "home")
+
+
+def test_an_address_of_a_folder_gives_what_its_listing_links_to(folder: Path, tmp_path: Path, server: Server) -> None:
+    """As nginx and Apache write one; links out of the folder, and tricks with names, are left alone."""
+    for path in folder.iterdir():
+        where = "/mine/b%20c/" if path.suffix == ".webp" else "/mine/"
+        server.offer(where + path.name, path.read_bytes(), good(cut=99), good())
+    names = {suffix: [path.name for path in folder.glob(f"*{suffix}")] for suffix in (".webp", ".png")}
+    elsewhere = [
+        "../",
+        "/",
+        "https://example.org/x.jpg",
+        "/other/x.jpg",
+        "..%2f..%2fx.jpg",
+        "?C=M;O=A",
+        "notes.txt",
+        "%00.jpg",
+    ]
+
+    def page(*links: str) -> bytes:
+        rows = "".join(f'<tr><td><a href="{link}">{link[:9]}..&gt;</a></td></tr>' for link in links)
+        return f"<!DOCTYPE html><html><title>Index of /mine</title><table>{rows}</table>".encode()
+
+    listing = good(kind="text/html;charset=UTF-8")
+    url = server.offer("/mine/", page(*elsewhere, *names[".png"], "b%20c/"), status(429, Retry_After=0), listing)
+    server.offer("/mine/b%20c/", page("/mine/", "./", *names[".webp"], "../b%20c/"), listing)
+    assert put(url, tmp_path / "home").new == 12
+    assert sorted(Collection.open("mine", tmp_path / "home").index["source"])[-1] == "b c/owl.webp"
+    assert {path for path, _ in server.asked if "x.jpg" in path or "notes" in path} == set()
+    assert not list((tmp_path / "home").glob(".mine.fetched"))
+    with pytest.raises(UserError, match=r"/gone/ cannot be listed: status 404"):
+        put(url.replace("mine", "gone"), tmp_path / "home")
+    server.offer("/mine/9.png", b"", status(404))
+    server.offer("/mine/", page("9.png"), listing)
+    with pytest.raises(UserError, match=r"cannot download 9.png .*status 404"):
+        put(url, tmp_path / "home")
+    assert len(Collection.open("mine", tmp_path / "home").index) == 12
+
+
 def test_faults_are_told_once_each_and_most_of_them_stop_the_add(folder: Path, tmp_path: Path) -> None:
     (folder / "empty.jpg").touch()
     (folder / "text.jpg").write_text("no photo")
@@ -111,7 +175,7 @@ def test_faults_are_told_once_each_and_most_of_them_stop_the_add(folder: Path, t
     noise(bad / "good.png", 50)
     for i in range(3):
         (bad / f"{i}.jpg").write_text(f"no photo {i}")
-    with pytest.raises(UserError, match=r"3 of 4 new photos .*--refused-max 0.5.* 3 of them: not an image"):
+    with pytest.raises(UserError, match=r"3 of 4 photos .*--refused-max 0.5.* 3 of them: not an image"):
         put(bad, tmp_path / "home")
     assert state(tmp_path / "home") == before
     assert put(bad, tmp_path / "home", refused_max=0.8).photos == 13

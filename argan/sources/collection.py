@@ -35,6 +35,7 @@ from argan.sources.archive import extract
 from argan.sources.dataset import spoken
 from argan.sources.download import download
 from argan.sources.duplicates import Splits
+from argan.sources.listing import photographs
 from argan.sources.prepare import File
 from argan.sources.web import shown
 
@@ -117,9 +118,9 @@ def add(
     say: Say = lambda line: None,
     progress: ingest.Progress | None = None,
 ) -> Added:
-    """Add the photographs of a folder, of a zip or tar, or of an https URL of one.
+    """Add the photographs of a folder, of a zip or tar, or of an https URL of an archive or of a folder's listing (it ends in /).
 
-    refused_max: share of the source's new files that may be no good before nothing is added. sha256: of what a URL gives, where
+    refused_max: share of the source's files that may be no good before nothing is added. sha256: of what a URL gives, where
     it is known. Raises UserError; the collection then stays as it was.
     """
     with _alone(name, home, say), _source(source, name, home, sha256, say) as (folder, entries):
@@ -235,7 +236,7 @@ def _add(
             told = pd.concat([collection.quarantine, added], ignore_index=True)
             index, faults = _preview(collection, [*before, *new], told, preview, processes, progress)
             refused |= dict(zip(faults["source"], faults["reason"], strict=True))
-            _judge(faults["reason"].tolist(), len(new), refused_max, source)
+            _judge(faults["reason"].tolist(), len(found), refused_max, source)
             taken = set(index["file_sha256"])
             for file in new:
                 if file.sha256 in taken:
@@ -270,14 +271,14 @@ def _preview(
     return pd.read_parquet(preview / "index.parquet"), faults
 
 
-def _judge(reasons: list[str], new: int, refused_max: float, source: str) -> None:
+def _judge(reasons: list[str], files: int, refused_max: float, source: str) -> None:
     kinds = Counter(reason.split(":")[0] for reason in reasons)
     for welcome in (ingest.COPY, ingest.STRADDLES):
         kinds.pop(welcome, None)
-    if (count := kinds.total()) > refused_max * new:
+    if (count := kinds.total()) > refused_max * files:
         kind, most = kinds.most_common(1)[0]
         raise UserError(
-            f"{count} of {new} new photos in {source} are refused, more than --refused-max {refused_max:g} allows; {most} of them: "
+            f"{count} of {files} photos in {source} are refused, more than --refused-max {refused_max:g} allows; {most} of them: "
             f"{kind}; nothing was added"
         )
 
@@ -340,14 +341,19 @@ def _source(
     if path.is_dir():
         yield path, []
         return
+    fetched = home / f".{name}.fetched" / hashlib.sha256(source.encode()).hexdigest()[:16]  # stays for another try
+    if re.match(r"https?://[^?]*/$", source):
+        photographs(source, fetched, say)
+        yield fetched, []
+        shutil.rmtree(fetched.parent, ignore_errors=True)
+        return
     if re.match(r"https?://", source):
-        fetched = home / f".{name}.fetched" / hashlib.sha256(source.encode()).hexdigest()[:16]  # stays for another try
         path = download(
             source, fetched, sha256=sha256, own=sha256 is None, say=say, progress=spoken(shown(source), say)
         ).path
     elif not path.exists():
         raise UserError(
-            f"{source} is not there; give a folder, a zip or tar of photographs, or the https address of one"
+            f"{source} is not there; give a folder, a zip or tar of photographs, or the https address of either"
         )
     with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}.unpacked.") as unpacked:
         say(f"unpacking {shown(source)}")
