@@ -18,6 +18,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Workspace
+from PIL import Image
+
+from argan import params
+from argan.meadow import photographs
 
 pytestmark = pytest.mark.pipeline
 KEYS = [
@@ -236,3 +240,62 @@ def test_the_prefect_flow_runs_the_five_stages(finished: Workspace, tmp_path: Pa
     assert "Traceback" not in told
     unknown = guarded.replace("('meadow')", "('medow')")
     assert "unknown domain 'medow'" in workspace.run("python", "-c", unknown, code=2)
+
+
+def test_a_photographers_own_photos_from_folder_to_registry_and_more_of_them_later(
+    make_workspace: Callable[..., Workspace], tmp_path: Path
+) -> None:
+    folder, workspace = tmp_path / "photos", make_workspace()
+    folder.mkdir()
+    pixels, _ = photographs(170, 96, 11, depth=False)
+    for i, photo in enumerate(pixels[:150]):
+        Image.fromarray(photo).save(folder / f"{i}.jpg", quality=92)
+    (folder / "broken.jpg").write_bytes((folder / "0.jpg").read_bytes()[:500])
+    pixels_file, index_file = (
+        workspace.folder / f"data/photos/mine/{name}" for name in ("photos.npy", "index.parquet")
+    )
+
+    def commit(words: str) -> None:
+        workspace.run("git", "add", "-A")
+        workspace.run("git", "commit", "-qm", words)
+
+    told = workspace.run("python", "-m", "argan", "collection", "add", "mine", str(folder))
+    assert "150 new photos of 151, 1 refused; 150 in all" in told
+    assert "refused: broken.jpg: " in told
+    workspace.params(lambda content: (content["mine"].update(preset="quick"), content.update(domains=["mine"])))
+    told = workspace.run("dvc", "repro")
+    assert "mine: 150 photos of 32 x 32 px, 150 decoded now" in told
+    assert "depth scores stay empty" in told
+    commit("first")
+    assert "data/collections" not in workspace.run("git", "ls-files")
+    first, revision = pixels_file.read_bytes(), params.load(workspace.folder / "params.yaml").known["mine"]
+    before = pd.read_parquet(index_file).set_index("file_sha256")["split"]
+    receipt = json.loads((workspace.folder / "registry/mine.json").read_text())
+    assert receipt["name"] == "argan-mine"
+    with sqlite3.connect(workspace.folder / "mlflow.db") as database:
+        at = database.execute("select storage_location from model_versions").fetchall()
+    kept = {path.name for path in Path(str(at[0][0]).removeprefix("file://")).rglob("*")}
+    assert {"report.html", "quality.json", "generator.safetensors"} <= kept
+
+    # More photos: only they are decoded, no photo changes its split, and what was is in the cache still
+    for i, photo in enumerate(pixels[150:], 150):
+        Image.fromarray(photo).save(folder / f"{i}.jpg", quality=92)
+    assert "20 new photos of 171, 0 refused; 170 in all" in workspace.run(
+        "python", "-m", "argan", "collection", "add", "mine", str(folder)
+    )
+    told = workspace.run("dvc", "repro", "crop@mine")
+    assert "mine: 170 photos of 32 x 32 px, 20 decoded now" in told
+    after = pd.read_parquet(index_file).set_index("file_sha256")["split"]
+    assert after.reindex(before.index).equals(before)
+    commit("second")
+    workspace.run("git", "checkout", "-q", "HEAD~1")
+    workspace.run("dvc", "checkout")
+    assert params.load(workspace.folder / "params.yaml").known["mine"] == revision
+    assert pixels_file.read_bytes() == first
+    assert len(list((workspace.folder / "data/raw/mine/photos").rglob("*.jpg"))) == 150
+    assert "up to date" in workspace.run("dvc", "repro")
+
+    # Photos that cannot teach depth stop before training
+    workspace.params(lambda content: content["crop"].update(photos_min=130, defocus_min=0.99))
+    told = workspace.run("dvc", "repro", "train@mine", code=255)
+    assert re.search(r"error: mine: AR-GAN cannot learn .*at least 130 are needed.*No defocus: .*report.html", told)
