@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Generator, Tensor, nn
 
@@ -120,23 +121,49 @@ class State:
         self.images, self.seconds, self.history = meta["images"], meta["seconds"], meta["history"]
 
 
+class Loader:
+    """Photos as (B, 3, H, W) uint8 on the device, by their numbers.
+
+    They stay on the device, a CPU's being the memory, where they take no more than `share` of what is free there; else each
+    batch is read from `photos`, a memory map, whose pages the system keeps as long as it can.
+    """
+
+    def __init__(self, photos: np.ndarray, rows: np.ndarray, device: torch.device, share: float = 0.5) -> None:
+        self.photos, self.rows, self.device = photos, rows, device
+        cuda = device.type == "cuda"
+        free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
+        self.held: Tensor | None = None
+        if len(rows) * photos[:1].nbytes <= share * free:
+            self.held = torch.from_numpy(photos[rows]).to(device).permute(0, 3, 1, 2)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __call__(self, numbers: np.ndarray) -> Tensor:
+        if self.held is not None:
+            return self.held[torch.from_numpy(numbers).to(self.device)]
+        return torch.from_numpy(self.photos[self.rows[numbers]]).to(self.device).permute(0, 3, 1, 2)
+
+
 class Trainer:
     """One training step of AR-GAN: sample scenes, photograph them, train both players."""
 
-    def __init__(self, config: Training, photos: np.ndarray, device: torch.device) -> None:
-        if len(photos) < config.batch:
+    def __init__(
+        self, config: Training, photos: np.ndarray, device: torch.device, rows: np.ndarray | None = None
+    ) -> None:
+        rows = np.arange(len(photos)) if rows is None else rows
+        if len(rows) < config.batch:
             raise UserError(
-                f"{len(photos)} training photos are fewer than one batch of {config.batch}; add photos or lower train.batch"
+                f"{len(rows)} training photos are fewer than one batch of {config.batch}; add photos or lower train.batch"
             )
         self.config, self.device = config, device
         self.state = State.fresh(config, device)
-        self.photos = torch.from_numpy(np.ascontiguousarray(photos)).to(device).permute(0, 3, 1, 2)  # resident as uint8
-        self.order = Order(len(photos), config.seed)
+        self.load = Loader(photos, rows, device)
+        self.order = Order(len(rows), config.seed)
         self.prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope).to(device)
 
     def reals(self) -> Tensor:
-        rows = torch.from_numpy(self.order(self.state.images, self.config.batch)).to(self.device)
-        return networks.from_uint8(self.photos[rows])
+        return networks.from_uint8(self.load(self.order(self.state.images, self.config.batch)))
 
     def photograph(self, image: Tensor, disparity: Tensor, random: Generator) -> Tensor:
         """Render every scene with an aperture of its own (DoF mixture)."""
@@ -215,6 +242,7 @@ def train(
     folder: Path,
     *,
     data: str,
+    rows: np.ndarray | None = None,
     watch: Watch = lambda images, row: None,
     show: Show = lambda images, generator: None,
     say: Callable[[str], None] = print,
@@ -222,11 +250,13 @@ def train(
 ) -> Trained:
     """Train on `photos` (N, R, R, 3) uint8, resuming from `folder`'s newest checkpoint that fits; `data` is their hash.
 
+    Only on those of `rows`, where given: `photos` may be a memory map that holds others too.
+
     `watch` gets a row of numbers every `log_every` images, `show` the averaged generator every `samples_every`. SIGINT and
     SIGTERM end the step, save a checkpoint and raise KeyboardInterrupt. Raises UserError when a loss is no longer finite,
     naming the interval; the last good checkpoint stays.
     """
-    trainer = Trainer(config, photos, device or torch.device("cpu"))
+    trainer = Trainer(config, photos, device or torch.device("cpu"), rows)
     state = trainer.state
     mark = checkpoint.fingerprint(config.model_dump(), data)
     if found := checkpoint.newest(folder, mark, say):

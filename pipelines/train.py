@@ -74,6 +74,7 @@ def _train(domain: str, params: Params, config: Training, store: Photos, data: s
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tracked = registry.start_run(params.mlflow, domain, config, data, folder, say)
     progress = Progress(domain, config.images)
+    rows = store.rows("train")
 
     def watch(images: int, row: dict[str, float]) -> None:
         progress(images, row)
@@ -83,10 +84,9 @@ def _train(domain: str, params: Params, config: Training, store: Photos, data: s
         tracked.show(images, samples(generator, config))
 
     try:
-        pixels = store.split("train")
-        say(f"{domain}: training on {len(pixels)} photos, {config.images} images to see, on {device}")
+        say(f"{domain}: training on {len(rows)} photos, {config.images} images to see, on {device}")
         trained = argan.training.train(
-            config, pixels, folder, data=data, watch=watch, show=show, say=say, device=device
+            config, store.pixels, folder, data=data, rows=rows, watch=watch, show=show, say=say, device=device
         )
         say(f"{domain}: distilling the depth estimator from {config.estimator_images} generated photos")
         began = time.perf_counter()
@@ -104,7 +104,7 @@ def _train(domain: str, params: Params, config: Training, store: Photos, data: s
         "domain": domain,
         "training": config.model_dump(),
         "data": store.fingerprint,
-        "photos": {"count": len(store), "train": len(pixels)},
+        "photos": {"count": len(store), "train": len(rows)},
         "prior": {"radius": config.prior_radius, "slope": config.prior_slope},
         "summary": summary,
         "mlflow": tracked.reference(),

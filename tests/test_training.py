@@ -12,7 +12,7 @@ import torch
 
 from argan.errors import UserError
 from argan.params import Training, training
-from argan.training import Order, Trained, step_random, train
+from argan.training import Loader, Order, Trained, step_random, train
 
 SMALL = {
     "images": 96, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,
@@ -140,3 +140,16 @@ def test_samples_are_shown_on_the_clock(tmp_path: Path, photos: np.ndarray) -> N
     shown: list[int] = []
     train(small(), photos, tmp_path, data="d", show=lambda images, generator: shown.append(images))
     assert shown == [48, 96]
+
+
+def test_photos_come_the_same_from_memory_and_from_the_file(tmp_path: Path, photos: np.ndarray) -> None:
+    np.save(tmp_path / "photos.npy", photos)
+    store, rows = np.load(tmp_path / "photos.npy", mmap_mode="r"), np.array([3, 5, 8, 13, 21, 34])
+    cpu = torch.device("cpu")
+    held, read = Loader(store, rows, cpu), Loader(store, rows, cpu, share=0.0)
+    assert held.held is not None and held.held.dtype == torch.uint8 and read.held is None
+    wanted = np.array([5, 0, 0, 2])
+    expected = torch.from_numpy(photos[rows[wanted]]).permute(0, 3, 1, 2)
+    for load in (held, read):
+        assert len(load) == 6
+        assert torch.equal(load(wanted), expected)
