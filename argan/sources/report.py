@@ -271,7 +271,8 @@ def _camera(index: pd.DataFrame) -> str:
             out.append(_bars(f"{title} ({len(values):,} photos)", labels, np.histogram(values, edges)[0].tolist()))
     if "taken" in index and len(dates := index["taken"].dropna()):
         years = dates.str[:4].value_counts().sort_index().tail(20)
-        out.append(_bars(f"Year ({len(dates):,} photos)", years.index.tolist(), years.tolist()))
+        names = [f"'{year[2:]}" for year in years.index] if len(years) > 8 else years.index.tolist()  # as many as fit
+        out.append(_bars(f"Year ({len(dates):,} photos)", names, years.tolist()))
     return f"<h2>What the cameras say</h2><div class=pair>{''.join(out)}</div>" if out else ""
 
 
