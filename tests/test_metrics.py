@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,17 @@ from torchmetrics.image.kid import maximum_mean_discrepancy, poly_mmd
 
 from argan import meadow
 from argan.errors import UserError
-from argan.metrics import depth_scores, depth_scores_per_photo, frechet_distance, kernel_distance
+from argan.metrics import (
+    depth_scores,
+    depth_scores_per_photo,
+    frechet_distance,
+    kernel_distance,
+    kernel_distances,
+    mask_auc,
+    precision_recall,
+)
 from argan.metrics.features import EXTRACTORS, Extractor, extractor
+from argan.metrics.uncertainty import compare, interval
 
 
 def random(seed: int = 0) -> np.random.Generator:
@@ -195,12 +205,140 @@ def test_spearman_is_scipys_with_ties() -> None:
 def test_perfect_inverted_and_constant_predictions(truth: np.ndarray) -> None:
     perfect, inverted = depth_scores(truth, truth), depth_scores(-truth, truth)
     constant = depth_scores(np.full(truth.shape, 0.07), truth)
-    assert perfect == pytest.approx({"spearman": 1, "spearman_aligned": 1, "side": 0, "sign_agreement": 1}, abs=1e-9)
+    ideal = dict.fromkeys(("spearman", "spearman_aligned", "sign_agreement", "delta1", "delta2", "delta3"), 1)
+    assert perfect == pytest.approx(ideal | {"side": 0}, abs=1e-9)
     assert (inverted["spearman"], inverted["spearman_aligned"], inverted["sign_agreement"]) == pytest.approx((-1, 1, 0))
     assert (constant["spearman"], constant["spearman_aligned"], constant["sign_agreement"]) == (0, 0, 0)
     assert inverted["side"] == pytest.approx(constant["side"])  # a slope below zero is not allowed
     log_depth = -np.log(truth + 0.25)  # what SIDE of a constant is, from its definition: the spread of log depth
     assert constant["side"] == pytest.approx(log_depth.std((1, 2)).mean())
+
+
+def test_delta_is_the_share_of_pixels_within_a_factor() -> None:
+    """A constant answer is mapped to the mean disparity: each pixel's factor is then known from the truth alone."""
+    truth = np.linspace(-0.1, 0.15, 101)[None, :, None]
+    factor = np.abs(np.log((truth + 0.25) / (truth.mean() + 0.25)))
+    scores = depth_scores(np.zeros(truth.shape), truth)
+    for power in (1, 2, 3):
+        assert scores[f"delta{power}"] == pytest.approx((factor < power * np.log(1.25)).mean())
+    assert 0 < scores["delta1"] < scores["delta2"] < 1
+
+
+def test_mask_auc_is_the_share_of_pairs_in_the_right_order() -> None:
+    masks = np.zeros((5, 8, 8), np.uint8)
+    masks[:, 2:6, 2:6] = 255
+    masks[:, 1, 1] = 128  # an edge, which does not count
+    masks[4] = 255  # no background: nothing to say
+    p = random(30).integers(0, 9, (5, 8, 8)).astype(float)
+    p[1], p[2], p[3] = masks[1], -masks[2].astype(float), 1
+    p[1, 1, 1] = 1e6
+    auc = mask_auc(p, masks)
+    near, far = p[0][masks[0] == 255], p[0][masks[0] == 0]
+    pairs = (near[:, None] > far[None]).mean() + 0.5 * (near[:, None] == far[None]).mean()
+    assert auc[:4] == pytest.approx([pairs, 1, 0, 0.5])
+    assert np.isnan(auc[4])
+
+
+# -- precision, recall, uncertainty -----------------------------------------------------------------------------------
+
+
+def test_precision_falls_with_bad_photos_and_recall_with_lost_modes() -> None:
+    modes = random(31).normal(size=(8, 16)) * 10
+
+    def drawn(count: int, which: range, seed: int) -> np.ndarray:
+        chosen = random(seed).choice(list(which), count)
+        return modes[chosen] + random(seed + 1).normal(size=(count, 16)) * 0.5
+
+    real = drawn(800, range(8), 40)
+    same = precision_recall(drawn(800, range(8), 50), real)
+    assert min(same) > 0.7  # of 1 at best: what lies at the rim of a mode is out of reach
+    precision, recall = precision_recall(drawn(800, range(4), 60), real)
+    assert precision == pytest.approx(same[0], abs=0.05) and recall == pytest.approx(same[1] / 2, abs=0.06)
+    half_noise = np.concatenate([drawn(400, range(8), 70), random(71).normal(size=(400, 16)) * 100])
+    precision, recall = precision_recall(half_noise, real)
+    assert precision == pytest.approx(same[0] / 2, abs=0.06)
+    assert precision_recall(real + 1000, real) == (0, 0)
+    assert precision_recall(real.astype(np.float32), real) == (1, 1)
+    with pytest.raises(ValueError, match="3 photos of a kind"):
+        precision_recall(real[:3], real)
+
+
+def test_precision_is_the_naive_loop() -> None:
+    a, b = random(32).normal(size=(40, 3)), random(33).normal(0.7, 1, (30, 3))
+    x, y = a[:30], b
+
+    def covered(points: np.ndarray, centres: np.ndarray) -> float:
+        reach = [np.sort(np.linalg.norm(centres - c, axis=1))[3] for c in centres]
+        hits = [any(np.linalg.norm(p - c) <= r for c, r in zip(centres, reach, strict=True)) for p in points]
+        return float(np.mean(hits))
+
+    assert precision_recall(a, b) == pytest.approx((covered(x, y), covered(y, x)))
+
+
+def test_standard_error_of_the_kernel_distance_covers_what_it_should() -> None:
+    """Over many draws, the true distance lies within two standard errors about 19 times in 20."""
+    truth = kernel_distance(random(1).normal(size=(6000, 8)), random(2).normal(0.3, 1, (6000, 8)))
+    hits = 0
+    for i in range(60):
+        a, b = random(100 + i).normal(size=(300, 8)), random(200 + i).normal(0.3, 1, (300, 8))
+        parts = kernel_distances(a, b)
+        assert len(parts) == 10
+        hits += abs(kernel_distance(a, b) - truth) < 2.3 * parts.std(ddof=1) / 10**0.5  # Student's t of 9
+    assert hits >= 52
+    assert len(kernel_distances(random(0).normal(size=(9, 4)), random(1).normal(size=(50, 4)))) == 4
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    a, b = random(34).normal(size=(700, 12)), random(35).normal(0.2, 1, (500, 12))
+    dead = np.concatenate([a, a[:, :1]], 1), np.concatenate([b, b[:, :1]], 1)  # singular
+    whole = [frechet_distance(a, b), frechet_distance(*dead), kernel_distance(a, b), *precision_recall(a, b)]
+    np.save(tmp_path / "a.npy", a)
+    monkeypatch.setattr("argan.metrics.frechet.BLOCK", 64)
+    monkeypatch.setattr("argan.metrics.neighbours.BLOCK", 64)
+    x = np.load(tmp_path / "a.npy", mmap_mode="r")
+    assert whole == pytest.approx(
+        [frechet_distance(x, b), frechet_distance(*dead), kernel_distance(x, b), *precision_recall(x, b)], rel=1e-9
+    )
+
+
+def test_very_many_photos_are_paired_within_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = random(36).normal(size=(500, 4)), random(37).normal(0.5, 1, (400, 4))
+    monkeypatch.setattr("argan.metrics.frechet.PAIRED", 100)
+    assert kernel_distance(a, b) == pytest.approx(kernel_distances(a, b, 5).mean())
+
+
+def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
+    hits = 0
+    for i in range(200):
+        found = interval(random(300 + i).exponential(size=150))
+        assert found is not None
+        hits += found[0] < 1 < found[1]
+    assert 178 <= hits <= 198  # 19 of 20, less a little for the skew
+    values = random(1).normal(size=50)
+    assert interval(values) == interval(np.append(values, np.nan))
+    assert interval([1.0]) is None
+
+
+@pytest.mark.parametrize(("shift", "verdict"), [(0.05, "better"), (-0.05, "worse"), (0.0, "cannot tell")])
+def test_a_paired_comparison_tells_small_gains_from_none(shift: float, verdict: str) -> None:
+    """Photos differ by far more than models do; only pairing sees the gain."""
+    photos = random(38).normal(size=400)
+    old, new = photos + 0.1 * random(39).normal(size=400), photos + shift + 0.1 * random(40).normal(size=400)
+    found = compare(new, old)
+    assert found.verdict == verdict and found.low < shift < found.high
+    assert compare(-new, -old, lower_is_better=True) == found
+    assert compare(new, old, margin=0.1).verdict == "cannot tell"
+    assert compare(np.append(new, np.nan), np.append(old, 9.0)) == found
+
+
+def test_no_comparison_says_better_without_a_difference() -> None:
+    """The same model twice, and chance: wrongly told apart at most about one time in twenty."""
+    same = random(41).normal(size=80)
+    assert compare(same, same).verdict == "cannot tell"
+    told = [compare(random(i).normal(size=80), random(1000 + i).normal(size=80)).verdict for i in range(300)]
+    assert 3 <= sum(verdict != "cannot tell" for verdict in told) <= 28
+    with pytest.raises(ValueError, match="at least 2"):
+        compare([np.nan, 1.0], [1.0, 2.0])
 
 
 def test_noise_agrees_by_chance() -> None:

@@ -24,32 +24,51 @@ def depth_scores(prediction: ArrayLike, truth: ArrayLike) -> dict[str, float]:
     spearman           rank correlation, in [-1, 1]: +1 right, -1 inverted, 0 for a constant prediction, which says nothing
     spearman_aligned   the same whatever its sign: how good the shape is if someone else says which end is near
     side               scale-invariant depth error after the best affine map with slope >= 0; 0 is perfect
+    delta1 .. delta3   share of pixels whose depth, so mapped, is within a factor of 1.25, 1.25^2, 1.25^3 of the true one
     sign_agreement     share of photos whose rank correlation is positive; a constant prediction agrees with none
 
     Photos whose known truth does not vary have no correlation and are left out. Raises ValueError when none is left, or
     when shapes differ or the prediction is not finite.
     """
     per_photo = depth_scores_per_photo(prediction, truth)
-    spearman, side = per_photo["spearman"], per_photo["side"]
-    usable = np.isfinite(spearman)
-    if not usable.any():
+    if not np.isfinite(per_photo["spearman"]).any():
         raise ValueError("no photo has a known disparity that varies: nothing to score against")
-    return {
-        "spearman": float(spearman[usable].mean()),
-        "spearman_aligned": float(np.abs(spearman[usable]).mean()),
-        "side": float(side[usable].mean()),
-        "sign_agreement": float((spearman[usable] > 0).mean()),
-    }
+    return {name: float(np.nanmean(values)) for name, values in per_photo.items()}
 
 
 def depth_scores_per_photo(prediction: ArrayLike, truth: ArrayLike) -> dict[str, Array]:
-    """{"spearman": (N,), "side": (N,)}; NaN where the photo's known truth does not vary. See `depth_scores`."""
+    """The scores of `depth_scores`, each (N,); NaN where the photo's known truth does not vary."""
     p, t, known = _checked(prediction, truth)
     with np.errstate(divide="ignore", invalid="ignore"):
         varies = _variance(t, known) > 0
-        spearman = np.where(varies, _correlation(_ranks(p, known), _ranks(t, known), known), np.nan)
-        side = np.where(varies, _side(p, t, known), np.nan)
-    return {"spearman": spearman, "side": side}
+        spearman = _correlation(_ranks(p, known), _ranks(t, known), known)
+        ratio = _log_ratio(p, t, known)
+        scores = {
+            "spearman": spearman,
+            "spearman_aligned": np.abs(spearman),
+            "side": np.sqrt(np.square(_centred(ratio, known)).sum(1) / known.sum(1)),
+            "sign_agreement": (spearman > 0).astype(np.float64),
+        }
+        for power in (1, 2, 3):
+            near = (np.abs(ratio) < power * np.log(1.25)) & known
+            scores[f"delta{power}"] = near.sum(1) / known.sum(1)
+    return {name: np.where(varies, values, np.nan) for name, values in scores.items()}
+
+
+def mask_auc(prediction: ArrayLike, masks: ArrayLike) -> Array:
+    """How surely the subject is the nearer: the area under the ROC curve of disparity telling subject from background, (N,).
+
+    prediction (N, H, W), larger = nearer; masks uint8 (N, H, W), 255 = subject, 0 = background; what is between is the edge
+    and does not count. 1 is every pixel of the subject before every one of the background, 0.5 chance, as for a constant; NaN
+    where a mask is all subject or all background. Raises ValueError when shapes differ or the prediction is not finite.
+    """
+    p, m, _ = _checked(prediction, masks)
+    inside, outside = m > 0.9 * 255, m < 0.1 * 255
+    known = inside | outside
+    count_in, count_out = inside.sum(1), outside.sum(1)
+    ranks = np.where(inside, _ranks(p, known), 0).sum(1)  # Mann and Whitney's statistic; ties share their rank
+    pairs = (count_in * count_out).astype(np.float64)
+    return np.divide(ranks - count_in * (count_in + 1) / 2, pairs, out=np.full(len(p), np.nan), where=pairs > 0)
 
 
 def rank_correlation(a: ArrayLike, b: ArrayLike) -> Array:
@@ -91,8 +110,8 @@ def _correlation(a: Array, b: Array, known: NDArray[np.bool_]) -> Array:
     return np.divide((a * b).sum(1), scale, out=np.zeros(len(a)), where=scale > 0)
 
 
-def _side(p: Array, t: Array, known: NDArray[np.bool_]) -> Array:
-    """sqrt(mean e^2 - (mean e)^2), e = log z_prediction - log z_truth (Eigen et al., NIPS 2014), per photo.
+def _log_ratio(p: Array, t: Array, known: NDArray[np.bool_]) -> Array:
+    """log z_prediction - log z_truth, (N, P): the scale-invariant error is its spread (Eigen et al., NIPS 2014).
 
     The prediction is first given the truth's scale and offset by least squares in disparity (Ranftl et al., TPAMI 2022):
     blur tells disparity up to the unknown aperture. The slope stays >= 0, so that an inverted prediction scores no better
@@ -104,8 +123,8 @@ def _side(p: Array, t: Array, known: NDArray[np.bool_]) -> Array:
         (centred * _centred(t, known)).sum(1, keepdims=True), variance, out=np.zeros_like(variance), where=variance > 0
     )
     fitted = np.maximum(slope, 0) * centred + _mean(t, known)
-    error = np.log(_inverse_depth(np.where(known, t, 0))) - np.log(_inverse_depth(fitted))
-    return np.sqrt(np.square(_centred(error, known)).sum(1) / known.sum(1))
+    ratio: Array = np.log(_inverse_depth(np.where(known, t, 0))) - np.log(_inverse_depth(fitted))
+    return ratio
 
 
 def _inverse_depth(disparity: Array) -> Array:

@@ -1,9 +1,11 @@
-"""How far two sets of features lie apart: the Fréchet and the kernel distance, in float64, exact and deterministic.
+"""How far two sets of features lie apart, in float64, exact and deterministic; memory does not grow with the number of photos.
 
-Which features they are given is what makes them FID and KID: see `argan.metrics.features`.
+Which features they are given is what makes them FID and KID: see `argan.metrics.features`. They may be memory maps.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +13,11 @@ from scipy.linalg import LinAlgError, cholesky, qr, svdvals
 
 Features = NDArray[np.float64]
 
-BLOCK = 1024  # rows of the kernel matrix at a time: 8 MiB for every thousand columns, whatever the number of photos
+BLOCK = 1024  # rows at a time: 8 MiB for every thousand columns
+PAIRED = 10_000  # photos of which all pairs are taken: 1e8 of them, seconds; of more, the mean over parts of so many
+PARTS = (
+    10  # for the standard error of the kernel distance: enough for one good to a quarter, and few enough to be large
+)
 
 
 def frechet_distance(a: ArrayLike, b: ArrayLike) -> float:
@@ -23,37 +29,76 @@ def frechet_distance(a: ArrayLike, b: ArrayLike) -> float:
     With S = G'G the trace of the root is the sum of the singular values of G_a G_b', so no square root of a matrix is
     taken and no covariance formed: faster than `sqrtm`, and exact where a covariance is singular.
     """
-    a, b = _checked(a, b)
-    shift = a.mean(0) - b.mean(0)
-    g_a, g_b = _factor(a), _factor(b)
+    x, y = _checked(a, b)
+    mean_a, mean_b = _mean(x), _mean(y)
+    g_a, g_b = _factor(x, mean_a), _factor(y, mean_b)
     overlap = svdvals(g_a @ g_b.T, overwrite_a=True, check_finite=False).sum()
-    return max(0.0, float(shift @ shift + np.square(g_a).sum() + np.square(g_b).sum() - 2 * overlap))
+    trace = float(np.square(g_a).sum() + np.square(g_b).sum())
+    return max(0.0, float(np.square(mean_a - mean_b).sum()) + trace - 2 * float(overlap))
 
 
 def kernel_distance(a: ArrayLike, b: ArrayLike) -> float:
     """Unbiased squared MMD under the kernel (x.y / F + 1)^3 (Binkowski et al., 2018): around 0 for equal distributions.
 
-    a (n, F), b (m, F), n, m >= 2. Being unbiased it can come out slightly negative. All pairs are used: the same
-    expectation as the usual mean over random subsets, with less variance and nothing drawn. Raises ValueError on bad input.
+    a (n, F), b (m, F), n, m >= 2. Being unbiased it can come out slightly negative. All pairs are used, of up to PAIRED
+    photos at a time: the same expectation as the usual mean over random subsets, with less variance and nothing drawn.
+    Raises ValueError on bad input.
     """
-    a, b = _checked(a, b)
+    x, y = _checked(a, b)
+    return float(_parts(x, y, -(-max(len(x), len(y)) // PAIRED)).mean())
+
+
+def kernel_distances(a: ArrayLike, b: ArrayLike, parts: int = PARTS) -> NDArray[np.float64]:
+    """The kernel distance of `parts` disjoint parts of the photos, in order; fewer parts where one would lack two photos.
+
+    Independent estimates: their spread over the root of their number is the standard error of the kernel distance, slightly
+    too large, since all pairs tell more than those within parts. The parts of two models on the same photos pair.
+    """
+    x, y = _checked(a, b)
+    return _parts(x, y, min(parts, len(x) // 2, len(y) // 2))
+
+
+def _parts(a: Features, b: Features, parts: int) -> NDArray[np.float64]:
+    cuts = [np.linspace(0, len(each), parts + 1).astype(int) for each in (a, b)]
+    return np.array([_mmd(a[cuts[0][i] : cuts[0][i + 1]], b[cuts[1][i] : cuts[1][i + 1]]) for i in range(parts)])
+
+
+def _mmd(a: Features, b: Features) -> float:
     n, m = len(a), len(b)
-    within_a = (_kernel_sum(a, a) - _kernel(np.square(a).sum(1), a.shape[1]).sum()) / (n * (n - 1))
-    within_b = (_kernel_sum(b, b) - _kernel(np.square(b).sum(1), b.shape[1]).sum()) / (m * (m - 1))
+    within_a = (_kernel_sum(a, a) - _diagonal(a)) / (n * (n - 1))
+    within_b = (_kernel_sum(b, b) - _diagonal(b)) / (m * (m - 1))
     return float(within_a + within_b - 2 * _kernel_sum(a, b) / (n * m))
 
 
-def _factor(x: Features) -> Features:
+def blocks(x: NDArray[np.generic]) -> Iterator[Features]:
+    """Rows as float64, BLOCK at a time."""
+    for i in range(0, len(x), BLOCK):
+        yield np.asarray(x[i : i + BLOCK], np.float64)
+
+
+def _mean(x: Features) -> Features:
+    total: Features = np.sum([block.sum(0) for block in blocks(x)], axis=0)
+    return total / len(x)
+
+
+def _factor(x: Features, mean: Features) -> Features:
     """G with G'G the covariance of x: its centred rows, or a triangle where there are more rows than features."""
-    centred: Features = (x - x.mean(0)) / np.sqrt(len(x) - 1)
+    scale = 1 / np.sqrt(len(x) - 1)
     if len(x) <= x.shape[1]:
-        return centred
+        return (np.asarray(x, np.float64) - mean) * scale
+    gram = np.zeros((x.shape[1], x.shape[1]))
+    for block in blocks(x):
+        centred = (block - mean) * scale
+        gram += centred.T @ centred
     try:
-        triangle: Features = cholesky(centred.T @ centred, overwrite_a=True, check_finite=False)
+        triangle: Features = cholesky(gram, overwrite_a=True, check_finite=False)
     except (
         LinAlgError
     ):  # singular, as with a feature that never changes: the QR does not mind, but takes five times as long
-        triangle = qr(centred, mode="r", overwrite_a=True, check_finite=False)[0][: x.shape[1]]
+        triangle = np.zeros((0, x.shape[1]))
+        for block in blocks(x):
+            rows = np.concatenate([triangle, (block - mean) * scale])
+            triangle = qr(rows, mode="r", overwrite_a=True, check_finite=False)[0][: x.shape[1]]
     return triangle
 
 
@@ -65,19 +110,24 @@ def _kernel(product: Features, features: int) -> Features:
 
 def _kernel_sum(a: Features, b: Features) -> float:
     """The kernel summed over all pairs of rows."""
-    return sum(float(_kernel(a[i : i + BLOCK] @ b.T, a.shape[1]).sum()) for i in range(0, len(a), BLOCK))
+    return sum(float(_kernel(x @ y.T, a.shape[1]).sum()) for x in blocks(a) for y in blocks(b))
+
+
+def _diagonal(a: Features) -> float:
+    return sum(float(_kernel(np.square(x).sum(1), a.shape[1]).sum()) for x in blocks(a))
 
 
 def _checked(a: ArrayLike, b: ArrayLike) -> tuple[Features, Features]:
-    """Both as float64 (n, F) with equal F, or ValueError."""
+    """Both as (n, F) of any floating type, with equal F, or ValueError."""
     pair = []
     for name, given in (("a", a), ("b", b)):
-        x = np.asarray(given, dtype=np.float64)
+        x = np.asanyarray(given)
+        x = x if x.dtype.kind == "f" else np.asarray(x, np.float64)
         if x.ndim != 2 or x.shape[1] == 0:
             raise ValueError(f"{name} must be (n, features), got shape {x.shape}")
         if len(x) < 2:
             raise ValueError(f"{name} has {len(x)} rows; a covariance needs at least 2")
-        if not np.isfinite(x).all():
+        if not all(np.isfinite(block).all() for block in blocks(x)):
             raise ValueError(f"{name} holds values that are not finite")
         pair.append(x)
     if pair[0].shape[1] != pair[1].shape[1]:
