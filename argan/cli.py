@@ -163,9 +163,7 @@ def collection_add(
     refused_max: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the files that may be no good before nothing is added.")
     ] = 0.5,
-    sha256: Annotated[
-        str | None, typer.Option(metavar="HASH", help="Of what an address gives, where you know it.")
-    ] = None,
+    sha256: Annotated[str | None, typer.Option(metavar="HASH", help="Of an archive, where you know it.")] = None,
 ) -> None:
     """Add photographs to a collection; the first makes it. What is in it already is not added again.
 
@@ -182,10 +180,11 @@ def collection_add(
             source,
             refused_max=refused_max,
             sha256=sha256,
+            floors=params.load().crop.floors,
             say=lambda line: typer.echo(line, err=True),
             progress=progress,
         )
-    first = params.record(name, added.revision)
+    first = params.record(name, lambda: collection.Collection.open(name).revision)
     for photo, reason in list(added.refused.items())[:20]:
         typer.echo(f"refused: {photo}: {reason}")
     if len(added.refused) > 20:
@@ -218,10 +217,8 @@ def collection_list() -> None:
 
 @collections.command("show")
 def collection_show(name: NameArgument) -> None:
-    """A collection's photographs, what was refused, and whether AR-GAN can learn from it; with a report to look at."""
-    from argan import params
-    from argan.sources import collection, report
-    from argan.sources.quality import Floors
+    """A collection's photographs, what was refused, and whether AR-GAN can learn from it; a report to look at is beside it."""
+    from argan.sources import collection
 
     found = collection.Collection.open(name)
     columns = ["file_sha256", "split", "group", "width", "height", "taken", "source"]
@@ -230,11 +227,8 @@ def collection_show(name: NameArgument) -> None:
         typer.echo(f"{digest[:12]}  {split:10}  {group[:8]}  {width:>5} x {height:<5}  {when:19}  {source}")
     for source, reason in found.quarantine[["source", "reason"]].itertuples(index=False, name=None):
         typer.echo(f"refused: {source}: {reason}")
-    crop = params.load().crop
-    floors = Floors(crop.photos_min, crop.defocus_min, crop.centered_min)
-    told = report.write(found.folder / "preview", report.About(f"the collection {name}"), floors)
     typer.echo(f"{name}: {len(found.index)} photos, {len(found.quarantine)} refused, revision {found.revision}")
-    for why in told["unfit"]:
+    for why in found.unfit:
         typer.echo(f"not fit for training: {why}")
     typer.echo(f"look at {found.folder / 'preview' / 'report.html'}")
 
@@ -250,19 +244,23 @@ def collection_remove(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a whole collection is removed.")] = False,
 ) -> None:
-    """Remove photographs from a collection, or the whole of it. The files they were added from are left alone."""
+    """Remove photographs from a collection, or the whole of it. The files they were added from are left alone.
+
+    To keep a photo out, take it out of where it came from too: the next add brings in whatever is new there.
+    """
     from argan import params
     from argan.sources import collection
 
     params.free(name, params.load())
     if not photos and not yes:
-        count = len(collection.Collection.open(name).index)
+        count = len(collection.kept(collection.HOME / name))
         typer.confirm(f"Remove the collection '{name}' with its {count} photos?", abort=True, err=True)
-    left = collection.remove(name, photos or [], say=lambda line: typer.echo(line, err=True))
+    floors = params.load().crop.floors
+    left = collection.remove(name, photos or [], floors=floors, say=lambda line: typer.echo(line, err=True))
     if left is None:
         typer.echo(f"{name}: removed; its section in params.yaml stays, and what was learned from it")
         return
-    params.record(name, left.revision)
+    params.record(name, lambda: collection.Collection.open(name).revision)
     typer.echo(f"{name}: {len(photos or [])} removed, {len(left.index)} left, revision {left.revision}")
 
 

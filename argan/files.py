@@ -60,11 +60,15 @@ def swapped(folder: str | Path) -> Iterator[Path]:
     """Yields an empty folder beside `folder`; on success it takes its place, on any failure `folder` stays as it was."""
     folder = Path(folder)
     new, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("new", "old"))
-    try:
-        if old.exists() and not folder.exists():  # a kill came between the two renames below
+
+    def settle() -> None:
+        if old.exists() and not folder.exists():  # a kill, or an error, came between the two renames below
             old.replace(folder)
         for left_over in (new, old):
             shutil.rmtree(left_over, ignore_errors=True)
+
+    try:
+        settle()
         new.mkdir(parents=True)
         yield new
         if folder.exists():
@@ -75,5 +79,4 @@ def swapped(folder: str | Path) -> Iterator[Path]:
             f"cannot write {folder}: {error.strerror or error}; free some space or mend the folder, then run it again"
         ) from error
     finally:
-        for left_over in (new, old):
-            shutil.rmtree(left_over, ignore_errors=True)
+        settle()

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
+from filelock import FileLock
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from argan.errors import UserError
@@ -273,6 +276,15 @@ class Fetch(Frozen):
     """Nothing to set yet: a domain's section says where its photographs come from."""
 
 
+@dataclass(frozen=True)
+class Floors:
+    """Least values with which AR-GAN can work, of what `argan.sources.quality` measures."""
+
+    photos: int = 500  # to train on: fewer are learned by heart before depth is
+    defocus: float = 0.08  # share of photos: four times what scenes without any defocus reach
+    centered: float = 0.03  # above what subjects anywhere in the frame reach
+
+
 class Crop(Frozen):
     """What becomes of a source that is not what it should be, and of one that AR-GAN cannot learn from."""
 
@@ -280,6 +292,10 @@ class Crop(Frozen):
     photos_min: NonNegative = 500
     defocus_min: Fraction = 0.08
     centered_min: Annotated[float, Field(ge=-1, le=1)] = 0.03
+
+    @property
+    def floors(self) -> Floors:
+        return Floors(self.photos_min, self.defocus_min, self.centered_min)
 
 
 class Evaluate(Frozen):
@@ -365,34 +381,54 @@ def load(path: str | Path = "params.yaml") -> Params:
     return params
 
 
-def record(name: str, revision: str, path: str | Path = "params.yaml") -> bool:
-    """Write a collection's revision into its section, which is made where there is none; all else stays as it is.
+def record(name: str, revision: Callable[[], str], path: str | Path = "params.yaml") -> bool:
+    """Write a collection's revision into its section, which is made where there is none; every other byte stays as it is.
 
-    True when the section is new. Raises UserError when the name belongs to something else, or the file cannot be written.
+    `revision` is asked for it while nobody else writes. True when the section is new. Raises UserError when the name belongs
+    to something else, or the file cannot be written.
     """
-    from ruamel.yaml import YAML
-
-    from argan.files import atomic
+    from argan.files import write_text
 
     path = Path(path)
-    params = load(path)
-    free(name, params)
-    text = YAML()
-    text.preserve_quotes, text.width = True, 1 << 16
-    content = text.load(path.read_text(encoding="utf-8"))
-    if new := name not in content:
-        content[name] = {"source": "collection", "preset": "64", "revision": revision}
-        content.yaml_set_comment_before_after_key(name, before=f"\nPhotographs of `argan collection show {name}`")
-    content[name]["revision"] = revision
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        text.dump(content, file)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        free(name, load(path))
+        text = path.read_text(encoding="utf-8")
+        content, told = yaml.safe_load(text), revision()
+        new = name not in content
+        section = re.search(rf"^{re.escape(name)}:[^\n]*\n(?:(?:[ \t#][^\n]*)?\n)*", text + "\n", re.MULTILINE)
+        if new:
+            content[name] = {"source": "collection", "preset": "64"}
+            about = f"\n# Photographs of `argan collection show {name}`.\n"
+            preset = 'preset: "64" # quick is 32 px; 64, 128 and 256 want one GPU'
+            text = f"{text.rstrip()}\n{about}{name}:\n  source: collection\n  {preset}\n  revision: {_scalar(told)}\n"
+        elif section:
+            line = re.sub(r"(\brevision:[ \t]*)[\"']?\w+[\"']?", rf"\g<1>{_scalar(told)}", section[0], count=1)
+            text = text[: section.start()] + line + text[section.end() :]
+        content[name]["revision"] = told
+        try:
+            right = yaml.safe_load(text) == content
+        except yaml.YAMLError:
+            right = False
+        if not right:
+            raise UserError(
+                f"{path} is written in a way that cannot be changed safely; write {name}.revision: '{told}' there"
+            )
+        write_text(path, text)
     return new
+
+
+def _scalar(told: str) -> str:
+    """As YAML: hexadecimal digits alone may look like a number."""
+    return told if yaml.safe_load(told) == told else f"'{told}'"
 
 
 def free(name: str, params: Params) -> None:
     """Raises UserError when `name` cannot be a collection's: no domain name, or another section's."""
-    if not NAME.fullmatch(name):
-        raise UserError(f"'{name}' is no name for a collection: use small letters, digits, - and _")
+    if not NAME.fullmatch(name) or yaml.safe_load(name) != name:  # `on` and `2024` are not even words in YAML
+        raise UserError(
+            f"'{name}' is no name for a collection: use small letters, digits, - and _, "
+            "but no number, date, on, off, yes, no or null"
+        )
     sections = {f.alias or key for key, f in Params.model_fields.items()} - {"known"}
     if (
         name in sections

@@ -19,7 +19,6 @@ from argan.photos import Photos, sha256
 from argan.sources import DATASETS, collection, report
 from argan.sources.ingest import ingest
 from argan.sources.prepare import File
-from argan.sources.quality import Floors
 from argan.sources.report import About
 from pipelines import run, say
 
@@ -35,8 +34,7 @@ def crop(domain: str, params: Params) -> None:
     elif isinstance(settings, Published | Collection):
         _photographs(domain, settings, params)
     raw, store = Path("data/raw") / domain, Path("data/photos") / domain
-    floors = Floors(params.crop.photos_min, params.crop.defocus_min, params.crop.centered_min)
-    told = report.write(store, _about(domain, settings), floors, lambda source: raw / source)
+    told = report.write(store, _about(domain, settings), params.crop.floors, lambda source: raw / source)
     for why in told["unfit"]:
         say(f"{domain}: not fit for training. {why}")
     say(f"{domain}: see {store}/report.html")

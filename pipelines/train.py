@@ -49,7 +49,7 @@ def _fit(domain: str, store: Path) -> None:
     """Raises UserError where the quality report says that AR-GAN cannot learn from the photos."""
     try:
         unfit = json.loads((store / "quality.json").read_text(encoding="utf-8"))["unfit"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{store}/quality.json is missing or damaged; delete {store} and run `dvc repro`") from error
     if unfit:
         raise UserError(

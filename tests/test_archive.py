@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import random
+import re
 import shutil
 import stat
 import struct
@@ -159,8 +160,8 @@ def test_names_in_utf8_come_out_also_where_a_zip_does_not_say_so(tmp_path: Path)
         ("//host/out.jpg", "absolute"),
         ("C:/out.jpg", "drive letter"),
         ("C:out.jpg", "drive letter"),
-        ("..\\out.jpg", "backslash"),
-        ("\\\\host\\out.jpg", "backslash"),
+        ("..\\out.jpg", "backslash|leads out"),  # a zip's are read as slashes
+        ("\\\\host\\out.jpg", "backslash|absolute"),
         ("a\nb.jpg", "control"),
         ("a\x1b[2Jb.jpg", "control"),
         ("a" * 300 + ".jpg", "too long"),
@@ -173,21 +174,23 @@ def test_a_name_that_will_not_do_is_refused_alone(tmp_path: Path, name: str, rea
     for file, data in both([("good.jpg", b"good"), (name, b"bad"), ("too.jpg", b"too")]):
         result, found = unpack(tmp_path, data, file)
         assert found == {"good.jpg": b"good", "too.jpg": b"too"}
-        assert len(result.refused) == 1 and reason in result.refused[0][1]
+        assert len(result.refused) == 1 and re.search(reason, result.refused[0][1])
         assert result.refused[0][0].isprintable()
         (tmp_path / file).unlink()
 
 
-def test_names_that_are_not_utf8_are_refused_alone(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_refused_alone_or_read_as_the_format_says(tmp_path: Path) -> None:
     latin = tar_bytes(
         [("bl\udcfcte.jpg", b"bad"), ("good.jpg", b"good")], format=tarfile.GNU_FORMAT, errors="surrogateescape"
     )
     silent = zip_bytes({"bl_te.jpg": b"bad", "good.jpg": b"good"}).replace(b"bl_te", b"bl\xfcte")
-    for name, data in (("a.tar", latin), ("a.zip", silent)):
-        result, found = unpack(tmp_path, data, name)
-        assert found == {"good.jpg": b"good"}
-        assert result.refused == [("bl\\udcfcte.jpg", "its name is not UTF-8")]
-        (tmp_path / name).unlink()
+    result, found = unpack(tmp_path, latin, "a.tar")
+    assert found == {"good.jpg": b"good"}
+    assert result.refused == [("bl\\udcfcte.jpg", "its name is not UTF-8")]
+    (tmp_path / "a.tar").unlink()
+    result, found = unpack(tmp_path, silent, "a.zip")
+    assert found == {"blⁿte.jpg": b"bad", "good.jpg": b"good"} and not result.refused  # code page 437
+    (tmp_path / "a.zip").unlink()
     claimed = zip_bytes({"blüte.jpg": b"bad"}).replace("blüte".encode(), b"bl\xfc\xfcte")
     shutil.rmtree(tmp_path / "out")
     rejected(tmp_path, claimed, "claims to be UTF-8 and is not", "a.zip")

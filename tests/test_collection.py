@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -220,7 +221,7 @@ def test_frozen_it_is_what_it_was(folder: Path, tmp_path: Path) -> None:
     noise(folder / "new.png", 99)
     put(folder, home)
     with pytest.raises(UserError, match=f"is at revision .+ asks for {first.revision}"):
-        collection.freeze("mine", first.revision, tmp_path / "raw" / "mine", home)
+        collection.freeze("mine", first.revision, tmp_path / "elsewhere" / "mine", home)
     again = Collection.open("mine", tmp_path / "raw")
     assert again.revision == first.revision == frozen.revision and len(again.files()) == 12
 
@@ -298,11 +299,206 @@ def test_params_get_the_revision_and_keep_their_comments(tmp_path: Path) -> None
     file = tmp_path / "params.yaml"
     text = (Path(__file__).parent.parent / "params.yaml").read_text()
     file.write_text(text)
-    assert params.record("mine", "0" * 16, file)
-    assert not params.record("mine", "1" * 16, file)
+    assert params.record("mine", lambda: "0" * 16, file)
+    assert not params.record("mine", lambda: "1" * 16, file)
     assert file.read_text().startswith(text)
     assert yaml.safe_load(file.read_text())["mine"] == {"source": "collection", "preset": "64", "revision": "1" * 16}
     assert params.load(file).domain("mine").source == "collection"
     for name in ("meadow", "crop", "Mine", "flowers", "../x"):
         with pytest.raises(UserError, match=f"'{name}' is"):
-            params.record(name, "0" * 16, file)
+            params.record(name, lambda: "0" * 16, file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "domains: [meadow]\nmeadow:\n    source: meadow # four spaces\n",
+        "---\ndomains:\n- meadow\nmeadow: {source: meadow}\nmine:\n  source: collection\n  # why\n\n  revision: '77' # one\nzoo:\n"
+        "  source: meadow\n",
+        "domains: [meadow]\nmine: {source: collection, preset: quick, revision: abc}\nmeadow: {source: meadow}\n",
+    ],
+)
+def test_params_change_in_one_place_alone(tmp_path: Path, text: str) -> None:
+    file, revision = tmp_path / "params.yaml", "12e4567890123456"  # a number, were it not quoted
+    file.write_text(text.replace("'77'", f"'{'7' * 16}'").replace("abc", "a" * 16))
+    before = file.read_text()
+    params.record("mine", lambda: revision, file)
+    assert params.load(file).domain("mine").model_dump()["revision"] == revision
+    after = file.read_text()
+    if "mine" in before:
+        assert len([1 for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]) == 1
+    else:
+        assert after.startswith(before)
+    file.write_text(
+        'domains: [meadow]\nmeadow: {source: meadow}\n"mine": {source: collection, "revision": \'' + "7" * 16 + "'}\n"
+    )
+    before = file.read_text()
+    with pytest.raises(UserError, match=f"write mine.revision: '{revision}' there"):
+        params.record("mine", lambda: revision, file)
+    assert file.read_text() == before
+    for name in ("on", "no", "null", "2024"):
+        with pytest.raises(UserError, match="no name for a collection"):
+            params.free(name, params.load(file))
+
+
+# ---- what went wrong ----
+
+
+def test_a_lost_index_is_made_again_and_no_photo_is_ever_deleted_by_an_add(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    revision = put(folder, home).revision
+    stranger = home / "mine" / "photos" / "00" / "mine.txt"
+    stranger.parent.mkdir(exist_ok=True)
+    stranger.write_text("a user's own")
+    (home / "mine" / "preview" / "index.parquet").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"preview is damaged .*delete that folder and add anything"):
+        put(folder, home)
+    shutil.rmtree(home / "mine" / "preview")
+    more = tmp_path / "more"
+    more.mkdir()
+    noise(more / "more.png", 77)
+    assert put(more, home).photos == 13
+    assert put(more, home).photos == 13 and put(folder, home).photos == 13
+    assert len(Collection.open("mine", home).files()) == 13 and stranger.exists()
+    remove("mine", ["more.png"], home)
+    assert Collection.open("mine", home).revision == revision
+
+
+def test_a_damaged_store_of_pictures_costs_only_time(folder: Path, tmp_path: Path) -> None:
+    revision = put(folder, tmp_path / "home").revision
+    (tmp_path / "home" / "mine" / "preview" / "photos.npy").write_bytes(b"")
+    noise(folder / "new.png", 99)
+    assert put(folder, tmp_path / "home").new == 1
+    remove("mine", ["new.png"], tmp_path / "home")
+    assert Collection.open("mine", tmp_path / "home").revision == revision
+
+
+def test_interrupted_between_the_two_renames_it_comes_back(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    revision = put(folder, home).revision
+    noise(folder / "new.png", 99)
+    renamed = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if self.name == ".preview.new":
+            raise KeyboardInterrupt
+        return renamed(self, target)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", replace)
+        put(folder, home)
+    assert Collection.open("mine", home).revision == revision
+    assert put(folder, home).new == 1
+
+
+def test_a_first_add_that_was_killed_leaves_nothing_for_the_next(folder: Path, tmp_path: Path) -> None:
+    home, other = tmp_path / "home", tmp_path / "other"
+    other.mkdir()
+    noise(other / "other.png", 55)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(collection.os, "sync", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        put(folder, home)
+    assert len(collection.kept(home / "mine")) == 12 and collection.names(home) == []
+    assert put(other, home).photos == 1
+
+
+def test_a_photo_that_changes_while_it_is_added_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = collection._hashed
+
+    def late(*given: Any) -> Any:
+        result = hashed(*given)
+        noise(folder / "3.png", 123)
+        return result
+
+    monkeypatch.setattr(collection, "_hashed", late)
+    with pytest.raises(UserError, match="changed while they were added; nothing was added"):
+        put(folder, tmp_path / "home")
+    assert collection.names(tmp_path / "home") == []
+    monkeypatch.setattr(collection, "_hashed", hashed)
+    assert put(folder, tmp_path / "home").photos == 12
+
+
+def test_photos_that_are_gone_are_left_out_and_come_back_with_the_next_add(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    revision = put(folder, home).revision
+    for path in list(collection.kept(home / "mine").values())[:3]:
+        path.unlink()
+    with pytest.raises(UserError, match=r"3 photos of the collection 'mine' are gone"):
+        collection.freeze("mine", revision, tmp_path / "raw" / "mine", home)
+    again = put(folder, home)
+    assert (again.photos, again.revision) == (12, revision)
+    for path in list(collection.kept(home / "mine").values())[:3]:
+        path.unlink()
+    name = Collection.open("mine", home).index["source"].iloc[-1]
+    left = remove("mine", [name], home)
+    assert left is not None and len(left.files()) == len(left.index) >= 8
+
+
+def test_odd_names_and_dates_end_no_add(folder: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(folder) + b"/odd\xff\r\n.png")
+    noise(Path(odd), 31)
+    early = Image.Exif()
+    early.get_ifd(0x8769)[36867] = "0001:01:01 00:00:00"
+    with Image.open(noise(folder / "plain.png", 32)) as image:
+        image.save(folder / "early.jpg", exif=early)
+    assert put(folder, tmp_path / "home").photos == 15
+    sources = set(Collection.open("mine", tmp_path / "home").index["source"])
+    assert "odd\\xff\\r\\n.png" in sources
+    assert put(folder, tmp_path / "home").new == 0
+
+
+def test_an_archive_that_was_bad_is_asked_for_again(folder: Path, tmp_path: Path, server: Server) -> None:
+    whole = Path(shutil.make_archive(str(tmp_path / "all"), "zip", folder)).read_bytes()
+    url = server.offer("/all.zip", whole[:-100])
+    with pytest.raises(UserError, match="is damaged"):
+        put(url, tmp_path / "home")
+    server.offer("/all.zip", whole)
+    assert put(url, tmp_path / "home").new == 12
+
+
+def test_what_the_machine_lacked_is_looked_at_again(folder: Path, tmp_path: Path) -> None:
+    (folder / "text.jpg").write_text("no photo")
+    home, cat = tmp_path / "home", (folder / "cat.webp").read_bytes()
+    (folder / "cat.webp").unlink()
+    put(folder, home)
+    (folder / "cat.webp").write_bytes(cat)
+    told = home / "mine" / "preview" / "quarantine.csv"
+    digest = collection.hashlib.sha256(cat).hexdigest()
+    told.write_text(told.read_text() + f"cat.webp,HEIC without a decoder: pip install pillow-heif,{digest}\n")
+    assert put(folder, home).new == 1
+    assert Collection.open("mine", home).quarantine["source"].tolist() == ["text.jpg"]
+
+
+def test_a_zip_says_why_nothing_of_it_can_be_taken(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("../a.jpg", b"x")
+    with pytest.raises(UserError, match=r"none of its 1 entries can be taken; \.\./a\.jpg: its name leads out"):
+        put(tmp_path / "a.zip", tmp_path / "home")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        for i, name in enumerate(("holiday\\a.png", "12:30:00.png", b"Bl\x81te.png".decode("cp437"))):
+            info = zipfile.ZipInfo("x")
+            info.filename = name
+            archive.writestr(info, (folder / f"{i}.png").read_bytes())
+    assert put(tmp_path / "b.zip", tmp_path / "home").new == 3
+    sources = set(Collection.open("mine", tmp_path / "home").index["source"])
+    assert sources == {"holiday/a.png", "12:30:00.png", "Blüte.png"}
+    with pytest.raises(UserError, match="is not what --sha256 says"):
+        put(tmp_path / "b.zip", tmp_path / "home", sha256="0" * 64)
+
+
+@pytest.mark.parametrize("page", [b"<![foo[bar]]><a href=x.jpg>", b"\0" * 100, b"<a href='http://[bad/x.jpg'>"])
+def test_a_listing_that_makes_no_sense_is_one_line(tmp_path: Path, server: Server, page: bytes) -> None:
+    url = server.offer("/nonsense/", page, good(kind="text/html"))
+    with pytest.raises(UserError, match=r"cannot be listed|lists no photographs"):
+        put(url, tmp_path / "home")
+
+
+def test_an_old_revision_that_is_frozen_stays_frozen(folder: Path, tmp_path: Path) -> None:
+    home, raw = tmp_path / "home", tmp_path / "raw" / "mine"
+    first = put(folder, home).revision
+    collection.freeze("mine", first, raw, home)
+    noise(folder / "new.png", 99)
+    put(folder, home)
+    assert collection.freeze("mine", first, raw, home).revision == first  # say, for another preset

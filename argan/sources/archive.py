@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -245,11 +245,12 @@ def _check_directory(raw: IO[bytes], out: Out) -> None:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """As UTF-8, also where the archive does not say so; surrogates where it is not."""
+    """As UTF-8, also where the archive does not say so; else in the code page of the format. Windows' slashes are slashes."""
     name = info.orig_filename
-    if info.flag_bits & 0x800:
-        return name
-    return name.encode("cp437").decode("utf-8", "surrogateescape")
+    if not info.flag_bits & 0x800:
+        with suppress(UnicodeDecodeError):
+            name = name.encode("cp437").decode()
+    return name if "/" in name else name.replace("\\", "/")
 
 
 def _zip_fault(info: zipfile.ZipInfo) -> str | None:

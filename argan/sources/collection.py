@@ -7,12 +7,13 @@
     data/collections/.<name>.seen.parquet   which files were looked at before: may be deleted, costs only time
 
 The preview is swapped in last: until then, whatever happens, the collection is what it was. What else lies in photos/ after a
-kill is cleared away by the next change.
+kill does no harm. Nothing but `remove` deletes a photo; should the preview be lost, it is made again from the photos.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,10 +31,11 @@ from filelock import FileLock, Timeout
 
 from argan.errors import UserError
 from argan.files import swapped
-from argan.sources import decode, ingest
+from argan.params import Floors
+from argan.sources import decode, ingest, report
 from argan.sources.archive import extract
 from argan.sources.dataset import spoken
-from argan.sources.download import download
+from argan.sources.download import digests, download, mismatch
 from argan.sources.duplicates import Splits
 from argan.sources.listing import photographs
 from argan.sources.prepare import File
@@ -80,7 +82,10 @@ class Collection:
                 f"there is no collection '{name}' (known: {known}); make it with `argan collection add {name} SOURCE`"
             ) from error
         except (OSError, ValueError) as error:
-            raise UserError(f"the collection {folder} is damaged ({' '.join(str(error).split())[:200]})") from error
+            raise UserError(
+                f"{folder}/preview is damaged ({' '.join(str(error).split())[:200]}); delete that folder and add anything: "
+                f"what is in {folder}/photos stays, and is looked through again"
+            ) from error
         return cls(name, folder, index, quarantine)
 
     @property
@@ -89,17 +94,27 @@ class Collection:
         told = self.index[["file_sha256", "group", "split"]].sort_values("file_sha256")
         return hashlib.sha256(told.to_csv(index=False).encode()).hexdigest()[:16]
 
-    def files(self) -> list[File]:
-        """The photos, to take in: hashes known, splits given. Raises UserError where one is gone."""
-        kept = {path.stem: path for path in self.folder.glob("photos/??/*")}
-        rows = self.index[["source", "file_sha256", "split"]].itertuples(index=False, name=None)
+    @property
+    def unfit(self) -> list[str]:
+        """Why AR-GAN cannot learn from it, as its report says; empty where it can."""
         try:
-            return [File(kept[digest], source, digest, split=split) for source, digest, split in rows]
-        except KeyError as error:
-            raise UserError(
-                f"{self.folder} lacks the photo {error.args[0]}; restore it from a backup, or remove it: "
-                f"argan collection remove {self.name} {error.args[0][:12]}"
-            ) from error
+            told: list[str] = json.loads((self.folder / "preview" / "quality.json").read_text(encoding="utf-8"))[
+                "unfit"
+            ]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ["not known: the report is gone; add anything and it is made again"]
+        return told
+
+    def files(self) -> list[File]:
+        """The photos, to take in: hashes known, splits given. Those that are gone from the disk are left out."""
+        there = kept(self.folder)
+        rows = self.index[["source", "file_sha256", "split"]].itertuples(index=False, name=None)
+        return [File(there[digest], source, digest, split=split) for source, digest, split in rows if digest in there]
+
+
+def kept(folder: Path) -> dict[str, Path]:
+    """The photos of a collection's folder that are on the disk, by the hash of their bytes."""
+    return {path.stem: path for path in folder.glob("photos/??/*") if re.fullmatch("[0-9a-f]{64}", path.stem)}
 
 
 def names(home: Path = HOME) -> list[str]:
@@ -114,34 +129,40 @@ def add(
     *,
     refused_max: float = 0.5,
     sha256: str | None = None,
+    floors: Floors | None = None,
     processes: int | None = None,
     say: Say = lambda line: None,
     progress: ingest.Progress | None = None,
 ) -> Added:
     """Add the photographs of a folder, of a zip or tar, or of an https URL of an archive or of a folder's listing (it ends in /).
 
-    refused_max: share of the source's files that may be no good before nothing is added. sha256: of what a URL gives, where
-    it is known. Raises UserError; the collection then stays as it was.
+    refused_max: share of the source's files that may be no good before nothing is added. sha256: of an archive, where it is
+    known. floors: of the report, `argan.sources.quality`. Raises UserError; the collection then stays as it was.
     """
     with _alone(name, home, say), _source(source, name, home, sha256, say) as (folder, entries):
-        return _add(name, folder, shown(source), home, refused_max, processes, say, progress, entries)
+        return _add(
+            name, folder, shown(source), home, refused_max, floors or Floors(), processes, say, progress, entries
+        )
 
 
-def remove(name: str, photos: list[str], home: Path = HOME, *, say: Say = lambda line: None) -> Collection | None:
+def remove(
+    name: str, photos: list[str], home: Path = HOME, *, floors: Floors | None = None, say: Say = lambda line: None
+) -> Collection | None:
     """Remove photos, each named by its source or by the start of its sha256; without any, the whole collection.
 
-    Returns what is left, None after removing it all. Raises UserError where a name fits none or several.
+    Returns what is left, None after removing it all. A removed photo comes in again with the next add of where it is. Raises
+    UserError where a name fits none or several.
     """
     with _alone(name, home, say):
-        collection = Collection.open(name, home)
-        if not photos:
+        if not photos and (home / name / "photos").is_dir():
             # Out of sight in one step; what a kill leaves of it, the next change clears away
             gone = home / f".{name}.removed"
             shutil.rmtree(gone, ignore_errors=True)
-            collection.folder.replace(gone)
+            (home / name).replace(gone)
             shutil.rmtree(gone)
             (home / f".{name}.seen.parquet").unlink(missing_ok=True)
             return None
+        collection = Collection.open(name, home)
         digests = {_one(collection, photo) for photo in photos}
         rows = collection.index[~collection.index["file_sha256"].isin(digests)]
         if rows.empty:
@@ -151,9 +172,11 @@ def remove(name: str, photos: list[str], home: Path = HOME, *, say: Say = lambda
         faults = left.quarantine[~left.quarantine["reason"].str.startswith((ingest.COPY, ingest.STRADDLES))]
         with swapped(left.folder / "preview") as preview:
             _preview(left, left.files(), faults, preview, 0, None)
-        after = Collection.open(name, home)
-        _sweep(after)
-        return after
+            report.write(preview, report.About(f"the collection {name}"), floors or Floors())
+        for digest, path in kept(left.folder).items():
+            if digest in digests:
+                path.unlink()
+        return Collection.open(name, home)
 
 
 def _one(collection: Collection, photo: str) -> str:
@@ -172,10 +195,19 @@ def _one(collection: Collection, photo: str) -> str:
 def freeze(name: str, revision: str, folder: Path, home: Path = HOME, *, say: Say = lambda line: None) -> Collection:
     """The collection as it is, in `folder`: photos as hard links where that is possible; `Collection.open` reads it there.
 
-    Raises UserError unless it is at `revision`.
+    What is there at that revision already stays. Raises UserError unless the collection is at `revision`, and whole.
     """
+    with suppress(UserError):
+        there = Collection.open(folder.name, folder.parent)
+        if there.revision == revision and len(there.files()) == len(there.index):
+            return there
     with _alone(name, home, say):
         collection = Collection.open(name, home)
+        if lost := len(collection.index) - len(collection.files()):
+            raise UserError(
+                f"{lost} photos of the collection '{name}' are gone from {collection.folder}/photos: restore them, or add them "
+                "again; adding anything else takes what is left as the collection"
+            )
         if collection.revision != revision:
             raise UserError(
                 f"the collection '{name}' is at revision {collection.revision}, params.yaml asks for {revision}: write the "
@@ -201,15 +233,16 @@ def _add(
     source: str,
     home: Path,
     refused_max: float,
+    floors: Floors,
     processes: int | None,
     say: Say,
     progress: ingest.Progress | None,
     entries: Sequence[tuple[str, str]],
 ) -> Added:
     there = Collection.open(name, home) if name in names(home) else None
-    if there:
-        _sweep(there)
     found = ingest.find(folder)
+    if not found and entries:
+        raise UserError(f"{source}: none of its {len(entries)} entries can be taken; {entries[0][0]}: {entries[0][1]}")
     if not found:
         raise UserError(
             f"{source} holds no photographs: no file in it ends in {', '.join(decode.SUFFIXES[:8])} or a raw suffix"
@@ -218,30 +251,60 @@ def _add(
     collection = there or Collection(
         name,
         home / name,
-        pd.DataFrame(columns=["file_sha256"]),
+        pd.DataFrame(columns=["source", "file_sha256", "split"]),
         pd.DataFrame(columns=["source", "reason", "file_sha256"]),
     )
-    known = {*collection.index["file_sha256"], *collection.quarantine["file_sha256"]}
+    before = collection.files()
+    if lost := len(collection.index) - len(before):
+        say(f"{lost} photos of '{name}' are gone from {collection.folder}/photos: left out")
+    # A fault of the file's own stays; what was the machine's, or has no hash, is looked at again
+    told = collection.quarantine
+    settled = told["reason"].str.split(":").str[0].isin([*ingest.OWN, ingest.COPY, ingest.STRADDLES])
+    told = told[
+        (settled & (told["file_sha256"] != "")) | ~told["source"].isin([ingest.printable(f.source) for f in found])
+    ]
+    known = {*(file.sha256 or "" for file in before), *told["file_sha256"]} - {""}
     new = []
+    first = (
+        collection.folder / "photos" / ".first"
+    )  # there while the first add runs: what a kill of it leaves is no photo
+    if there is None:
+        orphans = (
+            {} if first.exists() else kept(collection.folder)
+        )  # of a collection whose index is gone its photos are not
+        before = [File(path, path.name, digest) for digest, path in orphans.items()]
+        known |= set(orphans)
+        if orphans:
+            say(
+                f"{len(orphans)} photos are in {collection.folder}/photos without an index: they are looked through again"
+            )
     for file in looked:
         if file.sha256 not in known:
             new.append(file)
             known.add(file.sha256 or "")
     say(f"{len(found):,} photographs in {source}, {len(new):,} of them not seen before")
     refused = dict(entries)
-    if new:
-        before = collection.files() if there else []
+    if new or there is None or lost:
         with swapped(collection.folder / "preview") as preview:
             added = pd.DataFrame(entries, columns=["source", "reason"]).assign(file_sha256="")
-            told = pd.concat([collection.quarantine, added], ignore_index=True)
+            told = pd.concat([told, added], ignore_index=True).drop_duplicates(["source", "reason"])
             index, faults = _preview(collection, [*before, *new], told, preview, processes, progress)
             refused |= dict(zip(faults["source"], faults["reason"], strict=True))
-            _judge(faults["reason"].tolist(), len(found), refused_max, source)
+            photos = [reason for entry, reason in entries if entry.lower().endswith(decode.SUFFIXES)]
+            _judge([*faults["reason"], *photos], len(found) + len(photos), refused_max, source)
             taken = set(index["file_sha256"])
+            if taken - {file.sha256 for file in (*before, *new)}:
+                (home / f".{name}.seen.parquet").unlink(missing_ok=True)
+                raise UserError(f"photos in {source} changed while they were added; nothing was added: run it again")
+            if not before:
+                first.parent.mkdir(parents=True, exist_ok=True)
+                first.touch()
             for file in new:
                 if file.sha256 in taken:
                     _keep(file, collection.folder)
+            report.write(preview, report.About(f"the collection {name}"), floors, lambda photo: folder / photo)
             os.sync()  # one for all the photos; only then may the index name them
+            first.unlink(missing_ok=True)
     after = Collection.open(name, home)
     facts.to_parquet(home / f".{name}.seen.parquet", index=False)
     return Added(len(found), len(after.index) - len(collection.index), refused, len(after.index), after.revision)
@@ -292,7 +355,7 @@ def _hashed(found: list[File], cache: Path) -> tuple[list[File], pd.DataFrame]:
     known = {(path, size, mtime): digest for path, size, mtime, digest in before.itertuples(index=False, name=None)}
 
     def one(file: File) -> tuple[str, int, int, str]:
-        path = str(file.path.absolute())
+        path = ingest.printable(str(file.path.absolute()))
         try:
             facts = file.path.stat()
             mark = (path, facts.st_size, facts.st_mtime_ns)
@@ -324,42 +387,40 @@ def _keep(file: File, folder: Path) -> None:
     temporary.replace(target)
 
 
-def _sweep(collection: Collection) -> None:
-    """Clear away what the index does not name: a kill, or a removal, left it."""
-    named = set(collection.index["file_sha256"])
-    for path in collection.folder.glob("photos/??/*"):
-        if path.stem not in named:
-            path.unlink()
-
-
 @contextmanager
 def _source(
     source: str, name: str, home: Path, sha256: str | None, say: Say
 ) -> Iterator[tuple[Path, list[tuple[str, str]]]]:
     """A folder with the photographs of the source, and which entries of an archive were refused, with reasons."""
     path = Path(source)
-    if path.is_dir():
-        yield path, []
-        return
-    fetched = home / f".{name}.fetched" / hashlib.sha256(source.encode()).hexdigest()[:16]  # stays for another try
-    if re.match(r"https?://[^?]*/$", source):
-        photographs(source, fetched, say)
-        yield fetched, []
-        shutil.rmtree(fetched.parent, ignore_errors=True)
-        return
-    if re.match(r"https?://", source):
-        path = download(
-            source, fetched, sha256=sha256, own=sha256 is None, say=say, progress=spoken(shown(source), say)
-        ).path
-    elif not path.exists():
+    fetched = home / f".{name}.fetched" / hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
+    remote, listed = bool(re.match(r"https?://", source)), bool(re.match(r"https?://[^?]*/$", source))
+    if sha256 and (listed or path.is_dir()):
+        raise UserError(f"--sha256 is of an archive, and {shown(source)} is a folder; leave it out")
+    if not remote and not path.exists():
         raise UserError(
             f"{source} is not there; give a folder, a zip or tar of photographs, or the https address of either"
         )
-    with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}.unpacked.") as unpacked:
-        say(f"unpacking {shown(source)}")
-        result = extract(path, Path(unpacked) / "photos", suffixes=decode.SUFFIXES)
-        yield Path(unpacked) / "photos", result.refused
-    shutil.rmtree(home / f".{name}.fetched", ignore_errors=True)
+    if listed:
+        photographs(source, fetched, say)  # what is there already stays for another try
+    elif remote:
+        own = sha256 is None
+        path = download(source, fetched, sha256=sha256, own=own, say=say, progress=spoken(shown(source), say)).path
+    elif sha256 and path.is_file() and (wrong := mismatch(digests(path), {"sha256": sha256.lower()})):
+        raise UserError(f"{path} is not what --sha256 says ({wrong}); give the right file, or leave the hash out")
+    try:
+        if path.is_dir() or listed:
+            yield (fetched if listed else path), []
+        else:
+            with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}.unpacked.") as unpacked:
+                say(f"unpacking {shown(source)}")
+                result = extract(path, Path(unpacked) / "photos", suffixes=decode.SUFFIXES)
+                yield Path(unpacked) / "photos", result.refused
+    except UserError:  # what came whole and will not do is not asked for again in vain
+        shutil.rmtree(fetched, ignore_errors=True)
+        fetched.unlink(missing_ok=True)
+        raise
+    shutil.rmtree(fetched.parent, ignore_errors=True)
 
 
 @contextmanager

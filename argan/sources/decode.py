@@ -44,6 +44,8 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", 
 
 MARGIN = 2  # a photo is never decoded below this many times the wanted size
 SCANS = 100  # of a progressive JPEG; cameras and editors write about ten, every one costs a pass over all pixels
+# Names under which cameras and programs write the very sRGB. "Linear sRGB" and the like are not it: any other is converted.
+SRGB = ("sRGB", "sRGB IEC61966-2.1", "sRGB IEC61966-2-1", "sRGB IEC61966-2-1 black scaled", "sRGB built-in", "sRGB2014")
 CUT_OUT = 0.02  # share of transparent pixels above which a photo is a cut-out
 
 _TURN = {
@@ -212,6 +214,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         samples = np.asarray(image).astype(np.int64)
         if samples.min() < 0 or samples.max() > 65535:
             raise _Refusal("no photograph: 32 bits a pixel")
+        if getattr(image, "tag_v2", {}).get(262) == 0:  # TIFF's WhiteIsZero, which Pillow heeds at 8 bits only
+            samples = 65535 - samples
         return Image.fromarray((samples >> 8).astype(np.uint8))
     if image.mode in ("P", "PA"):
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -239,7 +243,7 @@ def _srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if "sRGB" in ImageCms.getProfileDescription(source):
+            if ImageCms.getProfileDescription(source).strip() in SRGB:
                 found = "srgb"
             else:
                 target = ImageCms.createProfile("sRGB")
@@ -295,9 +299,10 @@ def _number(value: Any, low: float, high: float) -> float | None:
 
 def _date(value: Any) -> str | None:
     try:
-        return datetime.strptime(str(value).strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S").isoformat()
+        date = datetime.strptime(str(value).strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S")
     except ValueError:
         return None
+    return date.isoformat() if 1826 <= date.year <= 2200 else None  # no photograph is older
 
 
 def _register_heif() -> None:

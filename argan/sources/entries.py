@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -137,7 +138,7 @@ def _name(told: str) -> str:
         raise Refused("its name is absolute")
     if ".." in path.parts:
         raise Refused("its name leads out of the folder (..)")
-    if "\\" in told or ":" in told:
+    if "\\" in told or re.match("[A-Za-z]:", told):
         raise Refused("its name has a backslash or a drive letter")
     if not path.parts or any(unicodedata.category(letter) == "Cc" for letter in told):
         raise Refused("its name is empty or has control characters")

@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,11 +73,17 @@ class Report:
 def find(folder: Path) -> list[File]:
     """The files in a folder and below that are photographs by their names, sorted; hidden ones and links to folders left out."""
     found = []
-    for parent, folders, names in os.walk(folder):
+
+    def unreadable(error: OSError) -> None:
+        raise UserError(
+            f"{error.filename} cannot be read ({error.strerror}); mend its permissions, or give another folder"
+        )
+
+    for parent, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         wanted = [name for name in names if name.lower().endswith(decode.SUFFIXES) and not name.startswith(".")]
         found += [Path(parent) / name for name in wanted]
-    return [File(path, _printable(path.relative_to(folder).as_posix())) for path in sorted(found)]
+    return [File(path, printable(path.relative_to(folder).as_posix())) for path in sorted(found)]
 
 
 def ingest(
@@ -124,7 +130,7 @@ def ingest(
         photos.write_rows(folder / "photos.npy", (len(kept), size, size, 3), np.uint8, chunks)
     straddling = [(rows[i].order, reason, rows[i].facts["file_sha256"]) for i, reason in grouped.refused.items()]
     refused = sorted([*faults, *copies, *straddling])
-    table = [(_printable(files[order].source), reason, digest) for order, reason, digest in refused]
+    table = [(printable(files[order].source), reason, digest) for order, reason, digest in refused]
     pd.DataFrame(table, columns=["source", "reason", "file_sha256"]).to_csv(folder / "quarantine.csv", index=False)
     kinds = Counter(_kind(reason) for _, reason, _ in refused)
     groups = int((index["group"].value_counts() > 1).sum())
@@ -160,7 +166,10 @@ class _Before:
         """Empty without a store, or when it is another's: then all files are decoded."""
         if folder is None or not (folder / "index.parquet").exists():
             return cls()
-        store = photos.Photos.open(folder)
+        try:
+            store = photos.Photos.open(folder)
+        except UserError:  # damaged: all is decoded again
+            return cls()
         attrs = store.index.attrs
         if attrs.get("ingest") != settings or any(name not in store.index for name in FACTS):
             return cls()
@@ -196,7 +205,7 @@ def _taken(
             faults.append((order, before.faults[digest], digest))
         elif digest in before.row:
             at = before.row[digest]
-            facts = before.index[at] | {"source": _printable(files[order].source)}
+            facts = before.index[at] | {"source": printable(files[order].source)}
             rows.append(_Row(order, at, facts, files[order].split))
         else:
             return False
@@ -227,7 +236,7 @@ def _taken(
 
 def _facts(file: File, photo: Prepared) -> dict[str, Any]:
     return {
-        "source": _printable(file.source),
+        "source": printable(file.source),
         "sha256": photos.sha256(photo.pixels),
         "width": photo.width,
         "height": photo.height,
@@ -253,7 +262,7 @@ def _check(files: Sequence[File], faults: list[Refusal], refused_max: float) -> 
     limit = f"more than refused_max {refused_max:g} allows" if len(faults) < len(files) else "none is left"
     raise UserError(
         f"{len(faults)} of {len(files)} photos refused, {limit}; {count} of them: {kind} "
-        f"(such as {_printable(files[order].source)}: {reason}); mend the source or raise the parameter"
+        f"(such as {printable(files[order].source)}: {reason}); mend the source or raise the parameter"
     )
 
 
@@ -344,13 +353,16 @@ def _grouped(rows: list[_Row], pictures: _Pictures, splits: Splits, same_splits:
 
 
 def _seconds(taken: str | None) -> float:
-    return datetime.fromisoformat(taken).timestamp() if taken else float("nan")
+    return datetime.fromisoformat(taken).replace(tzinfo=UTC).timestamp() if taken else float("nan")
 
 
 def _kind(reason: str) -> str:
     return reason.split(":")[0]
 
 
-def _printable(name: str) -> str:
-    """A file's name as text that every format can hold: bytes that are not UTF-8 are written out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def printable(name: str) -> str:
+    """A file's name as text that every format and terminal can hold: what is not UTF-8, and control characters, written out."""
+    if name.isprintable():
+        return name
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -19,6 +19,7 @@ from argan.sources.web import LATER, Again, Hopeless, Patience, ask, refusal, re
 Say = Callable[[str], None]
 
 PAGE = 32 << 20  # bytes of a listing: a hundred thousand links, with what servers write around them
+SLOW = 10  # times the longest silence that is borne: in all, a page must be there then
 PAGES = 10_000  # folders: more is a server that leads in circles
 
 
@@ -27,10 +28,12 @@ def photographs(url: str, folder: Path, say: Say = lambda line: None, patience: 
 
     What is in `folder` already is not fetched again. Raises UserError where a page is no listing or a file cannot be had.
     """
-    patience = patience or Patience()
+    patience = replace(patience or Patience(), ceiling=decode.Limits().file_bytes)
     if reason := refusal(url):
         raise UserError(f"{shown(url)} {reason}")
     found = list(_below(httpx.URL(url), patience))
+    if not found:
+        raise UserError(f"{shown(url)} lists no photographs: no link in it leads to a name below it that ends like one")
     say(f"{len(found):,} photographs in {shown(url)}")
     for i, (name, address) in enumerate(found, 1):
         download(address, folder / name, sha256=None, own=True, say=say, patience=patience)
@@ -73,7 +76,7 @@ def _name(top: httpx.URL, target: httpx.URL) -> str | None:
     if not place.startswith(base) or place == base:
         return None
     parts = [unquote(part) for part in place[len(base) :].rstrip("/").split("/")]
-    if any(part in ("", ".", "..") or len(part) > 200 or set(part) & set("/\\\0") for part in parts):
+    if any(part in ("", ".", "..") or len(part) > 200 or not part.isprintable() or "/" in part for part in parts):
         return None
     return "/".join(parts)
 
@@ -83,7 +86,7 @@ def _links(url: httpx.URL, patience: Patience) -> list[str]:
     for attempt in range(patience.attempts):
         try:
             return _page(url, patience)
-        except (Again, httpx.TransportError) as error:
+        except (Again, httpx.RequestError) as error:
             reasons.append(str(error) or type(error).__name__)
             wait = getattr(error, "wait", None)
             patience.sleep(min(patience.backoff * 2**attempt if wait is None else max(wait, 0), patience.longest_wait))
@@ -94,7 +97,8 @@ def _links(url: httpx.URL, patience: Patience) -> list[str]:
 
 def _page(url: httpx.URL, patience: Patience) -> list[str]:
     with ExitStack() as stack:
-        response = ask(stack, str(url), {"Accept": "text/html"}, patience)
+        headers = {"Accept": "text/html", "Accept-Encoding": "identity", "User-Agent": "argan"}
+        response, began = ask(stack, str(url), headers, patience), patience.clock()
         if response.status_code in LATER:
             raise Again(f"status {response.status_code}", retry_after(response.headers.get("retry-after")))
         if response.status_code != 200:
@@ -104,12 +108,17 @@ def _page(url: httpx.URL, patience: Patience) -> list[str]:
                 "it is no page of links; give the address of a zip or tar, or of a folder that the server lists"
             )
         content = bytearray()
-        for chunk in response.iter_bytes():
+        for chunk in response.iter_raw():
             content += chunk
             if len(content) > PAGE:
                 raise Hopeless(f"the page is larger than {PAGE >> 20} MiB")
+            if patience.clock() - began > SLOW * patience.stall:
+                raise Hopeless(f"after {SLOW * patience.stall:g} s the page is not whole")
     found = _Links()
-    found.feed(content.decode("utf-8", "replace"))
+    try:
+        found.feed(content.decode("utf-8", "replace"))
+    except AssertionError as error:  # what the parser says of some nonsense
+        raise Hopeless("it is no HTML") from error
     return found.links
 
 

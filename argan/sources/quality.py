@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from argan.params import Floors
 from argan.photos import SPLITS, Photos
 
 Pixels = NDArray[np.uint8]
@@ -34,17 +35,9 @@ CONTRAST = 16.0  # grey levels: less than this is noise or sky
 MEASURABLE = 16  # cells of 64 that must have contrast, else nothing is said of the photo
 SOFT, SHARP = 15, 85  # percentiles of a photo's cells taken for its softest and its sharpest part
 DEFOCUS = 0.4  # softest part softer than the sharpest by this: scenes all in focus reach it in 2 of 100 photos, for texture differs
-LOOKED_AT = 4000  # photos at most, evenly chosen: the shares are then known to 0.01
+LOOKED_AT = 2000  # photos at most, evenly chosen: the shares are then known to 0.01
+JUDGED = 2  # test photos without which evaluation has nothing to compare with
 TELLING = 30  # photos with defocus: of fewer, chance alone moves the middle by 0.03 and more
-
-
-@dataclass(frozen=True)
-class Floors:
-    """Least values with which AR-GAN can work."""
-
-    photos: int = 500  # to train on: fewer are learned by heart before depth is
-    defocus: float = 0.08  # share of photos: four times what scenes without any defocus reach
-    centered: float = 0.03  # above what subjects anywhere in the frame reach
 
 
 @dataclass(frozen=True)
@@ -135,6 +128,10 @@ def _unfit(told: dict[str, Any], floors: Floors) -> list[str]:
         why.append(
             f"Too few photos: {told['train']} to learn from, at least {floors.photos} are needed (crop.photos_min). "
             "Add more of the same kind."
+        )
+    if told["test"] < JUDGED:
+        why.append(
+            f"Too few photos to judge by: {told['test']} test photos, evaluation needs {JUDGED}. Add more of the same kind."
         )
     if told["defocus"] < floors.defocus:
         why.append(

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from argan.files import write_json, write_text
+from argan.params import Floors
 from argan.photos import SPLITS, Photos
 from argan.sources import quality
-from argan.sources.quality import Floors, Sharpness
+from argan.sources.quality import Sharpness
 
 Pixels = NDArray[np.uint8]
 Originals = Callable[[str], Path | None]  # source of a refused photo -> its file, where there still is one
