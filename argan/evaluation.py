@@ -6,9 +6,12 @@ digit for digit.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache as once
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,27 @@ from torch import Tensor
 
 from argan import estimator, networks, objective
 from argan.errors import UserError
-from argan.metrics import depth_scores, depth_scores_per_photo, frechet_distance, kernel_distance, report
-from argan.metrics.features import extractor
+from argan.files import atomic, write_json
+from argan.gate import Scores
+from argan.metrics import (
+    depth_scores_per_photo,
+    frechet_distance,
+    kernel_distance,
+    kernel_distances,
+    mask_auc,
+    page,
+    precision_recall,
+)
+from argan.metrics import report as pictures
+from argan.metrics.cache import Cache
+from argan.metrics.features import Extractor, extractor
+from argan.metrics.neighbours import NEIGHBOUR
 from argan.metrics.scenes import LUMA, Scenes, degenerate
+from argan.metrics.uncertainty import interval
 from argan.model import Model
 from argan.params import Evaluate, Training
 from argan.photos import Photos
+from argan.pictures import disparity_colors, grid, light_field_gif, write_png
 from argan.training import step_random
 
 Metrics = dict[str, Any]  # flat: numbers, None, `features` (a string) and `degenerate` (a list of strings)
@@ -35,6 +53,7 @@ Maps = NDArray[np.float32]
 SALT = 2  # keeps the latents of evaluation apart from those of training and distillation
 BATCH = 32
 SHOWN, SCENES, REFOCUSED = 48, 6, 4  # photos in grid.png, rows of scenes.png and of refocus.png
+VIEWED, STEPS = 4, 8  # scenes side by side in light_field.gif, steps of interpolation.png
 APERTURES = [1 / 3, 2 / 3, 1.0]
 
 
@@ -45,66 +64,199 @@ def evaluate(
     plots: Path,
     params: Evaluate,
     *,
+    report: Path | None = None,
+    cache: Path | None = None,
     device: torch.device | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Metrics:
     """The metrics of the model folder `model` on the test split of the store `photos`; pictures go into the folder `plots`.
 
-    `truth` is the folder of exact disparity; where it holds none the depth scores are None. Raises UserError when something
-    is missing, damaged, or does not belong together.
+    `truth` is the folder of exact disparity, of masks, or of neither; what cannot be scored is None. Into the folder `report`
+    go `report.html`, a row per held-out photo in `photos.parquet`, and `scores.json`, by which the gate compares models.
+    `cache` keeps features for the next time. Raises UserError when something is missing, damaged, or does not belong together.
     """
+    device = device or torch.device("cpu")
+    found = judge(model, photos, truth, params, cache=cache, device=device, say=say)
+    say("drawing")
+    trained, reach = found.trained, found.trained.config.disparity_max
+    pictures.training(trained.history, plots)
+    pictures.photographs(found.shown, plots / "grid.png")
+    _show_scenes(trained, params, device, plots)
+    if found.metrics["depth_photos"]:
+        title = (
+            f"Held-out photographs: mean rank correlation {found.metrics['depth_spearman']:.2f} "
+            f"(prior alone {found.metrics['depth_spearman_prior']:.2f})"
+        )
+        spearman = found.photos["spearman"].to_numpy()
+        pictures.depth(
+            found.judged, found.known, found.estimated, trained.prior(), spearman, reach, title, plots / "depth.png"
+        )
+    if report is not None:
+        with atomic(report / "photos.parquet") as temporary:
+            found.photos.to_parquet(temporary, index=False)
+        write_json(report / "scores.json", found.scores().told())
+        page.write(report / "report.html", model, photos, plots, found.metrics)
+    return found.metrics
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was found out about a model. photos: a row per held-out photo; judged, estimated, known: the photos whose depth or
+    subject is known, (M, H, W, 3), (M, H, W) and (M, H, W); kid_parts: the kernel distance of parts of the photos."""
+
+    trained: Trained
+    metrics: Metrics
+    photos: pd.DataFrame
+    kid_parts: NDArray[np.float64]
+    judged_on: str
+    shown: Pixels
+    judged: Pixels
+    known: Maps
+    estimated: Maps
+
+    def scores(self) -> Scores:
+        def column(name: str) -> tuple[float, ...] | None:
+            values = self.photos[name]
+            return tuple(values.round(6).tolist()) if values.notna().any() else None
+
+        return Scores(
+            self.judged_on,
+            depth_spearman=column("spearman"),
+            depth_sign_agreement=column("sign_agreement"),
+            depth_mask_auc=column("mask_auc"),
+            kid=tuple(np.round(self.kid_parts, 8).tolist()),
+            degenerate=tuple(self.metrics["degenerate"]),
+        )
+
+
+def judge(
+    model: Path,
+    photos: Path,
+    truth: Path,
+    params: Evaluate,
+    *,
+    cache: Path | None = None,
+    device: torch.device | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Judged:
+    """All the numbers of `evaluate`, and nothing drawn."""
     device = device or torch.device("cpu")
     trained = Trained.open(model, device)
     store = Photos.open(photos)
-    test, validation = store.split("test"), store.split("validation")
+    test = store.rows("test")
     _check(trained, store, params, len(test))
-    exact = _truth(truth, store)
-
-    say(f"generating {params.images} photos and comparing them with {len(test)} held-out ones")
+    exact, masks = _truth(truth, store, "disparity", "index"), _truth(truth, store, "masks", "masks")
     extract = extractor(params.features, device)
-    scenes = Scenes.of(trained.config)
-    generated: list[Maps] = []
-    shown: list[Pixels] = []
-    for image, disparity, photo in _generate(trained, params, device):
-        pixels = networks.to_uint8(photo)
-        generated.append(extract(pixels))
-        scenes.add(image, disparity, photo)
-        if len(shown) * BATCH < SHOWN:
-            shown.append(pixels)
-    features = np.concatenate(generated)
-    real, other = extract(test), extract(validation) if len(validation) > 1 else None
-    metrics: Metrics = {
-        "fid": frechet_distance(features, real),
-        "kid": kernel_distance(features, real),
-        "kid_floor": None if other is None else kernel_distance(other, real),
-        "features": extract.name,
-        "images": params.images,
-        "images_real": len(test),
-    }
 
-    say("scoring the depth of held-out photos" if exact else "no exact depth is known: depth scores stay empty")
-    rows = [i for i in store.rows("test") if i in exact]
-    known = np.stack([exact[i] for i in rows]) if rows else np.empty((0, *store.pixels.shape[1:3]), np.float32)
-    seen = [exact[i] for i in store.rows("validation") if i in exact]
-    judged = store.pixels[rows]
+    scenes = Scenes.of(trained.config)
+    shown: list[Pixels] = []
+    with Cache.at(cache) as kept:
+        real = _features(kept, extract, store, "test")
+        other = _features(kept, extract, store, "validation") if len(store.rows("validation")) > 1 else None
+        what = {"generator": trained.digest, "extractor": extract.name, "images": params.images, "seed": params.seed}
+        what |= {"code": code(), "torch": torch.__version__, "device": device.type}
+        generated = kept.find(**what)
+        say(f"generating {params.images} photos and comparing them with {len(test)} held-out ones")
+        with kept.put(**what) if generated is None else nullcontext() as write:
+            for image, disparity, photo in _generate(trained, params, device):
+                pixels = networks.to_uint8(photo)
+                if write is not None:
+                    write(extract(pixels))
+                scenes.add(image, disparity, photo)
+                if len(shown) * BATCH < SHOWN:
+                    shown.append(pixels)
+        features = kept.find(**what) if generated is None else generated
+        assert features is not None
+        metrics, kid_parts = _distances(features, real, other)
+    metrics |= {"features": extract.name, "images": params.images, "images_real": len(test)}
+
+    known_rows = [row for row in test if row in exact or row in masks]
+    say(f"scoring the depth of {len(known_rows)} held-out photos" if known_rows else "no depth is known of any photo")
+    size = store.pixels.shape[1:3]
+    unknown = np.full(size, np.nan, np.float32)
+    judged, edges = store.pixels[known_rows], np.full(size, 128, np.uint8)
+    known = (
+        np.stack([exact.get(row, unknown) for row in known_rows]) if known_rows else np.empty((0, *size), np.float32)
+    )
+    subject = np.stack([masks.get(row, edges) for row in known_rows]) if known_rows else np.empty((0, *size), np.uint8)
+    seen = [exact[row] for row in store.rows("validation") if row in exact]
+    subjects = [masks[row] for row in store.rows("validation") if row in masks]
     estimated = trained.depth(judged, device)
-    spearman = depth_scores_per_photo(estimated, known)["spearman"] if rows else np.empty(0)
-    metrics |= _depth(trained, judged, known, seen, estimated, spearman) | scenes.metrics()
+    answers = {
+        "": estimated,
+        "_prior": np.broadcast_to(trained.prior(), estimated.shape),
+        "_luminance": judged @ np.array(LUMA),
+    }
+    if seen:
+        mean = np.ma.masked_invalid(np.stack(seen)).mean(0).filled(0)
+        answers["_mean"] = np.broadcast_to(mean, estimated.shape)
+    elif subjects:
+        answers["_mean"] = np.broadcast_to(np.stack(subjects).mean(0, dtype=np.float32), estimated.shape)
+    table = store.index.iloc[known_rows][["source", "sha256"]].assign(photo=known_rows).reset_index(drop=True)
+    depth, columns = _depth(answers, known, subject)
+    metrics |= depth | scenes.metrics()
+    gaps = interval(scenes.values("sharpness_gap"))
+    metrics["sharpness_gap_low"], metrics["sharpness_gap_high"] = gaps or (None, None)
     metrics["degenerate"] = degenerate(metrics)
     metrics |= {name: trained.summary.get(name) for name in ("train_seconds", "images_per_second", "images_seen")}
+    metrics = {name: _rounded(value) for name, value in metrics.items()}
+    where = (
+        f"photos {store.fingerprint}, {extract.name}, {params.images} images, seed {params.seed}, evaluation {code()}"
+    )
+    return Judged(
+        trained,
+        metrics,
+        table.assign(**columns),
+        kid_parts,
+        where,
+        np.concatenate(shown)[:SHOWN],
+        judged,
+        known,
+        estimated,
+    )
 
-    say("drawing")
-    report.training(trained.history, plots)
-    report.photographs(np.concatenate(shown)[:SHOWN], plots / "grid.png")
-    _show_scenes(trained, params, device, plots)
-    if metrics["depth_photos"]:
-        title = (
-            f"Held-out photographs: mean rank correlation {metrics['depth_spearman']:.2f} "
-            f"(prior alone {metrics['depth_spearman_prior']:.2f})"
-        )
-        reach = trained.config.disparity_max
-        report.depth(judged, known, estimated, trained.prior(), spearman, reach, title, plots / "depth.png")
-    return {name: _rounded(value) for name, value in metrics.items()}
+
+def _features(kept: Cache, extract: Extractor, store: Photos, split: str) -> Maps:
+    """Of the photos of a split, (n, F)."""
+    rows = store.rows(split)
+    what = {"photos": store.fingerprint, "split": split, "extractor": extract.name, "torch": torch.__version__}
+    if (found := kept.find(**what)) is None:
+        with kept.put(**what) as write:
+            for i in range(0, len(rows), BATCH):
+                write(extract(np.asarray(store.pixels[rows[i : i + BATCH]])))
+        found = kept.find(**what)
+    assert found is not None
+    return found
+
+
+def _distances(generated: Maps, real: Maps, other: Maps | None) -> tuple[Metrics, NDArray[np.float64]]:
+    """fid, kid and their floors, precision and recall; and the kernel distance of parts of the photos."""
+    parts = kernel_distances(generated, real)
+    enough = min(len(generated), len(real)) > NEIGHBOUR
+    precision, recall = precision_recall(generated, real) if enough else (None, None)
+    metrics: Metrics = {
+        "fid": frechet_distance(generated, real),
+        "fid_floor": None if other is None else frechet_distance(other, real),
+        "kid": kernel_distance(generated, real),
+        "kid_se": float(parts.std(ddof=1) / np.sqrt(len(parts))) if len(parts) > 1 else None,
+        "kid_floor": None if other is None else kernel_distance(other, real),
+        "precision": precision,
+        "recall": recall,
+    }
+    return metrics, parts
+
+
+@once
+def code() -> str:
+    """A short hash of the code that decides what the numbers become: of two versions they do not compare."""
+    package = Path(__file__).parent
+    names = sorted([package / f"{name}.py" for name in CODE] + list(package.glob("metrics/*.py")))
+    told = [path.read_bytes() for path in names if path.stem not in DRAWING]
+    return hashlib.sha256(b"".join(told)).hexdigest()[:8]
+
+
+CODE = ("evaluation", "estimator", "gather", "networks", "objective", "optics")
+DRAWING = ("report", "page", "cache", "uncertainty", "__init__")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -120,11 +272,14 @@ class Trained:
     student: networks.Estimator
     summary: dict[str, float]
     history: pd.DataFrame
+    digest: str  # of the generator: its weights and what shaped it
 
     @classmethod
     def open(cls, folder: Path, device: torch.device) -> Trained:
         loaded = Model.load(folder)
         try:
+            digest = hashlib.sha256((folder / "generator.safetensors").read_bytes())
+            digest.update(json.dumps(loaded.config.model_dump(), sort_keys=True).encode())
             summary = dict(json.loads((folder / "config.json").read_text(encoding="utf-8"))["summary"])
             history = _history(folder / "history.csv")
         except FileNotFoundError as error:
@@ -133,7 +288,7 @@ class Trained:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{folder} is damaged ({reason}); delete it and run `dvc repro`") from error
         generator, student = networks.placed(loaded.generator, device), networks.placed(loaded.estimator, device)
-        return cls(loaded.config, generator, student, summary, history)
+        return cls(loaded.config, generator, student, summary, history, digest.hexdigest()[:24])
 
     @torch.inference_mode()
     def depth(self, photos: Pixels, device: torch.device) -> Maps:
@@ -167,33 +322,34 @@ def _generate(trained: Trained, params: Evaluate, device: torch.device) -> Itera
 
 
 def _depth(
-    trained: Trained, photos: Pixels, known: Maps, seen: list[Maps], estimated: Maps, spearman: NDArray[np.float64]
-) -> Metrics:
-    """depth_*: the estimator, and beside it the prior alone, the mean depth of the validation split, and brightness.
-
-    photos (N, H, W, 3) with known and estimated disparity (N, H, W) and its rank correlation (N,); `seen`, validation's.
-    """
-    metrics: Metrics = dict.fromkeys(f"depth_{name}{who}" for name in SCORES for who in ("", *BASELINES))
-    # The mask score needs masks of the subject, which no domain has yet.
-    metrics |= {"depth_mask_auc": None, "depth_inverted": None, "depth_photos": None}
-    spearman = spearman[np.isfinite(spearman)]
-    if not len(spearman):
-        return metrics
-    answers = {
-        "": estimated,
-        "_prior": np.broadcast_to(trained.prior(), known.shape),
-        "_luminance": photos @ np.array(LUMA),
-    }
-    if seen:
-        answers["_mean"] = np.broadcast_to(np.ma.masked_invalid(np.stack(seen)).mean(0).filled(0), known.shape)
+    answers: dict[str, NDArray[Any]], known: Maps, subject: Pixels
+) -> tuple[Metrics, dict[str, NDArray[np.float64]]]:
+    """depth_*: the estimator ("") and its baselines by suffix, each (M, H, W), against exact disparity (M, H, W) where that is
+    finite, and masks of the subject (M, H, W); and the scores of each photo, by name. What cannot be scored is None."""
+    metrics: Metrics = {f"depth_{name}{who}": None for name in (*SCORES, "mask_auc") for who in ("", *BASELINES)}
+    for name in HEADLINES:
+        metrics |= {f"depth_{name}_low": None, f"depth_{name}_high": None}
+    metrics |= {"depth_inverted": None, "depth_photos": None}
+    columns = {name: np.full(len(known), np.nan) for name in (*SCORES, "mask_auc")}
+    if not len(known):
+        return metrics, columns
     for who, answer in answers.items():
-        metrics |= {f"depth_{name}{who}": value for name, value in depth_scores(answer, known).items()}
-    metrics["depth_inverted"] = float((spearman < 0).mean())
-    metrics["depth_photos"] = len(spearman)
-    return metrics
+        scores = depth_scores_per_photo(answer, known) | {"mask_auc": mask_auc(answer, subject)}
+        columns |= {f"{name}{who}": values for name, values in scores.items()}
+        for name, values in scores.items():
+            if np.isfinite(values).any():
+                metrics[f"depth_{name}{who}"] = float(np.nanmean(values))
+    for name in HEADLINES:
+        if (found := interval(columns[name])) is not None:
+            metrics[f"depth_{name}_low"], metrics[f"depth_{name}_high"] = found
+    spearman = columns["spearman"][np.isfinite(columns["spearman"])]
+    if len(spearman):
+        metrics["depth_inverted"], metrics["depth_photos"] = float((spearman < 0).mean()), len(spearman)
+    return metrics, columns
 
 
-SCORES = ("spearman", "spearman_aligned", "side", "sign_agreement")
+HEADLINES = ("spearman", "side", "sign_agreement", "mask_auc")  # with an interval each
+SCORES = ("spearman", "spearman_aligned", "side", "sign_agreement", "delta1", "delta2", "delta3")
 BASELINES = ("_prior", "_mean", "_luminance")
 
 
@@ -209,7 +365,12 @@ def _show_scenes(trained: Trained, params: Evaluate, device: torch.device, plots
     shots = [networks.to_uint8(trained.generator.photograph(image, disparity, ones * s)) for s in APERTURES]
     reach = trained.config.disparity_max
     maps = disparity[:, 0].cpu().numpy()
-    report.scenes(networks.to_uint8(image), maps, shots, APERTURES, reach, plots / "scenes.png")
+    pictures.scenes(networks.to_uint8(image), maps, shots, APERTURES, reach, plots / "scenes.png")
+
+    views = trained.generator.views(image[:VIEWED], disparity[:VIEWED], ones[:VIEWED])  # (n, V, 3, H, W)
+    frames = np.concatenate([networks.to_uint8(each) for each in views], 2)  # side by side
+    light_field_gif(frames, plots / "light_field.gif", upscale=max(1, 128 // frames.shape[1]))
+    _show_interpolation(trained, params, device, plots)
 
     image, disparity, maps = image[:REFOCUSED], disparity[:REFOCUSED], maps[:REFOCUSED]
     far, near = (torch.quantile(disparity.flatten(1), q, 1)[:, None, None, None] for q in (0.05, 0.95))
@@ -219,7 +380,21 @@ def _show_scenes(trained: Trained, params: Evaluate, device: torch.device, plots
         )
         for t in np.linspace(0, 1, 5)
     ]
-    report.refocus(steps, maps, reach, plots / "refocus.png")
+    pictures.refocus(steps, maps, reach, plots / "refocus.png")
+
+
+@torch.inference_mode()
+def _show_interpolation(trained: Trained, params: Evaluate, device: torch.device, plots: Path) -> None:
+    """A walk along the arc between two latents, on which every point is as likely as its ends."""
+    random = step_random(params.seed, 0, SALT)
+    start, end = torch.randn(2, trained.config.latent, generator=random)
+    angle = torch.arccos((start @ end / start.norm() / end.norm()).clamp(-1, 1))
+    t = torch.linspace(0, 1, STEPS)[:, None]
+    latents = (torch.sin((1 - t) * angle) * start + torch.sin(t * angle) * end) / torch.sin(angle).clamp(min=1e-6)
+    image, disparity = trained.generator(latents.to(device))
+    colors = disparity_colors(disparity[:, 0].cpu().numpy(), trained.config.disparity_max)
+    rows = np.concatenate([networks.to_uint8(image), colors])
+    write_png(plots / "interpolation.png", grid(rows, STEPS, upscale=max(1, 96 // rows.shape[1])))
 
 
 def _history(path: Path) -> pd.DataFrame:
@@ -230,22 +405,24 @@ def _history(path: Path) -> pd.DataFrame:
         return pd.DataFrame({"images": []})
 
 
-def _truth(folder: Path, store: Photos) -> dict[int, Maps]:
-    """Exact disparity by row of the store; empty where the domain has none."""
-    if not (folder / "disparity.npy").exists():
+def _truth(folder: Path, store: Photos, name: str, index: str) -> dict[int, NDArray[Any]]:
+    """Maps (H, W) of `name` by row of the store; empty where the domain has none."""
+    if not (folder / f"{name}.npy").exists():
         return {}
     again = f"delete {folder} and run `dvc repro`"
     try:
-        maps = np.load(folder / "disparity.npy", mmap_mode="r", allow_pickle=False)
-        rows = pd.read_parquet(folder / "index.parquet")["photo"].to_numpy()
+        maps = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        rows = pd.read_parquet(folder / f"{index}.parquet")["photo"].to_numpy()
     except (OSError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"{folder} is damaged ({' '.join(str(error).split())[:200]}); {again}") from error
     if maps.shape != (len(rows), *store.pixels.shape[1:3]) or (
         len(rows) and not 0 <= rows.min() <= rows.max() < len(store)
     ):
         raise UserError(
-            f"{folder} holds disparity {maps.shape} for {len(rows)} photos of the store {store.folder}: not its own; {again}"
+            f"{folder} holds {name} {maps.shape} for {len(rows)} photos of the store {store.folder}: not its own; {again}"
         )
+    if name == "masks" and not ((maps > 0.9 * 255).any((1, 2)) & (maps < 0.1 * 255).any((1, 2))).any():
+        raise UserError(f"{folder}/masks.npy tells subject from background in none of {len(maps)} photos; {again}")
     return dict(zip(rows.tolist(), maps, strict=True))
 
 

@@ -1,67 +1,112 @@
-"""The gate: what makes a challenger champion. Pure judgement over numbers; it knows no registry."""
+"""The gate: what makes a challenger champion. Pure judgement over numbers; it knows no registry.
+
+Two models are compared on the very same photographs, photo by photo, so that what makes photos differ falls out. Chance in
+training is no part of that: another seed of the same recipe may well come out better or worse.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from argan.errors import UserError
+from argan.metrics.uncertainty import Comparison, compare
 from argan.params import Register
+
+Values = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the gate reads of a model. None is what cannot be computed on a domain."""
+    """What the gate reads of a model: a value a held-out photo, of the kernel distance one a part of the photos. None is what
+    cannot be computed on a domain, NaN what cannot on a photo."""
 
-    judged_on: str  # photographs, extractor and number of images: scores compare only where it is the same
-    depth_spearman: float | None = None
-    depth_sign_agreement: float | None = None
-    kid: float | None = None
+    judged_on: str  # photographs, extractor, number of images, code: scores compare only where it is the same
+    depth_spearman: Values | None = None
+    depth_sign_agreement: Values | None = None
+    depth_mask_auc: Values | None = None
+    kid: Values | None = None
     degenerate: tuple[str, ...] = ()
 
+    def told(self) -> dict[str, Any]:
+        """As JSON knows it."""
+
+        def plain(value: Any) -> Any:
+            return (
+                [None if isinstance(v, float) and math.isnan(v) else v for v in value]
+                if isinstance(value, tuple)
+                else value
+            )
+
+        return {name: plain(value) for name, value in asdict(self).items()}
+
     @classmethod
-    def of(cls, metrics: Mapping[str, Any], data: str) -> Scores:
-        """From the numbers of evaluation and the fingerprint of the photographs."""
-        return cls(
-            f"photos {data}, {metrics.get('features')}, {metrics.get('images')} images",
-            metrics.get("depth_spearman"),
-            metrics.get("depth_sign_agreement"),
-            metrics.get("kid"),
-            tuple(metrics.get("degenerate") or ()),
-        )
+    def of(cls, told: Mapping[str, Any]) -> Scores:
+        """From `told`. Raises UserError where that makes no sense."""
+        try:
+            values = {
+                name: None if told[name] is None else tuple(math.nan if v is None else float(v) for v in told[name])
+                for name in (*PRIMARY, "depth_sign_agreement")
+            }
+            return cls(str(told["judged_on"]), degenerate=tuple(told["degenerate"]), **values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"the scores are damaged ({error!r}); run `dvc repro -f evaluate`") from error
 
 
-def judge(new: Scores, champion: Scores | None, gate: Register) -> tuple[bool, str]:
+PRIMARY = ("depth_spearman", "depth_mask_auc", "kid")  # the first that is known of both decides
+LOWER_IS_BETTER = ("kid",)
+
+
+@dataclass(frozen=True)
+class Decision:
+    champion: bool
+    reason: str
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
+
+    def rows(self) -> list[list[str]]:
+        """The comparisons as a table: score, new, old, gain, its interval, verdict."""
+        return [
+            [name, f"{c.new:.4f}", f"{c.old:.4f}", f"{c.gain:+.4f}", f"{c.low:+.4f} to {c.high:+.4f}", c.verdict]
+            for name, c in self.comparisons.items()
+        ]
+
+
+def judge(new: Scores, champion: Scores | None, gate: Register) -> Decision:
     """Whether a challenger becomes champion, and why.
 
-    It must be healthy and better than the champion in depth (in kernel distance where depth is not known), and pay for that
-    neither with the sign of depth nor with its pictures.
+    It must be healthy, better than the champion in the first of PRIMARY that is known of both, and worse neither in the sign
+    of depth nor in its pictures; "cannot tell" is not better, and not worse.
     """
     if new.degenerate:
-        return False, f"degenerate: {', '.join(new.degenerate)}"
+        return Decision(False, f"degenerate: {', '.join(new.degenerate)}")
     if champion is None:
-        return True, "the first healthy model"
+        return Decision(True, "the first healthy model")
     if new.judged_on != champion.judged_on:
-        where = f"judged on {new.judged_on}, the champion on {champion.judged_on}"
-        return False, f"not comparable: {where}; set the alias by hand to replace it"
-    if new.depth_spearman is not None and champion.depth_spearman is not None:
-        gain = new.depth_spearman - champion.depth_spearman
-        better = gain > 0 and gain >= gate.depth_gain
-        name, ours, theirs = "depth_spearman", new.depth_spearman, champion.depth_spearman
-    elif new.kid is not None and champion.kid is not None:
-        better = new.kid < champion.kid
-        name, ours, theirs = "kid", new.kid, champion.kid
-    else:
-        return False, "nothing to compare: neither depth_spearman nor kid is known of both"
-    told = f"{name} {ours:.4f}, the champion's {theirs:.4f}"
-    if not better:
-        return False, f"not better: {told}"
-    sign, old_sign = new.depth_sign_agreement, champion.depth_sign_agreement
-    if sign is not None and old_sign is not None and sign < old_sign - gate.sign_slack:
-        return (
-            False,
-            f"depth_sign_agreement {sign:.3f}, more than {gate.sign_slack:g} below the champion's {old_sign:.3f}",
-        )
-    if new.kid is not None and champion.kid is not None and new.kid > champion.kid + gate.kid_slack * abs(champion.kid):
-        return False, f"kid {new.kid:.4f}, more than {gate.kid_slack:.0%} above the champion's {champion.kid:.4f}"
-    return True, f"better: {told}"
+        return Decision(False, f"not comparable: judged on {new.judged_on}; the champion on {champion.judged_on}")
+    slack = {"depth_sign_agreement": gate.sign_slack, "kid": gate.kid_slack * abs(_mean(champion.kid))}
+    primary = next((name for name in PRIMARY if getattr(new, name) and getattr(champion, name)), None)
+    if primary is None:
+        return Decision(False, "nothing to compare: neither depth nor kernel distance is known of both")
+    found: dict[str, Comparison] = {}
+    for name in (primary, "depth_sign_agreement", "kid"):
+        a, b = getattr(new, name), getattr(champion, name)
+        if name in found or a is None or b is None:
+            continue
+        margin = gate.depth_gain if name == primary and primary != "kid" else 0.0 if name == primary else slack[name]
+        try:
+            found[name] = compare(a, b, lower_is_better=name in LOWER_IS_BETTER, margin=margin)
+        except ValueError as error:
+            return Decision(False, f"not comparable in {name}: {error}")
+    if found[primary].verdict != "better":
+        return Decision(False, f"{primary}: {found[primary].verdict} ({found[primary]})", found)
+    for name, comparison in found.items():
+        if comparison.verdict == "worse":
+            return Decision(False, f"better in {primary}, but worse in {name} ({comparison})", found)
+    return Decision(True, f"better in {primary} ({found[primary]})", found)
+
+
+def _mean(values: Values | None) -> float:
+    known = [v for v in values or () if not math.isnan(v)]
+    return sum(known) / len(known) if known else 0.0

@@ -300,7 +300,7 @@ class Crop(Frozen):
 
 class Evaluate(Frozen):
     images: Positive = 2000
-    features: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+    features: Literal["efficientnet-lite0", "inception", "inception-if-available"] = "efficientnet-lite0"
     seed: NonNegative = 0
 
 

@@ -26,12 +26,13 @@ from urllib.parse import quote, urlsplit
 
 from argan.errors import UserError
 from argan.files import swapped
-from argan.gate import Scores, judge
-from argan.params import Mlflow, Register, Training
+from argan.params import Mlflow, Training
 
 if TYPE_CHECKING:
     import numpy as np
     from mlflow import MlflowClient
+
+    from argan.gate import Decision
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")
@@ -288,12 +289,23 @@ def model_hash(folder: Path) -> str:
 
 
 def register(
-    folder: Path, metrics: Mapping[str, Any], plots: Path, settings: Mlflow, gate: Register, say: Callable[[str], None]
+    folder: Path,
+    metrics: Mapping[str, Any],
+    plots: Path,
+    report: Path,
+    settings: Mlflow,
+    decide: Callable[[Path | None], Decision],
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Make the model in `folder` a version of `argan-<domain>`, set the aliases, and return the receipt.
 
-    The same model is the same version, however often it is registered. The receipt holds no secret.
+    `report`, the folder with the report and the scores, becomes the version's `evaluation/`. `decide` is asked whether it
+    becomes champion, and given the folder of the champion there is, None without one. The same model is the same version,
+    however often it is registered. The receipt holds no secret.
     """
+    from argan.gate import Decision as Decided  # brings scipy, which no other command of the registry needs
+    from argan.metrics.page import with_gate
+
     digest = model_hash(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     domain, data = config["domain"], config["data"]
@@ -315,15 +327,21 @@ def register(
             client.log_artifacts(run_id, str(folder), f"model/{digest}")
             source = f"{client.get_run(run_id).info.artifact_uri}/model/{digest}"
             version = str(client.create_model_version(name, source, run_id, tags={"model_hash": digest}).version)
+        if report.is_dir():
+            client.log_artifacts(run_id, str(report), f"model/{digest}/evaluation")
         if plots.is_dir():
             client.log_artifacts(run_id, str(plots), f"plots/{digest}")
         _log_rows(client, run_id, [(0, {f"eval_{k}": v for k, v in metrics.items() if isinstance(v, int | float)})])
-        scores = Scores.of(metrics, data)
         holder = _or_none(lambda: client.get_model_version_by_alias(name, "champion"))
         if holder is not None and str(holder.version) == version:
-            champion, reason = True, "is the champion already"
+            decision = Decided(True, "is the champion already")
         else:
-            champion, reason = judge(scores, _told(holder.tags) if holder else None, gate)
+            decision = decide(_files(holder, uri) if holder else None)
+        champion, reason = decision.champion, decision.reason
+        page = report / "report.html"
+        if page.exists():
+            told = with_gate(page.read_text(encoding="utf-8"), reason, champion, decision.rows())
+            client.log_text(run_id, told, f"model/{digest}/evaluation/report.html")
         client.set_registered_model_alias(name, "challenger", version)
         if champion:
             client.set_registered_model_alias(name, "champion", version)
@@ -332,7 +350,6 @@ def register(
             "data_revision": data,
             "git_revision": revision(),
             "gate": reason,
-            "scores": json.dumps(asdict(scores)),
         }
         tags |= {key: _number(value) for key, value in metrics.items() if value is not None}
         for key, value in tags.items():
@@ -344,19 +361,11 @@ def register(
         "version": version,
         "aliases": ["challenger", *(["champion"] if champion else [])],
         "reason": reason,
+        "comparison": {name: asdict(comparison) for name, comparison in decision.comparisons.items()},
         "model_hash": digest,
         "run_id": run_id,
         "tracking_uri": public(uri),
     }
-
-
-def _told(tags: Mapping[str, str]) -> Scores:
-    """The scores written to a version; a version made by other hands has none, and compares with nothing."""
-    try:
-        scores = json.loads(tags["scores"])
-        return Scores(**scores | {"degenerate": tuple(scores["degenerate"])})
-    except (KeyError, ValueError, TypeError):
-        return Scores("unknown photos")
 
 
 def _number(value: Any) -> str:
@@ -424,20 +433,26 @@ def download(reference: str, settings: Mlflow | None = None) -> Path:
             raise UserError(
                 f"{reference} is not in the MLflow at {public(uri)}; see its page of {name} for what there is"
             )
-        if urlsplit(found.source).scheme in ("", "file"):
-            local = Path(urlsplit(found.source).path)
-            if not local.is_dir():
-                raise UserError(
-                    f"{reference}: its files are gone from {local}; register it again (dvc repro -s -f register)"
-                )
-            return local
-        import mlflow.artifacts
+        return _files(found, uri)
 
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "argan"
-        key = hashlib.sha256(f"{uri} {found.source}".encode()).hexdigest()[:16]
-        target = cache / f"{name}-{found.version}-{key}"
-        if not target.is_dir():
-            with swapped(target) as new:
-                mlflow.artifacts.download_artifacts(artifact_uri=found.source, dst_path=str(new), tracking_uri=uri)
-        inner = [p.parent for p in target.rglob("config.json")]
-        return inner[0] if inner else target
+
+def _files(version: Any, uri: str) -> Path:
+    """The folder of a model version; from elsewhere it is fetched once, then kept in the user's cache."""
+    if urlsplit(version.source).scheme in ("", "file"):
+        local = Path(urlsplit(version.source).path)
+        if not local.is_dir():
+            raise UserError(
+                f"models:/{version.name}/{version.version}: its files are gone from {local}; register it again (dvc repro -s -f "
+                "register)"
+            )
+        return local
+    import mlflow.artifacts
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "argan"
+    key = hashlib.sha256(f"{uri} {version.source}".encode()).hexdigest()[:16]
+    target = cache / f"{version.name}-{version.version}-{key}"
+    if not target.is_dir():
+        with swapped(target) as new:
+            mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=str(new), tracking_uri=uri)
+    inner = sorted((p.parent for p in target.rglob("config.json")), key=lambda p: len(p.parts))
+    return inner[0] if inner else target

@@ -32,6 +32,8 @@ from argan.errors import UserError
 if TYPE_CHECKING:
     from argan.params import Params
 
+CACHE = Path(".argan/features")  # of evaluation; may be deleted at any time
+
 Stage = Callable[[str, "Params"], None]
 
 

@@ -1,4 +1,4 @@
-"""Evaluate: models/<domain>/ on held-out photos -> metrics/<domain>.json and plots/<domain>/."""
+"""Evaluate: models/<domain>/ on held-out photos -> metrics/<domain>.json, plots/<domain>/ and reports/<domain>/."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ import torch
 from argan import evaluation
 from argan.files import swapped, write_json
 from argan.params import Params
-from pipelines import run, say
+from pipelines import CACHE, run, say
 
 
 def evaluate(domain: str, params: Params) -> None:
     model = Path("models") / domain
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with swapped(Path("plots") / domain) as plots:
+    with swapped(Path("plots") / domain) as plots, swapped(Path("reports") / domain) as report:
         metrics = evaluation.evaluate(
             model,
             Path("data/photos") / domain,
             Path("data/truth") / domain,
             plots,
             params.evaluate,
+            report=report,
+            cache=CACHE,
             device=device,
             say=lambda line: say(f"{domain}: {line}"),
         )
     write_json(Path("metrics") / f"{domain}.json", metrics)
+    say(f"{domain}: see reports/{domain}/report.html")
     say(f"{domain}: " + ", ".join(f"{k} {v:.4g}" for k, v in metrics.items() if isinstance(v, float)))
 
 

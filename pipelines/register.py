@@ -4,24 +4,58 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from argan import registry
+from argan import gate, registry
 from argan.errors import UserError
 from argan.files import write_json
+from argan.gate import Decision, Scores
 from argan.params import Params
-from pipelines import run, say
+from pipelines import CACHE, run, say
 
 
 def register(domain: str, params: Params) -> None:
-    scores = Path("metrics") / f"{domain}.json"
-    try:
-        metrics = json.loads(scores.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{scores} is missing or damaged ({error}); run `dvc repro evaluate@{domain}`") from error
+    metrics = _read(Path("metrics") / f"{domain}.json", domain)
+    report = Path("reports") / domain
+    new = Scores.of(_read(report / "scores.json", domain))
+
+    def decide(champion: Path | None) -> Decision:
+        if champion is None or new.degenerate:
+            return gate.judge(new, None, params.register_)
+        try:
+            return gate.judge(new, _champion(champion, new.judged_on, domain, params), params.register_)
+        except UserError as error:
+            return Decision(False, f"not comparable: the champion cannot be judged on these photos: {error}")
+
     receipt = registry.register(
-        Path("models") / domain, metrics, Path("plots") / domain, params.mlflow, params.register_, say
+        Path("models") / domain, metrics, Path("plots") / domain, report, params.mlflow, decide, say
     )
     write_json(Path("registry") / f"{domain}.json", receipt)
+
+
+def _champion(folder: Path, judged_on: str, domain: str, params: Params) -> Scores:
+    """The champion's scores on the photos of today: those it was registered with, or new ones. Raises UserError."""
+    try:
+        scores = Scores.of(json.loads((folder / "evaluation" / "scores.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, UserError):
+        scores = Scores("unknown photos")
+    if scores.judged_on == judged_on:
+        return scores
+    import torch
+
+    from argan import evaluation
+
+    say(f"{domain}: judging the champion on the photos of today")
+    photos, truth = (Path("data") / kind / domain for kind in ("photos", "truth"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return evaluation.judge(folder, photos, truth, params.evaluate, cache=CACHE, device=device).scores()
+
+
+def _read(path: Path, domain: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is missing or damaged ({error}); run `dvc repro evaluate@{domain}`") from error
 
 
 if __name__ == "__main__":

@@ -45,3 +45,11 @@ def test_peak_memory_is_what_is_held_at_a_time() -> None:
 def test_an_unknown_part_is_named() -> None:
     with pytest.raises(UserError, match="did you mean 'optics'"):
         bench.run(only=["optcs"])
+
+
+def test_the_frechet_distance_is_compared_with_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "FRECHET", (60, 12, 1))
+    assert set(bench.frechet()) == {"frechet_speedup", "frechet_seconds"}
+    monkeypatch.setattr("benchmarks.reference_frechet.frechet_distance", lambda a, b: 1.0)
+    with pytest.raises(AssertionError):
+        bench.frechet()

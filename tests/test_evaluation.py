@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +18,16 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from argan import evaluation, meadow, networks, objective, photos
+from argan import evaluation, gate, meadow, networks, objective, photos
 from argan.checkpoint import write_tensors
 from argan.errors import UserError
 from argan.files import write_json
+from argan.gate import Scores
+from argan.metrics import page
 from argan.metrics.features import Extractor
 from argan.metrics.scenes import Scenes, degenerate, log_sharpness
 from argan.optics import Aperture, render
-from argan.params import Evaluate, Training, training
+from argan.params import Evaluate, Register, Training, training
 from argan.photos import Photos
 
 REACH = 0.1
@@ -155,7 +160,9 @@ def judged(
         pooled = Extractor("pooled", lambda x: F.adaptive_avg_pool2d(x / 255, 4).flatten(1), torch.device("cpu"))
         monkeypatch.setattr(evaluation.Trained, "open", lambda folder, device: planted)
         monkeypatch.setattr(evaluation, "extractor", lambda name, device: pooled)
-        return evaluation.evaluate(model, store / "photos", store / truth, tmp_path, Evaluate(images=64))
+        return evaluation.evaluate(
+            model, store / "photos", store / truth, tmp_path, Evaluate(images=64), report=tmp_path
+        )
 
     return judge
 
@@ -279,13 +286,16 @@ def test_the_same_model_gives_the_same_numbers_byte_for_byte(model: Path, store:
     for name in ("one", "two"):
         plots = tmp_path / name
         torch.manual_seed(hash(name) % 1000)  # no global random state may matter
-        metrics = evaluation.evaluate(model, store / "photos", store / "truth", plots, Evaluate(images=40))
+        metrics = evaluation.evaluate(
+            model, store / "photos", store / "truth", plots, Evaluate(images=40), report=plots, cache=tmp_path / "cache"
+        )
         write_json(plots / "metrics.json", metrics)
         texts.append((plots / "metrics.json").read_bytes())
         pictures.append({p.name: p.read_bytes() for p in plots.iterdir()})
     assert texts[0] == texts[1]
     assert pictures[0] == pictures[1]
     assert set(metrics) >= KEYS
+    assert {"report.html", "photos.parquet", "scores.json"} <= pictures[0].keys()
     assert metrics["features"] == "efficientnet-lite0@128"
     assert (metrics["images"], metrics["images_real"]) == (40, 40)
     assert (metrics["train_seconds"], metrics["images_per_second"], metrics["images_seen"]) == (12.5, 51.2, 640)
@@ -373,3 +383,119 @@ def test_bad_input_is_one_clear_line(model: Path, store: Path, tmp_path: Path) -
     index = pictures.index.assign(split="train")
     photos.write(small / "photos", pictures.pixels, index, pd.DataFrame({"source": [], "reason": []}))
     assert "0 test photos" in failing(model, small, tmp_path)
+
+
+# -- what is kept, and what is known -----------------------------------------------------------------------------------
+
+
+def test_features_are_extracted_once(model: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    pooled = Extractor("pooled", lambda x: F.adaptive_avg_pool2d(x / 255, 4).flatten(1), torch.device("cpu"))
+
+    def counted(pixels: np.ndarray) -> np.ndarray:
+        seen.append(len(pixels))
+        return pooled(pixels)
+
+    counted.name = "pooled"  # type: ignore[attr-defined]
+    monkeypatch.setattr(evaluation, "extractor", lambda name, device: counted)
+
+    def judged(truth: str = "truth", **params: int) -> evaluation.Judged:
+        seen.clear()
+        params = {"images": 64, **params}
+        return evaluation.judge(model, store / "photos", store / truth, Evaluate(**params), cache=tmp_path / "cache")
+
+    first = judged()
+    assert sum(seen) == 64 + 40 + 10
+    again = judged()
+    assert not seen and again.metrics == first.metrics and again.scores().told() == first.scores().told()
+    judged("nothing")
+    assert not seen
+    judged(seed=1)
+    assert sum(seen) == 64  # the generated ones alone
+    for file in (tmp_path / "cache").iterdir():
+        file.write_bytes(file.read_bytes()[:200])  # cut off: made again
+    assert judged().metrics == first.metrics and sum(seen) == 64 + 40 + 10
+
+
+def test_masks_judge_depth_where_nothing_else_does(
+    judged: Callable[..., evaluation.Metrics], store: Path, tmp_path: Path
+) -> None:
+    exact = np.load(store / "truth" / "disparity.npy")
+    masked = tmp_path / "masked"
+    masked.mkdir()
+    masks = np.where(exact > 0.02, 255, np.where(exact < -0.02, 0, 128)).astype(np.uint8)
+    np.save(masked / "masks.npy", masks[10:30])
+    pd.DataFrame({"photo": range(14, 34)}).to_parquet(masked / "masks.parquet", index=False)
+    shutil.copytree(masked, store / "masked")
+    right, wrong, nothing = (judged(slope=slope, truth="masked") for slope in (1.0, -1.0, 0.0))
+    assert right["depth_mask_auc"] > 0.99 and right["depth_mask_auc_low"] > 0.98
+    assert wrong["depth_mask_auc"] < 0.01
+    assert nothing["depth_mask_auc"] == pytest.approx(0.5)
+    assert abs(right["depth_mask_auc_prior"] - 0.5) < 0.1
+    assert right["depth_spearman"] is None and right["depth_photos"] is None
+    np.save(store / "masked" / "masks.npy", np.zeros_like(masks[10:30]))
+    with pytest.raises(UserError, match=r"masks\.npy tells subject from background in none of 20 photos"):
+        judged(truth="masked")
+
+
+def test_a_row_a_photo_and_scores_that_compare(
+    judged: Callable[..., evaluation.Metrics], store: Path, tmp_path: Path
+) -> None:
+    def scores(slope: float) -> Scores:
+        judged(slope=slope)
+        return Scores.of(json.loads((tmp_path / "scores.json").read_text()))
+
+    perfect, inverted = scores(1.0), scores(-1.0)
+    assert perfect.judged_on == inverted.judged_on and len(perfect.depth_spearman or ()) == 40
+    table = pd.read_parquet(tmp_path / "photos.parquet")
+    index = Photos.open(store / "photos").index
+    assert table["source"].tolist() == index["source"].iloc[table["photo"]].tolist()
+    assert table["spearman"].max() < -0.9
+    assert inverted.degenerate == ("inverted_depth",)
+    decision = gate.judge(replace(inverted, degenerate=()), perfect, Register())
+    assert not decision.champion and decision.comparisons["depth_spearman"].verdict == "worse"
+    assert gate.judge(perfect, inverted, Register()).champion
+
+
+def test_a_generator_that_lost_modes_has_low_recall(judged: Callable[..., evaluation.Metrics], store: Path) -> None:
+    """Real photos score near their ceiling; of few of them, over and over, precision stays and recall falls."""
+    pixels = Photos.open(store / "photos").pixels[4:].transpose(0, 3, 1, 2) / 127.5 - 1
+
+    def of(count: int) -> Plant:
+        return lambda config, random: (np.resize(pixels[:count], (64, 3, 32, 32)), np.zeros((64, 32, 32)))
+
+    whole, few = judged(of(50)), judged(of(2))
+    assert whole["recall"] > 2 * few["recall"] and few["kid"] > whole["kid"]
+    assert whole["kid_se"] > 0
+
+
+# -- the report ----------------------------------------------------------------------------------------------------------
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.alts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.sources += [found[name] or "" for name in ("src", "href") if name in found]
+        self.alts += [found.get("alt") or ""] if tag == "img" else []
+
+
+def test_the_report_needs_nothing_but_itself_and_never_says_fid_of_other_features(
+    judged: Callable[..., evaluation.Metrics], tmp_path: Path
+) -> None:
+    judged(constant)
+    whole = (tmp_path / "report.html").read_text()
+    found = Links()
+    found.feed(whole)
+    text = re.sub(r'"data:image/[^"]*"', '""', whole)
+    assert len(found.sources) >= 6 and all(source.startswith("data:image/") for source in found.sources)
+    assert all(found.alts) and len(found.alts) == len(found.sources)
+    assert "http:" not in text and "https:" not in text
+    assert "Degenerate: constant_depth." in text and "FID" not in text and "kernel distance (pooled)" in text
+    gated = page.with_gate(text, "better <b>", True, [["kid", "0.1", "0.2", "+0.1", "0 to 1", "better"]])
+    assert "<h2>Champion</h2><p>better &lt;b&gt;</p>" in gated and "<td>better</td>" in gated
+    assert page.distance_names("inception-2015-12-05") == ("FID", "KID")

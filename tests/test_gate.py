@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from argan.errors import UserError
 from argan.gate import Scores, judge
 from argan.params import Register
 
-CHAMPION = Scores("photos a", depth_spearman=0.60, depth_sign_agreement=0.90, kid=0.10)
+PHOTOS = np.random.default_rng(0).normal(0.6, 0.2, 400)
+NOISE = np.random.default_rng(1).normal(0, 0.05, 400)
+PARTS = 0.1 + 0.01 * np.random.default_rng(2).normal(size=10)
+
+
+def depth(shift: float = 0.0) -> tuple[float, ...]:
+    return tuple(PHOTOS + shift + (NOISE if shift else 0))
+
+
+def signs(share: float) -> tuple[float, ...]:
+    return tuple((np.arange(400) < share * 400).astype(float))
+
+
+def kid(factor: float) -> tuple[float, ...]:
+    return tuple(PARTS * factor)
+
+
+CHAMPION = Scores("photos a", depth(), signs(0.9), None, kid(1))
 
 
 @pytest.mark.parametrize(
@@ -17,29 +38,54 @@ CHAMPION = Scores("photos a", depth_spearman=0.60, depth_sign_agreement=0.90, ki
     [
         (CHAMPION, None, True, "first healthy"),
         (replace(CHAMPION, degenerate=("constant depth",)), None, False, "degenerate: constant depth"),
-        (replace(CHAMPION, depth_spearman=0.61), CHAMPION, True, "0.6100, the champion's 0.6000"),
-        (CHAMPION, CHAMPION, False, "not better"),
-        (replace(CHAMPION, depth_spearman=0.9, depth_sign_agreement=0.8), CHAMPION, False, "depth_sign_agreement 0.8"),
-        (replace(CHAMPION, depth_spearman=0.9, depth_sign_agreement=0.89), CHAMPION, True, "better"),
-        (replace(CHAMPION, depth_spearman=0.9, kid=0.12), CHAMPION, False, "kid 0.12"),
-        (replace(CHAMPION, depth_spearman=0.9, kid=0.105), CHAMPION, True, "better"),
-        (replace(CHAMPION, depth_spearman=0.9, judged_on="photos b"), CHAMPION, False, "not comparable"),
-        (Scores("photos a", kid=0.09), Scores("photos a", kid=0.1), True, "kid 0.09"),
-        (Scores("photos a", kid=0.11), Scores("photos a", kid=0.1), False, "not better: kid"),
-        (Scores("photos a"), CHAMPION, False, "nothing to compare"),
+        (
+            replace(CHAMPION, depth_spearman=depth(0.02)),
+            CHAMPION,
+            True,
+            r"better in depth_spearman \(\+0\.0.* 400 pairs",
+        ),
+        (replace(CHAMPION, depth_spearman=depth(0.001)), CHAMPION, False, "depth_spearman: cannot tell"),
+        (replace(CHAMPION, depth_spearman=depth(-0.02)), CHAMPION, False, "depth_spearman: worse"),
+        (CHAMPION, CHAMPION, False, "depth_spearman: cannot tell"),
+        (
+            replace(CHAMPION, depth_spearman=depth(0.3), depth_sign_agreement=signs(0.8)),
+            CHAMPION,
+            False,
+            "better in depth_spearman, but worse in depth_sign_agreement",
+        ),
+        (replace(CHAMPION, depth_spearman=depth(0.3), depth_sign_agreement=signs(0.89)), CHAMPION, True, "better"),
+        (replace(CHAMPION, depth_spearman=depth(0.3), kid=kid(1.3)), CHAMPION, False, "but worse in kid"),
+        (replace(CHAMPION, depth_spearman=depth(0.3), kid=kid(1.05)), CHAMPION, True, "better"),
+        (replace(CHAMPION, depth_spearman=depth(0.3), judged_on="photos b"), CHAMPION, False, "not comparable"),
+        (Scores("photos a", kid=kid(0.9)), Scores("photos a", kid=kid(1)), True, "better in kid"),
+        (Scores("photos a", kid=kid(1.1)), Scores("photos a", kid=kid(1)), False, "kid: worse"),
+        (
+            Scores("photos a", depth_mask_auc=depth(0.02), kid=kid(1)),
+            Scores("photos a", depth_mask_auc=depth(), kid=kid(1)),
+            True,
+            "better in depth_mask_auc",
+        ),
+        (Scores("photos a", depth_spearman=depth()), Scores("photos a", kid=kid(1)), False, "nothing to compare"),
+        (replace(CHAMPION, depth_spearman=(0.5, 0.6)), CHAMPION, False, "not comparable in depth_spearman"),
     ],
 )
 def test_the_champion_moves_for_the_better_only(new: Scores, champion: Scores | None, moves: bool, reason: str) -> None:
-    verdict, told = judge(new, champion, Register())
-    assert verdict is moves
-    assert reason in told
+    decision = judge(new, champion, Register())
+    assert decision.champion is moves
+    assert re.search(reason, decision.reason), decision.reason
 
 
 def test_a_gain_can_be_asked_for() -> None:
-    assert not judge(replace(CHAMPION, depth_spearman=0.61), CHAMPION, Register(depth_gain=0.02))[0]
-    assert judge(replace(CHAMPION, depth_spearman=0.63), CHAMPION, Register(depth_gain=0.02))[0]
+    better = replace(CHAMPION, depth_spearman=depth(0.03))
+    assert judge(better, CHAMPION, Register(depth_gain=0.01)).champion
+    assert not judge(better, CHAMPION, Register(depth_gain=0.04)).champion
 
 
-def test_scores_come_from_the_numbers_of_evaluation() -> None:
-    metrics = {"features": "f", "images": 64, "depth_spearman": None, "kid": 0.1, "degenerate": ["constant depth"]}
-    assert Scores.of(metrics, "abc") == Scores("photos abc, f, 64 images", None, None, 0.1, ("constant depth",))
+def test_scores_survive_json() -> None:
+    scores = replace(CHAMPION, depth_spearman=(0.5, float("nan"), 0.25), degenerate=("constant depth",))
+    again = Scores.of(json.loads(json.dumps(scores.told())))
+    assert again.told() == scores.told()
+    assert judge(replace(again, degenerate=()), replace(scores, degenerate=()), Register()).comparisons
+    for broken in ({}, scores.told() | {"kid": "many"}, scores.told() | {"kid": 3}):
+        with pytest.raises(UserError, match="scores are damaged"):
+            Scores.of(broken)

@@ -275,7 +275,7 @@ def test_a_photographers_own_photos_from_folder_to_registry_and_more_of_them_lat
     with sqlite3.connect(workspace.folder / "mlflow.db") as database:
         at = database.execute("select storage_location from model_versions").fetchall()
     kept = {path.name for path in Path(str(at[0][0]).removeprefix("file://")).rglob("*")}
-    assert {"report.html", "quality.json", "generator.safetensors"} <= kept
+    assert {"report.html", "quality.json", "generator.safetensors", "scores.json"} <= kept
 
     # More photos: only they are decoded, no photo changes its split, and what was is in the cache still
     for i, photo in enumerate(pixels[150:], 150):
@@ -283,8 +283,11 @@ def test_a_photographers_own_photos_from_folder_to_registry_and_more_of_them_lat
     assert "20 new photos of 171, 0 refused; 170 in all" in workspace.run(
         "python", "-m", "argan", "collection", "add", "mine", str(folder)
     )
-    told = workspace.run("dvc", "repro", "crop@mine")
+    told = workspace.run("dvc", "repro")
     assert "mine: 170 photos of 32 x 32 px, 20 decoded now" in told
+    assert "judging the champion on the photos of today" in told
+    second = json.loads((workspace.folder / "registry/mine.json").read_text())
+    assert second["version"] == "2" and re.search(r"kid(: cannot tell|: worse|) \(", second["reason"])
     after = pd.read_parquet(index_file).set_index("file_sha256")["split"]
     assert after.reindex(before.index).equals(before)
     commit("second")

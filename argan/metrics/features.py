@@ -6,8 +6,10 @@ Adding one is a function `(device) -> Extractor` and a line in EXTRACTORS.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -78,6 +80,50 @@ def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
     return Extractor(f"efficientnet-lite0@{size}", batch, device)
 
 
+def inception(device: torch.device) -> Extractor:
+    """Inception v3 of 2015-12-05, its 2048 pooled features: with it, and with nothing else, the distances are FID and KID.
+
+    The very network of StyleGAN's and clean-fid's scores. As in clean-fid (Parmar et al., CVPR 2022) each photo is brought to
+    299 x 299 in floating point by one antialiased bicubic resize and clipped to 0..255. Raises UserError where the weights are
+    not there and cannot be fetched.
+    """
+    network = torch.jit.load(str(_inception_weights()), map_location=device).eval()
+
+    def batch(photos: Tensor) -> Tensor:
+        x = F.interpolate(photos.float(), (299, 299), mode="bicubic", antialias=True, align_corners=False)
+        features: Tensor = network.layers((x.clamp(0, 255) - 128) / 128)
+        return features.flatten(1)
+
+    return Extractor("inception-2015-12-05", batch, device)
+
+
+INCEPTION = {
+    "url": "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+    "sha256": "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+}
+OFFLINE = "ARGAN_OFFLINE"  # set to anything: no weights are fetched
+
+
+def _inception_weights() -> Path:
+    """The file in the user's cache, fetched once, its hash checked every time."""
+    from argan.sources.download import download
+
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "argan" / "inception-2015-12-05.pt"
+    if os.environ.get(OFFLINE) and not path.exists():
+        raise UserError(
+            f"evaluate.features: {OFFLINE} is set and {path} is not there; put it there: {INCEPTION['url']}"
+        )
+    return download(INCEPTION["url"], path, sha256=INCEPTION["sha256"]).path
+
+
+def inception_if_available(device: torch.device) -> Extractor:
+    """Inception, or EfficientNet-Lite0 where its weights cannot be had; the name in the result tells which."""
+    try:
+        return inception(device)
+    except UserError:
+        return efficientnet_lite0(device)
+
+
 def _fused(network: nn.Module) -> nn.Module:
     """Batch normalisation folded into the convolution before it: the same features to 1e-4, in two thirds of the time."""
     pairs = {
@@ -95,7 +141,11 @@ def _fused(network: nn.Module) -> nn.Module:
     return network
 
 
-EXTRACTORS: dict[str, Callable[[torch.device], Extractor]] = {"efficientnet-lite0": efficientnet_lite0}
+EXTRACTORS: dict[str, Callable[[torch.device], Extractor]] = {
+    "efficientnet-lite0": efficientnet_lite0,
+    "inception": inception,
+    "inception-if-available": inception_if_available,
+}
 
 
 def extractor(name: str, device: torch.device | None = None) -> Extractor:

@@ -56,6 +56,10 @@ class Scenes:
         for name, values in row.items():
             self.columns.setdefault(name, []).append(values)
 
+    def values(self, name: str) -> NDArray[np.float64]:
+        """A number a scene."""
+        return np.concatenate(self.columns[name])
+
     def metrics(self) -> dict[str, float]:
         mean = {name: float(np.concatenate(parts).mean()) for name, parts in self.columns.items()}
         count = sum(len(part) for part in self.columns["std"])

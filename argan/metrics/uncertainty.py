@@ -36,17 +36,20 @@ def interval(values: ArrayLike) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of a new model with an old one in one score. gain: mean over the photos, new less old (old less new where lower is
-    better); low and high: its 95 % interval."""
+    """Of a new model with an old one in one score: means over the photos that have a score of both. gain: new less old (old less
+    new where lower is better); low and high: its 95 % interval."""
 
     verdict: Verdict
+    new: float
+    old: float
     gain: float
     low: float
     high: float
     count: int
 
     def __str__(self) -> str:
-        return f"{self.gain:+.4f}, 95 % interval {self.low:+.4f} to {self.high:+.4f}, {self.count} pairs"
+        spread = f"95 % interval {self.low:+.4f} to {self.high:+.4f}, {self.count} pairs"
+        return f"{self.new:.4f}, the champion's {self.old:.4f}: {self.gain:+.4f}, {spread}"
 
 
 def compare(new: ArrayLike, old: ArrayLike, *, lower_is_better: bool = False, margin: float = 0.0) -> Comparison:
@@ -58,8 +61,9 @@ def compare(new: ArrayLike, old: ArrayLike, *, lower_is_better: bool = False, ma
     a, b = np.asarray(new, np.float64), np.asarray(old, np.float64)
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"values of the same photos must be (n,) and (n,), got {a.shape} and {b.shape}")
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both], b[both]
     difference = (b - a) if lower_is_better else (a - b)
-    difference = difference[np.isfinite(difference)]
     n = len(difference)
     if n < 2:
         raise ValueError(f"{n} photos have a score of both; a comparison needs at least 2")
@@ -67,4 +71,4 @@ def compare(new: ArrayLike, old: ArrayLike, *, lower_is_better: bool = False, ma
     reach = float(student.ppf((1 + LEVEL) / 2, n - 1) * difference.std(ddof=1) / np.sqrt(n))
     low, high = gain - reach, gain + reach
     verdict: Verdict = "better" if low > margin else "worse" if high < -margin else "cannot tell"
-    return Comparison(verdict, gain, low, high, n)
+    return Comparison(verdict, float(a.mean()), float(b.mean()), gain, low, high, n)

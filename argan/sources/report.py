@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from argan.files import write_json, write_text
+from argan.html import figure, page, table, uri
 from argan.params import Floors
 from argan.photos import SPLITS, Photos
 from argan.sources import quality
@@ -108,41 +107,6 @@ def _facts(told: dict[str, Any]) -> list[tuple[str, str]]:
 
 # ---- the page ----
 
-STYLE = """
-:root{color-scheme:light dark;--ink:#1c1c1a;--soft:#6b6b66;--paper:#faf9f6;--card:#fff;--line:#e4e2dc;
-  --good:#2c6e49;--bad:#a63d2f}
-@media(prefers-color-scheme:dark){:root{--ink:#eceae4;--soft:#a09e97;--paper:#161614;--card:#20201d;--line:#34332f;
-  --good:#7cc79b;--bad:#ef8f80}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
-main{max-width:1080px;margin:0 auto;padding:24px 16px 64px}
-h1{font-size:1.7rem;margin:0 0 4px}
-h2{font-size:1.15rem;margin:40px 0 8px}
-p{margin:6px 0;max-width:70ch}
-.soft{color:var(--soft)}
-.verdict{border-left:5px solid var(--good);background:var(--card);padding:12px 16px; margin:16px 0;
-  border-radius:0 8px 8px 0}
-.verdict.bad{border-color:var(--bad)}
-.verdict b{color:var(--good)}
-.verdict.bad b{color:var(--bad)}
-table{border-collapse:collapse;width:100%;background:var(--card);border-radius:8px}
-td,th{padding:6px 12px;border-bottom:1px solid var(--line);text-align:left;vertical-align:middle;
-  overflow-wrap:anywhere}
-td:first-child{color:var(--soft);width:34%}
-.sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(72px,1fr));gap:4px}
-.sheet img,td img{width:100%;display:block;border-radius:3px; aspect-ratio:1;object-fit:cover}
-td img{width:56px}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(220px,1fr));gap:16px}
-figure{margin:0}
-figcaption{color:var(--soft);font-size:.9rem;margin-top:4px}
-.map{width:100%;border-radius:8px;display:block;image-rendering:auto}
-.group{display:flex;gap:4px;margin:4px 0;flex-wrap:wrap}
-.group img{width:72px;border-radius:3px}
-svg{width:100%;height:auto}
-svg text{font-size:10px;text-anchor:middle}
-svg rect{opacity:.6}
-"""
-
 
 def _page(
     about: About, told: dict[str, Any], store: Photos, quarantine: pd.DataFrame, found: Sharpness, originals: Originals
@@ -155,23 +119,16 @@ def _page(
     )
     parts = [
         f"<h1>{escape(about.title)}</h1><p class=soft>The photographs, as a model will see them.</p>{verdict}",
-        _table(_facts(told)),
+        table(_facts(told)),
         "<h2>Where photos are in focus</h2>" + _focus(store, found, told),
         "<h2>Contact sheet</h2>" + _sheet(store, _evenly(len(store), CONTACT)),
         _examples(store, found),
         _groups(store),
         _camera(store.index),
         _refused(quarantine, originals),
-        "<h2>Source and licence</h2>" + _table([(name, text) for name, text in _rights(about) if text]),
+        "<h2>Source and licence</h2>" + table([(name, text) for name, text in _rights(about) if text]),
     ]
-    title = f"<title>{escape(about.title)}: photographs</title>"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width">{title}<style>{STYLE}</style>'
-    body = f"<body><main>{''.join(parts)}</main></body>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>{body}</html>\n'
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    return "<table>" + "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in rows) + "</table>"
+    return page(f"{about.title}: photographs", parts)
 
 
 def _focus(store: Photos, found: Sharpness, told: dict[str, Any]) -> str:
@@ -186,18 +143,13 @@ def _focus(store: Photos, found: Sharpness, told: dict[str, Any]) -> str:
     average = cv2.resize((mean / max(len(found.rows), 1)).astype(np.uint8), (256, 256), interpolation=cv2.INTER_CUBIC)
     words = "sharper" if told["centered"] > 0 else "no sharper"
     pictures = (
-        _figure(heat, "Sharpness over the frame, mean of the photos: yellow is sharper", "PNG"),
-        _figure(average, "The mean photo"),
+        figure(uri(heat, "PNG"), "Sharpness over the frame, mean of the photos: yellow is sharper"),
+        figure(uri(average), "The mean photo"),
     )
     return (
         f"<p>{told['defocus']:.0%} of the photos have both sharp and soft parts; in those the middle is {words} than the border "
         f"({told['centered']:+.3f}, where 1 is a step between two pixels).</p><div class=pair>{''.join(pictures)}</div>"
     )
-
-
-def _figure(pixels: NDArray[Any], caption: str, kind: str = "JPEG") -> str:
-    image = f'<img class=map alt="{escape(caption, quote=True)}" src="{_uri(pixels, kind)}">'
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _evenly(count: int, most: int) -> list[int]:
@@ -210,19 +162,13 @@ def _sheet(store: Photos, rows: Sequence[int]) -> str:
 
 def _photo(store: Photos, row: int) -> str:
     name = escape(str(store.index["source"].iloc[row]), quote=True)
-    return f'<img loading=lazy alt="{name}" title="{name}" src="{_uri(_tile(np.asarray(store.pixels[row])))}">'
+    return f'<img loading=lazy alt="{name}" title="{name}" src="{uri(_tile(np.asarray(store.pixels[row])))}">'
 
 
 def _tile(pixels: Pixels) -> Pixels:
     if len(pixels) > TILE:
         return np.asarray(cv2.resize(pixels, (TILE, TILE), interpolation=cv2.INTER_AREA), np.uint8)
     return pixels
-
-
-def _uri(pixels: NDArray[Any], kind: str = "JPEG") -> str:
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, kind, quality=85)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def _examples(store: Photos, found: Sharpness) -> str:
@@ -300,7 +246,7 @@ def _refused(quarantine: pd.DataFrame, originals: Originals) -> str:
         quarantine[["source", "reason"]].head(REFUSED).itertuples(index=False, name=None)
     ):
         picture = _thumbnail(originals(source)) if i < THUMBNAILS else None
-        image = f'<img alt="" src="{_uri(picture)}">' if picture is not None else ""
+        image = f'<img alt="" src="{uri(picture)}">' if picture is not None else ""
         rows.append(f"<tr><td>{escape(source)}</td><td>{escape(reason)}</td><td>{image}</td></tr>")
     more = (
         f"<p class=soft>and {len(quarantine) - REFUSED:,} more in quarantine.csv</p>"

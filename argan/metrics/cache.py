@@ -1,0 +1,84 @@
+"""Features that were computed before: extracting them is most of what evaluation takes.
+
+A file per set of photos, named by the hash of all that its features depend on. It may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from argan.files import atomic
+
+Maps = NDArray[np.float32]
+KEPT = 24  # files: those of the last eight models of a domain; 16 MB each for 2,000 photos of 2,048 features
+
+
+class Cache:
+    """`with Cache.at(folder) as cache`; without a folder what is written lasts as long as the block."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    @contextmanager
+    def at(cls, folder: Path | None) -> Iterator[Cache]:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            yield cls(folder)
+            return
+        with TemporaryDirectory() as name:
+            yield cls(Path(name))
+
+    def find(self, **what: Any) -> Maps | None:
+        """The features (N, F), memory-mapped, that were put in for the same `what` (numbers and texts); None if there are none."""
+        path = self._path(what)
+        try:
+            found: Maps = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        os.utime(path)  # the longest unused go first
+        return found
+
+    @contextmanager
+    def put(self, **what: Any) -> Iterator[Writer]:
+        """A writer of features, chunk by chunk; what was written is there when the block ends well."""
+        with atomic(self._path(what)) as temporary, temporary.open("wb") as file:
+            writer = Writer(file)
+            yield writer
+            writer.close()
+        for old in sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
+            old.unlink(missing_ok=True)
+
+    def _path(self, what: dict[str, Any]) -> Path:
+        return self.folder / f"{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]}.npy"
+
+
+class Writer:
+    """An .npy file (N, F) float32 whose N is known at the end only."""
+
+    HEAD = 128  # bytes: what numpy's header takes for any shape of ours
+
+    def __init__(self, file: Any) -> None:
+        self.file, self.rows, self.columns = file, 0, 0
+        file.write(bytes(self.HEAD))
+
+    def __call__(self, features: Maps) -> None:
+        self.file.write(np.ascontiguousarray(features, np.float32).data)
+        self.rows, self.columns = self.rows + len(features), features.shape[1]
+
+    def close(self) -> None:
+        self.file.seek(0)
+        header = {"descr": "<f4", "fortran_order": False, "shape": (self.rows, self.columns)}
+        np.lib.format.write_array_header_1_0(self.file, header)
+        if self.file.tell() != self.HEAD:
+            raise ValueError(f"an .npy header of {self.file.tell()} bytes, not {self.HEAD}")

@@ -1,0 +1,160 @@
+"""The report of one model, `report.html`: what it makes, how good it is beside its baselines, and what it learned from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from argan.files import write_text
+from argan.html import figure, page, table, uri
+
+Metrics = Mapping[str, Any]
+
+GATE = "<!-- gate -->"  # where registration puts what became of the model; see `with_gate`
+BASELINES = ("", "_prior", "_mean", "_luminance")
+DEPTH = {  # score -> how it reads
+    "spearman": "rank correlation (higher is better)",
+    "side": "scale-invariant error (lower)",
+    "delta1": "within a factor of 1.25 (higher)",
+    "sign_agreement": "near and far the right way round",
+    "mask_auc": "subject before background, AUC",
+}
+SCENES = {
+    "sharpness_gap": "sharpness of the focused image over its photo, log",
+    "scene_defocus_gap": "the same where it is out of focus",
+    "scene_depth_std": "spread of depth in a scene, of its range",
+    "scene_depth_alike": "likeness of depth from scene to scene",
+    "optics_blur_disparity": "blur follows depth, rank correlation",
+    "optics_blur_aperture": "scenes that blur more as the aperture opens",
+    "optics_refocus": "scenes whose sharp plane moves with the focus",
+    "optics_epipolar": "light field off its straight lines",
+}
+PICTURES = (
+    ("scenes.png", "Generated scenes: all in focus, their disparity, and photos through wider and wider apertures"),
+    ("light_field.gif", "The camera goes round the rim of its aperture: near and far move against each other"),
+    ("refocus.png", "The focal plane moves from far to near"),
+    ("depth.png", "Held-out photographs, their depth and the estimate: worst, median and best"),
+    ("interpolation.png", "From one scene to another: image above, disparity below"),
+    ("grid.png", "Generated photographs"),
+    ("training.png", "Training"),
+)
+
+
+def distance_names(features: str) -> tuple[str, str]:
+    """What `fid` and `kid` are to be called: FID and KID are Inception's alone."""
+    if features.startswith("inception"):
+        return "FID", "KID"
+    return f"Fréchet distance ({features})", f"kernel distance ({features})"
+
+
+def write(path: Path, model: Path, photos: Path, plots: Path, metrics: Metrics) -> None:
+    """Write the page. model, photos: folders of the model and of the store it was judged on; plots: of the pictures."""
+    try:
+        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = {}
+    name = f"argan-{config.get('domain', model.name)}"
+    sick = metrics["degenerate"]
+    verdict = (
+        f'<div class="verdict bad"><b>Degenerate: {escape(", ".join(sick))}.</b> What it calls depth is none.</div>'
+        if sick
+        else '<div class="verdict"><b>Healthy.</b> None of the degenerate answers: constant, the prior\'s, copied from brightness, '
+        "inverted, or blur painted into the image.</div>"
+    )
+    parts = [f"<h1>{escape(name)}</h1><p class=soft>{escape(_subtitle(config, metrics))}</p>{verdict}", GATE]
+    shown = {picture: figure(uri(plots / picture), told) for picture, told in PICTURES if (plots / picture).exists()}
+    parts += [shown.pop(first, "") for first in ("scenes.png", "light_field.gif")]
+    if rows := _depth(metrics):
+        head = ["", "this model", "95 %", "prior alone", "mean depth", "brightness"]
+        parts += ["<h2>Depth of held-out photographs</h2>", table(rows, head), shown.pop("depth.png", "")]
+    else:
+        parts.append(
+            "<h2>Depth</h2><p class=soft>Of these photographs no depth is known: nothing to score against.</p>"
+        )
+    parts += ["<h2>Photographs</h2>", table(_photographs(metrics), ["", "generated", "real against real"])]
+    parts.append(
+        "<p class=soft>Real against real: validation photographs in the place of generated ones, what no model can beat but by "
+        f"chance. {metrics['images']:,} generated, {metrics['images_real']:,} real; below 10,000 the kernel distance is the one to "
+        "read, for the Fréchet distance is then biased upwards.</p>"
+    )
+    parts += [shown.pop("grid.png", ""), "<h2>Scenes and their optics</h2>"]
+    told = [[text, _number(metrics[key])] for key, text in SCENES.items() if metrics.get(key) is not None]
+    parts += [table(told), *(shown.pop(key, "") for key in ("refocus.png", "interpolation.png"))]
+    parts += ["<h2>Training</h2>", table(_training(config, metrics)), shown.pop("training.png", "")]
+    parts += ["<h2>What it learned from</h2>", _card(photos / "card.md")]
+    write_text(path, page(name, parts))
+
+
+def with_gate(text: str, reason: str, champion: bool, rows: Sequence[Sequence[str]]) -> str:
+    """The page with what the gate said. rows: score, this model's, the champion's, gain, interval, verdict."""
+    kind = "champion" if champion else "challenger"
+    head = ["against the champion", "this model", "champion", "gain", "95 %", "verdict"]
+    told = f"<h2>{kind.capitalize()}</h2><p>{escape(reason)}</p>" + (table(rows, head) if rows else "")
+    return text.replace(GATE, told, 1)
+
+
+def _subtitle(config: Mapping[str, Any], metrics: Metrics) -> str:
+    size = config.get("training", {}).get("resolution")
+    seen = metrics.get("images_seen")
+    parts = [f"{size} x {size} px" if size else "", f"{seen:,} images seen" if seen else ""]
+    return ", ".join([*(part for part in parts if part), f"judged on {metrics['images_real']:,} held-out photographs"])
+
+
+def _depth(metrics: Metrics) -> list[list[str]]:
+    rows = []
+    for score, text in DEPTH.items():
+        if metrics.get(f"depth_{score}") is None:
+            continue
+        low, high = (metrics.get(f"depth_{score}_{end}") for end in ("low", "high"))
+        spread = "" if low is None else f"{low:.3f} to {high:.3f}"
+        ours, *others = (_number(metrics.get(f"depth_{score}{who}")) for who in BASELINES)
+        rows.append([text, ours, spread, *others])
+    return rows
+
+
+def _photographs(metrics: Metrics) -> list[list[str]]:
+    fid, kid = distance_names(metrics["features"])
+    error = "" if metrics.get("kid_se") is None else f" ± {metrics['kid_se']:.2g}"
+    rows = [
+        [f"{kid}, lower is better", _number(metrics["kid"]) + error, _number(metrics.get("kid_floor"))],
+        [f"{fid}, lower is better", _number(metrics["fid"]), _number(metrics.get("fid_floor"))],
+        ["precision: generated ones that look real", _number(metrics.get("precision")), ""],
+        ["recall: real ones that could be generated", _number(metrics.get("recall")), ""],
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _training(config: Mapping[str, Any], metrics: Metrics) -> list[list[str]]:
+    training = config.get("training", {})
+    rows = [[name, str(training[name])] for name in ("preset", "recipe", "renderer", "seed") if name in training]
+    if metrics.get("train_seconds"):
+        rows.append(
+            ["trained for", f"{metrics['train_seconds'] / 60:.1f} minutes, {metrics['images_per_second']} images/s"]
+        )
+    rows += [[name.replace("_", " "), str(config[name])] for name in ("git_revision", "data") if config.get(name)]
+    return rows
+
+
+def _card(path: Path) -> str:
+    """The data card, whose Markdown is our own: a title, bold names, a table, text."""
+    if not path.exists():
+        return "<p class=soft>No data card.</p>"
+    rows, texts = [], []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if line.startswith("|"):
+            if len(cells) == 2 and set(cells[0]) - set("-"):
+                rows.append(cells)
+        elif found := re.match(r"\*\*(.+?)\*\*:? ?(.*)", line):
+            rows.append([found[1], found[2].strip()])
+        elif line.strip():
+            texts.append(line.lstrip("# "))
+    return "".join(f"<p>{escape(text)}</p>" for text in texts[:1]) + table(rows)
+
+
+def _number(value: Any) -> str:
+    return "" if value is None else f"{value:.3f}" if abs(value) < 100 else f"{value:.0f}"
