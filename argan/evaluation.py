@@ -38,6 +38,7 @@ from argan.metrics import report as pictures
 from argan.metrics.cache import Cache
 from argan.metrics.features import Extractor, extractor
 from argan.metrics.neighbours import NEIGHBOUR
+from argan.metrics.optics import Optics
 from argan.metrics.scenes import LUMA, Scenes, degenerate
 from argan.metrics.uncertainty import interval
 from argan.model import Model
@@ -53,6 +54,7 @@ Maps = NDArray[np.float32]
 SALT = 2  # keeps the latents of evaluation apart from those of training and distillation
 BATCH = 32
 SHOWN, SCENES, REFOCUSED = 48, 6, 4  # photos in grid.png, rows of scenes.png and of refocus.png
+OPTICAL = 256  # scenes whose optics are measured, ten times as dear as the rest: its means are then known to 0.01
 VIEWED, STEPS = 4, 8  # scenes side by side in light_field.gif, steps of interpolation.png
 APERTURES = [1 / 3, 2 / 3, 1.0]
 
@@ -148,7 +150,7 @@ def judge(
     exact, masks = _truth(truth, store, "disparity", "index"), _truth(truth, store, "masks", "masks")
     extract = extractor(params.features, device)
 
-    scenes = Scenes.of(trained.config)
+    scenes, optics = Scenes.of(trained.config), Optics()
     shown: list[Pixels] = []
     with Cache.at(cache) as kept:
         real = _features(kept, extract, store, "test")
@@ -163,6 +165,8 @@ def judge(
                 if write is not None:
                     write(extract(pixels))
                 scenes.add(image, disparity, photo)
+                if scenes.count <= OPTICAL:
+                    optics.add(trained.generator, image, disparity)
                 if len(shown) * BATCH < SHOWN:
                     shown.append(pixels)
         features = kept.find(**what) if generated is None else generated
@@ -194,7 +198,7 @@ def judge(
         answers["_mean"] = np.broadcast_to(np.stack(subjects).mean(0, dtype=np.float32), estimated.shape)
     table = store.index.iloc[known_rows][["source", "sha256"]].assign(photo=known_rows).reset_index(drop=True)
     depth, columns = _depth(answers, known, subject)
-    metrics |= depth | scenes.metrics()
+    metrics |= depth | scenes.metrics() | optics.metrics()
     gaps = interval(scenes.values("sharpness_gap"))
     metrics["sharpness_gap_low"], metrics["sharpness_gap_high"] = gaps or (None, None)
     metrics["degenerate"] = degenerate(metrics)

@@ -117,6 +117,7 @@ def _tell(domain: str) -> None:
         "\nPictures:        "
         + "\n                 ".join(str(p) for p in sorted(Path("plots").joinpath(domain).glob("*.png")))
     )
+    say(f"Report:          {Path('reports') / domain / 'report.html'}")
     say(
         f"Registered:      {receipt['name']} version {receipt['version']}, {' and '.join(receipt['aliases'])} ({receipt['reason']})"
     )

@@ -153,10 +153,12 @@ def judged(
 ) -> Callable[..., evaluation.Metrics]:
     """A function that evaluates a planted generator and estimator, with features that cost nothing."""
 
-    def judge(plant: Plant = healthy, slope: float = 1.0, truth: str = "truth") -> evaluation.Metrics:
+    def judge(
+        plant: Plant = healthy, slope: float = 1.0, truth: str = "truth", student: nn.Module | None = None
+    ) -> evaluation.Metrics:
         scenes = plant(config, np.random.default_rng(1))
         opened = evaluation.Trained.open(model, torch.device("cpu"))
-        planted = replace(opened, generator=Planted(*scenes), student=Red(slope))
+        planted = replace(opened, generator=Planted(*scenes), student=student or Red(slope))
         pooled = Extractor("pooled", lambda x: F.adaptive_avg_pool2d(x / 255, 4).flatten(1), torch.device("cpu"))
         monkeypatch.setattr(evaluation.Trained, "open", lambda folder, device: planted)
         monkeypatch.setattr(evaluation, "extractor", lambda name, device: pooled)
@@ -206,6 +208,31 @@ def test_an_estimator_that_says_nothing_is_not_inverted(judged: Callable[..., ev
     metrics = judged(slope=0.0)
     assert metrics["degenerate"] == []
     assert (metrics["depth_spearman"], metrics["depth_sign_agreement"], metrics["depth_inverted"]) == (0, 0, 0)
+
+
+class Said(nn.Module):
+    """An estimator that gives the map it was given, or noise, whatever the photo."""
+
+    def __init__(self, given: Tensor | None) -> None:
+        super().__init__()
+        self.given, self.random = given, torch.Generator().manual_seed(0)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        if self.given is None:
+            return REACH * torch.randn(pictures[:, :1].shape, generator=self.random)
+        return self.given.expand_as(pictures[:, :1])
+
+
+def test_the_prior_and_noise_score_what_theory_gives(
+    judged: Callable[..., evaluation.Metrics], config: Training
+) -> None:
+    given = objective.center_focus_prior(32, config.prior_radius, config.prior_slope)
+    metrics = judged(student=Said(given))
+    assert metrics["depth_spearman"] == pytest.approx(metrics["depth_spearman_prior"], abs=0.05)
+    assert metrics["depth_side"] == pytest.approx(metrics["depth_side_prior"], abs=0.01)
+    metrics = judged(student=Said(None))
+    assert metrics["depth_spearman_low"] < 0.05 and metrics["depth_spearman_high"] > -0.05
+    assert 0.2 < metrics["depth_sign_agreement"] < 0.8
 
 
 def test_without_truth_depth_is_unknown_and_never_invented(

@@ -18,6 +18,7 @@ from PIL import Image
 from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
+from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import maximum_mean_discrepancy, poly_mmd
 
 from argan import meadow
@@ -53,6 +54,21 @@ def test_frechet_distance_is_the_textbook_formula(n: int, m: int, features: int)
     mix = random(1).normal(size=(features, features))
     a, b = random(2).normal(size=(n, features)) @ mix, random(3).normal(0.3, 1.4, (m, features)) @ mix.T
     assert frechet_distance(a, b) == pytest.approx(textbook(a, b), rel=1e-6)
+
+
+def test_frechet_distance_is_that_of_torchmetrics() -> None:
+    class Pixels(torch.nn.Module):
+        num_features = 12
+
+        def forward(self, photos: torch.Tensor) -> torch.Tensor:
+            return photos.flatten(1).double() / 255
+
+    photos = [random(i).integers(0, 200 + 20 * i, (150, 3, 2, 2), np.uint8) for i in (1, 2)]
+    theirs = FrechetInceptionDistance(feature=Pixels(), input_img_size=(3, 2, 2)).set_dtype(torch.float64)
+    for pixels, real in zip(photos, (True, False), strict=True):
+        theirs.update(torch.from_numpy(pixels), real=real)
+    a, b = (pixels.reshape(150, -1) / 255 for pixels in photos)
+    assert frechet_distance(a, b) == pytest.approx(theirs.compute().item(), rel=1e-6)
 
 
 def test_frechet_distance_with_fewer_photos_than_features() -> None:

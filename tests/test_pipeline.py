@@ -265,7 +265,7 @@ def test_a_photographers_own_photos_from_folder_to_registry_and_more_of_them_lat
     workspace.params(lambda content: (content["mine"].update(preset="quick"), content.update(domains=["mine"])))
     told = workspace.run("dvc", "repro")
     assert "mine: 150 photos of 32 x 32 px, 150 decoded now" in told
-    assert "depth scores stay empty" in told
+    assert "no depth is known of any photo" in told
     commit("first")
     assert "data/collections" not in workspace.run("git", "ls-files")
     first, revision = pixels_file.read_bytes(), params.load(workspace.folder / "params.yaml").known["mine"]

@@ -56,13 +56,17 @@ class Scenes:
         for name, values in row.items():
             self.columns.setdefault(name, []).append(values)
 
+    @property
+    def count(self) -> int:
+        return sum(len(part) for part in self.columns.get("std", ()))
+
     def values(self, name: str) -> NDArray[np.float64]:
         """A number a scene."""
         return np.concatenate(self.columns[name])
 
     def metrics(self) -> dict[str, float]:
         mean = {name: float(np.concatenate(parts).mean()) for name, parts in self.columns.items()}
-        count = sum(len(part) for part in self.columns["std"])
+        count = self.count
         pairs = np.square(self.total).mean() - count  # of scenes, each with another: sum of their correlations
         return {
             "sharpness_gap": mean["sharpness_gap"],
