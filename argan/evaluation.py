@@ -33,6 +33,7 @@ from argan.metrics import (
     mask_auc,
     page,
     precision_recall,
+    reference,
 )
 from argan.metrics import report as pictures
 from argan.metrics.cache import Cache
@@ -89,9 +90,11 @@ def evaluate(
             f"Held-out photographs: mean rank correlation {found.metrics['depth_spearman']:.2f} "
             f"(prior alone {found.metrics['depth_spearman_prior']:.2f})"
         )
-        spearman = found.photos["spearman"].to_numpy()
+        spearman, by = found.photos["spearman"].to_numpy(), found.metrics["depth_reference"]
+        known = found.known * reach if by else found.known
+        names = ["photo", by or "exact disparity", "estimated", "prior alone"]
         pictures.depth(
-            found.judged, found.known, found.estimated, trained.prior(), spearman, reach, title, plots / "depth.png"
+            found.judged, known, found.estimated, trained.prior(), spearman, reach, names, title, plots / "depth.png"
         )
     if report is not None:
         with atomic(report / "photos.parquet") as temporary:
@@ -172,6 +175,9 @@ def judge(
         features = kept.find(**what) if generated is None else generated
         assert features is not None
         metrics, kid_parts = _distances(features, real, other)
+        if ranked := not exact and params.reference != "none":
+            say(f"asking {params.reference} for the depth of held-out photos")
+            exact = _referred(kept, store, device)
     metrics |= {"features": extract.name, "images": params.images, "images_real": len(test)}
 
     known_rows = [row for row in test if row in exact or row in masks]
@@ -197,16 +203,16 @@ def judge(
     elif subjects:
         answers["_mean"] = np.broadcast_to(np.stack(subjects).mean(0, dtype=np.float32), estimated.shape)
     table = store.index.iloc[known_rows][["source", "sha256"]].assign(photo=known_rows).reset_index(drop=True)
-    depth, columns = _depth(answers, known, subject)
+    depth, columns = _depth(answers, known, subject, RANKED if ranked else SCORES)
+    metrics["depth_reference"] = params.reference if ranked else None
     metrics |= depth | scenes.metrics() | optics.metrics()
     gaps = interval(scenes.values("sharpness_gap"))
     metrics["sharpness_gap_low"], metrics["sharpness_gap_high"] = gaps or (None, None)
     metrics["degenerate"] = degenerate(metrics)
     metrics |= {name: trained.summary.get(name) for name in ("train_seconds", "images_per_second", "images_seen")}
     metrics = {name: _rounded(value) for name, value in metrics.items()}
-    where = (
-        f"photos {store.fingerprint}, {extract.name}, {params.images} images, seed {params.seed}, evaluation {code()}"
-    )
+    told = f", depth by {params.reference}" if ranked else ""
+    where = f"photos {store.fingerprint}, {extract.name}, {params.images} images, seed {params.seed}{told}, evaluation {code()}"
     return Judged(
         trained,
         metrics,
@@ -231,6 +237,27 @@ def _features(kept: Cache, extract: Extractor, store: Photos, split: str) -> Map
         found = kept.find(**what)
     assert found is not None
     return found
+
+
+def _referred(kept: Cache, store: Photos, device: torch.device) -> dict[int, Maps]:
+    """The reference's depth by row of the store, of validation and test photos: from -1 to 1 in each, for its scale is unknown."""
+    rows = np.concatenate([store.rows("validation"), store.rows("test")])
+    what = {
+        "photos": store.fingerprint,
+        "reference": reference.NAME,
+        "seen": reference.SEEN,
+        "torch": torch.__version__,
+    }
+    if (found := kept.find(**what)) is None:
+        judge = reference.reference(device)
+        with kept.put(**what) as write:
+            for i in range(0, len(rows), BATCH):
+                maps = judge(np.asarray(store.pixels[rows[i : i + BATCH]]))
+                low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
+                write((2 * (maps - low) / np.maximum(high - low, 1e-9) - 1).reshape(len(maps), -1))
+        found = kept.find(**what)
+    assert found is not None
+    return dict(zip(rows.tolist(), found.reshape(-1, *store.pixels.shape[1:3]), strict=True))
 
 
 def _distances(generated: Maps, real: Maps, other: Maps | None) -> tuple[Metrics, NDArray[np.float64]]:
@@ -326,10 +353,11 @@ def _generate(trained: Trained, params: Evaluate, device: torch.device) -> Itera
 
 
 def _depth(
-    answers: dict[str, NDArray[Any]], known: Maps, subject: Pixels
+    answers: dict[str, NDArray[Any]], known: Maps, subject: Pixels, wanted: tuple[str, ...]
 ) -> tuple[Metrics, dict[str, NDArray[np.float64]]]:
     """depth_*: the estimator ("") and its baselines by suffix, each (M, H, W), against exact disparity (M, H, W) where that is
-    finite, and masks of the subject (M, H, W); and the scores of each photo, by name. What cannot be scored is None."""
+    finite, and masks of the subject (M, H, W); and the scores of each photo, by name. What cannot be scored, or is not `wanted`,
+    is None."""
     metrics: Metrics = {f"depth_{name}{who}": None for name in (*SCORES, "mask_auc") for who in ("", *BASELINES)}
     for name in HEADLINES:
         metrics |= {f"depth_{name}_low": None, f"depth_{name}_high": None}
@@ -338,7 +366,8 @@ def _depth(
     if not len(known):
         return metrics, columns
     for who, answer in answers.items():
-        scores = depth_scores_per_photo(answer, known) | {"mask_auc": mask_auc(answer, subject)}
+        scores = {name: values for name, values in depth_scores_per_photo(answer, known).items() if name in wanted}
+        scores["mask_auc"] = mask_auc(answer, subject)
         columns |= {f"{name}{who}": values for name, values in scores.items()}
         for name, values in scores.items():
             if np.isfinite(values).any():
@@ -352,6 +381,7 @@ def _depth(
     return metrics, columns
 
 
+RANKED = ("spearman", "spearman_aligned", "sign_agreement")  # that need no scale
 HEADLINES = ("spearman", "side", "sign_agreement", "mask_auc")  # with an interval each
 SCORES = ("spearman", "spearman_aligned", "side", "sign_agreement", "delta1", "delta2", "delta3")
 BASELINES = ("_prior", "_mean", "_luminance")

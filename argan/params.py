@@ -301,6 +301,7 @@ class Crop(Frozen):
 class Evaluate(Frozen):
     images: Positive = 2000
     features: Literal["efficientnet-lite0", "inception", "inception-if-available"] = "efficientnet-lite0"
+    reference: Literal["none", "depth-anything-v2-small"] = "none"
     seed: NonNegative = 0
 
 

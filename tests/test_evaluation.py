@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from loopback import serving
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
@@ -23,7 +26,7 @@ from argan.checkpoint import write_tensors
 from argan.errors import UserError
 from argan.files import write_json
 from argan.gate import Scores
-from argan.metrics import page
+from argan.metrics import page, reference
 from argan.metrics.features import Extractor
 from argan.metrics.scenes import Scenes, degenerate, log_sharpness
 from argan.optics import Aperture, render
@@ -154,7 +157,11 @@ def judged(
     """A function that evaluates a planted generator and estimator, with features that cost nothing."""
 
     def judge(
-        plant: Plant = healthy, slope: float = 1.0, truth: str = "truth", student: nn.Module | None = None
+        plant: Plant = healthy,
+        slope: float = 1.0,
+        truth: str = "truth",
+        student: nn.Module | None = None,
+        reference: str = "none",
     ) -> evaluation.Metrics:
         scenes = plant(config, np.random.default_rng(1))
         opened = evaluation.Trained.open(model, torch.device("cpu"))
@@ -163,7 +170,7 @@ def judged(
         monkeypatch.setattr(evaluation.Trained, "open", lambda folder, device: planted)
         monkeypatch.setattr(evaluation, "extractor", lambda name, device: pooled)
         return evaluation.evaluate(
-            model, store / "photos", store / truth, tmp_path, Evaluate(images=64), report=tmp_path
+            model, store / "photos", store / truth, tmp_path, Evaluate(images=64, reference=reference), report=tmp_path
         )
 
     return judge
@@ -526,3 +533,76 @@ def test_the_report_needs_nothing_but_itself_and_never_says_fid_of_other_feature
     gated = page.with_gate(text, "better <b>", True, [["kid", "0.1", "0.2", "+0.1", "0 to 1", "better"]])
     assert "<h2>Champion</h2><p>better &lt;b&gt;</p>" in gated and "<td>better</td>" in gated
     assert page.distance_names("inception-2015-12-05") == ("FID", "KID")
+
+
+# -- the reference -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def anything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[nn.Module]:
+    """A small network in the form of the published one, whose weights this machine's server offers in its place."""
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+
+    sizes = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 12}
+    head = {
+        "neck_hidden_sizes": [4, 8, 16, 24],
+        "fusion_hidden_size": 8,
+        "head_hidden_size": 4,
+        "reassemble_hidden_size": 24,
+    }
+    monkeypatch.setattr(reference, "BACKBONE", reference.BACKBONE | sizes)
+    monkeypatch.setattr(reference, "HEAD", head)
+    monkeypatch.setenv("ARGAN_ALLOW_HTTP", "loopback")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    config = DepthAnythingConfig(backbone_config=Dinov2Config(**reference.BACKBONE), **head)
+    network = DepthAnythingForDepthEstimation(config).eval()
+    write_tensors(tmp_path / "weights.safetensors", network.state_dict())
+    with serving() as server:
+        data = (tmp_path / "weights.safetensors").read_bytes()
+        monkeypatch.setitem(reference.WEIGHTS, "url", server.offer("/model.safetensors", data))
+        monkeypatch.setitem(reference.WEIGHTS, "sha256", hashlib.sha256(data).hexdigest())
+        yield network
+
+
+def test_the_reference_sees_what_it_was_trained_to_see(anything: nn.Module) -> None:
+    photos_ = np.random.default_rng(0).integers(0, 256, (2, 252, 252, 3), np.uint8)  # at the size at which it looks
+    mean, deviation = np.array(reference.MEAN), np.array(reference.DEVIATION)
+    shown = torch.from_numpy((photos_ / 255 - mean) / deviation).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        expected = anything(shown).predicted_depth
+    found = reference.reference(torch.device("cpu"))(photos_)
+    assert found.shape == (2, 252, 252) and found == pytest.approx(expected.numpy(), abs=1e-4)
+
+
+def test_the_reference_ranks_where_no_depth_is_known_and_is_named(
+    anything: nn.Module,
+    judged: Callable[..., evaluation.Metrics],
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exact = dict(enumerate(np.load(store / "truth" / "disparity.npy"), 4))
+    by_photo = {Photos.open(store / "photos").pixels[row].tobytes(): depth for row, depth in exact.items()}
+    knowing = lambda photos_: np.stack([7 * by_photo[p.tobytes()] + 3 for p in photos_])  # noqa: E731
+    monkeypatch.setattr(reference, "reference", lambda device: knowing)
+    right, wrong = (judged(slope=slope, truth="nothing", reference=reference.NAME) for slope in (1.0, -1.0))
+    known = judged(slope=1.0)
+    assert right["depth_reference"] == reference.NAME and known["depth_reference"] is None
+    assert right["depth_spearman"] == pytest.approx(known["depth_spearman"]) and right["depth_sign_agreement"] == 1
+    assert wrong["degenerate"] == ["inverted_depth"]
+    assert right["depth_side"] is None and right["depth_delta1"] is None  # of an unknown scale nothing can be said
+    assert judged(truth="truth", reference=reference.NAME)["depth_reference"] is None  # the truth goes before it
+
+
+def test_a_reference_that_cannot_be_had_is_one_line(anything: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARGAN_OFFLINE", "1")
+    with pytest.raises(UserError, match="ARGAN_OFFLINE is set"):
+        reference.reference(torch.device("cpu"))
+    monkeypatch.delenv("ARGAN_OFFLINE")
+    monkeypatch.setattr(reference, "HEAD", {})
+    with pytest.raises(UserError, match="do not fit"):
+        reference.reference(torch.device("cpu"))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match=r"pip install 'argan\[reference\]'"):
+        reference.reference(torch.device("cpu"))

@@ -70,6 +70,10 @@ def write(path: Path, model: Path, photos: Path, plots: Path, metrics: Metrics) 
     parts += [shown.pop(first, "") for first in ("scenes.png", "light_field.gif")]
     if rows := _depth(metrics):
         head = ["", "this model", "95 %", "prior alone", "mean depth", "brightness"]
+        if metrics.get("depth_reference"):
+            parts.append(
+                f"<p class=soft>Exact depth is not known: judged by the answer of {metrics['depth_reference']}.</p>"
+            )
         parts += ["<h2>Depth of held-out photographs</h2>", table(rows, head), shown.pop("depth.png", "")]
     else:
         parts.append(

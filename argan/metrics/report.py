@@ -95,10 +95,11 @@ def depth(
     prior: NDArray[np.float32],
     spearman: NDArray[np.float64],
     disparity_max: float,
+    names: list[str],
     title: str,
     path: Path,
 ) -> None:
-    """Held-out photos (N, H, W, 3), their exact and estimated disparity (N, H, W), the prior (H, W): worst, median and best.
+    """Held-out photos (N, H, W, 3), their true and estimated disparity and the prior, (N, H, W) and (H, W): worst, median and best.
 
     spearman (N,) ranks them; photos without a score (NaN) are not shown.
     """
@@ -114,9 +115,7 @@ def depth(
         maps = disparity_colors(np.stack([truth[i], estimated[i], prior]), disparity_max)
         rows.append(enlarge(np.concatenate([photos[i][None], maps]), _factor(photos)))
         labels.append(f"{name}\n{spearman[i]:+.2f}")
-    write_png(
-        path, panel(rows, ["photo", "exact disparity", "estimated", "prior alone"], labels, title=title, note=LEGEND)
-    )
+    write_png(path, panel(rows, names, labels, title=title, note=LEGEND))
 
 
 def _factor(images: Pixels) -> int:
