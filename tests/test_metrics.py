@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -411,7 +412,8 @@ def test_a_paired_comparison_tells_small_gains_from_none(shift: float, verdict: 
     old, new = photos + 0.1 * random(39).normal(size=400), photos + shift + 0.1 * random(40).normal(size=400)
     found = compare(new, old)
     assert found.verdict == verdict and found.low < shift < found.high
-    assert compare(-new, -old, lower_is_better=True) == found
+    assert compare(-new, -old, lower_is_better=True) == replace(found, new=-found.new, old=-found.old)
+    assert (found.new, found.old) == pytest.approx((new.mean(), old.mean()))
     assert compare(new, old, margin=0.1).verdict == "cannot tell"
     assert compare(np.append(new, np.nan), np.append(old, 9.0)) == found
 
