@@ -42,7 +42,7 @@ CHAMPION = Scores("photos a", depth(), signs(0.9), None, kid(1))
             replace(CHAMPION, depth_spearman=depth(0.02)),
             CHAMPION,
             True,
-            r"better in depth_spearman \(\+0\.0.* 400 pairs",
+            r"better in depth_spearman \(0\.6.*: \+0\.0.* 400 pairs",
         ),
         (replace(CHAMPION, depth_spearman=depth(0.001)), CHAMPION, False, "depth_spearman: cannot tell"),
         (replace(CHAMPION, depth_spearman=depth(-0.02)), CHAMPION, False, "depth_spearman: worse"),
