@@ -259,7 +259,7 @@ def test_killed_at_any_step_it_is_what_it_was_or_what_it_should_be(folder: Path,
     told, _ = start(folder, shutil.copytree(home, tmp_path / "whole")).communicate()
     steps = int(told)
     assert steps > 20
-    at = sorted({*range(1, steps, 4), *range(steps - 6, steps + 1)})
+    at = sorted({*range(1, steps, 7), *range(steps - 6, steps + 1)})
     seen = []
     processes = []
     for step in at:
