@@ -35,7 +35,7 @@ CONTRAST = 16.0  # grey levels: less than this is noise or sky
 MEASURABLE = 16  # cells of 64 that must have contrast, else nothing is said of the photo
 SOFT, SHARP = 15, 85  # percentiles of a photo's cells taken for its softest and its sharpest part
 DEFOCUS = 0.4  # softest part softer than the sharpest by this: scenes all in focus reach it in 2 of 100 photos, for texture differs
-LOOKED_AT = 2000  # photos at most, evenly chosen: the shares are then known to 0.01
+LOOKED_AT = 1000  # photos at most, evenly chosen: the shares are then known to 0.01
 JUDGED = 2  # test photos without which evaluation has nothing to compare with
 TELLING = 30  # photos with defocus: of fewer, chance alone moves the middle by 0.03 and more
 
@@ -78,7 +78,8 @@ def sharpness_of(store: Photos) -> Sharpness:
         known = np.isfinite(cells)
         if known.sum() < MEASURABLE:
             continue
-        soft, sharp = np.percentile(cells[known], [SOFT, SHARP])
+        ordered = np.sort(cells[known])  # np.percentile takes ten times as long
+        soft, sharp = np.interp(np.array([SOFT, SHARP]) / 100 * (len(ordered) - 1), np.arange(len(ordered)), ordered)
         defocus[i] = 1 - soft / max(sharp, 1e-6)
         for kind in range(1 + (defocus[i] > DEFOCUS)):
             total[kind] += np.where(known, cells - cells[known].mean(), 0)
