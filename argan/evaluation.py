@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache as once
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,13 @@ def evaluate(
             f"Held-out photographs: mean rank correlation {found.metrics['depth_spearman']:.2f} "
             f"(prior alone {found.metrics['depth_spearman_prior']:.2f})"
         )
-        spearman, by = found.photos["spearman"].to_numpy(), found.metrics["depth_reference"]
-        known = found.known * reach if by else found.known
+        by = found.metrics["depth_reference"]
+        chosen = pictures.chosen(found.photos["spearman"].to_numpy())
+        rows = found.photos["photo"].to_numpy()[[i for _, i in chosen]]
+        maps = [found.judging.known(rows) * (reach if by else 1), found.judging.answers(rows)[""], trained.prior()]
+        labels = [f"{name}\n{found.photos['spearman'].iloc[i]:+.2f}" for name, i in chosen]
         names = ["photo", by or "exact disparity", "estimated", "prior alone"]
-        pictures.depth(
-            found.judged, known, found.estimated, trained.prior(), spearman, reach, names, title, plots / "depth.png"
-        )
+        pictures.depth(found.judging.photos(rows), maps, labels, reach, names, title, plots / "depth.png")
     if report is not None:
         with atomic(report / "photos.parquet") as temporary:
             found.photos.to_parquet(temporary, index=False)
@@ -106,8 +108,8 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Judged:
-    """What was found out about a model. photos: a row per held-out photo; judged, estimated, known: the photos whose depth or
-    subject is known, (M, H, W, 3), (M, H, W) and (M, H, W); kid_parts: the kernel distance of parts of the photos."""
+    """What was found out about a model. photos: a row per held-out photo whose depth or subject is known; kid_parts: the kernel
+    distance of parts of the photos."""
 
     trained: Trained
     metrics: Metrics
@@ -115,9 +117,7 @@ class Judged:
     kid_parts: NDArray[np.float64]
     judged_on: str
     shown: Pixels
-    judged: Pixels
-    known: Maps
-    estimated: Maps
+    judging: Judging
 
     def scores(self) -> Scores:
         def column(name: str) -> tuple[float, ...] | None:
@@ -159,11 +159,16 @@ def judge(
         real = _features(kept, extract, store, "test")
         other = _features(kept, extract, store, "validation") if len(store.rows("validation")) > 1 else None
         what = {"generator": trained.digest, "extractor": extract.name, "images": params.images, "seed": params.seed}
-        what |= {"code": code(), "torch": torch.__version__, "device": device.type}
+        what |= _environment()
         generated = kept.find(**what)
         say(f"generating {params.images} photos and comparing them with {len(test)} held-out ones")
         with kept.put(**what) if generated is None else nullcontext() as write:
             for image, disparity, photo in _generate(trained, params, device):
+                if not torch.isfinite(photo).all():
+                    raise UserError(
+                        f"{model} makes photos that are not finite: its training diverged; train again with a lower "
+                        "train.learning_rate"
+                    )
                 pixels = networks.to_uint8(photo)
                 if write is not None:
                     write(extract(pixels))
@@ -172,7 +177,7 @@ def judge(
                     optics.add(trained.generator, image, disparity)
                 if len(shown) * BATCH < SHOWN:
                     shown.append(pixels)
-        features = kept.find(**what) if generated is None else generated
+        features = write.features if write is not None else generated
         assert features is not None
         metrics, kid_parts = _distances(features, real, other)
         if ranked := not exact and params.reference != "none":
@@ -180,38 +185,19 @@ def judge(
             exact = _referred(kept, store, device)
     metrics |= {"features": extract.name, "images": params.images, "images_real": len(test)}
 
-    known_rows = [row for row in test if row in exact or row in masks]
-    say(f"scoring the depth of {len(known_rows)} held-out photos" if known_rows else "no depth is known of any photo")
-    size = store.pixels.shape[1:3]
-    unknown = np.full(size, np.nan, np.float32)
-    judged, edges = store.pixels[known_rows], np.full(size, 128, np.uint8)
-    known = (
-        np.stack([exact.get(row, unknown) for row in known_rows]) if known_rows else np.empty((0, *size), np.float32)
-    )
-    subject = np.stack([masks.get(row, edges) for row in known_rows]) if known_rows else np.empty((0, *size), np.uint8)
-    seen = [exact[row] for row in store.rows("validation") if row in exact]
-    subjects = [masks[row] for row in store.rows("validation") if row in masks]
-    estimated = trained.depth(judged, device)
-    answers = {
-        "": estimated,
-        "_prior": np.broadcast_to(trained.prior(), estimated.shape),
-        "_luminance": judged @ np.array(LUMA),
-    }
-    if seen:
-        mean = np.ma.masked_invalid(np.stack(seen)).mean(0).filled(0)
-        answers["_mean"] = np.broadcast_to(mean, estimated.shape)
-    elif subjects:
-        answers["_mean"] = np.broadcast_to(np.stack(subjects).mean(0, dtype=np.float32), estimated.shape)
-    table = store.index.iloc[known_rows][["source", "sha256"]].assign(photo=known_rows).reset_index(drop=True)
-    depth, columns = _depth(answers, known, subject, RANKED if ranked else SCORES)
+    rows = np.array([row for row in test if row in exact or row in masks], np.int64)
+    say(f"scoring the depth of {len(rows)} held-out photos" if len(rows) else "no depth is known of any photo")
+    judging = Judging(trained, store, exact, masks, device)
+    depth, columns = _depth(judging, rows, RANKED if ranked else SCORES)
     metrics["depth_reference"] = params.reference if ranked else None
+    table = store.index.iloc[rows][["source", "sha256"]].assign(photo=rows).reset_index(drop=True)
     metrics |= depth | scenes.metrics() | optics.metrics()
     gaps = interval(scenes.values("sharpness_gap"))
     metrics["sharpness_gap_low"], metrics["sharpness_gap_high"] = gaps or (None, None)
     metrics["degenerate"] = degenerate(metrics)
     metrics |= {name: trained.summary.get(name) for name in ("train_seconds", "images_per_second", "images_seen")}
     metrics = {name: _rounded(value) for name, value in metrics.items()}
-    told = f", depth by {params.reference}" if ranked else ""
+    told = f", depth by {params.reference}" if ranked else f", truth {_hash(truth)}"
     where = f"photos {store.fingerprint}, {extract.name}, {params.images} images, seed {params.seed}{told}, evaluation {code()}"
     return Judged(
         trained,
@@ -220,23 +206,25 @@ def judge(
         kid_parts,
         where,
         np.concatenate(shown)[:SHOWN],
-        judged,
-        known,
-        estimated,
+        judging,
     )
 
 
 def _features(kept: Cache, extract: Extractor, store: Photos, split: str) -> Maps:
     """Of the photos of a split, (n, F)."""
     rows = store.rows(split)
-    what = {"photos": store.fingerprint, "split": split, "extractor": extract.name, "torch": torch.__version__}
+    what = {"photos": store.fingerprint, "split": split, "extractor": extract.name, **_environment()}
     if (found := kept.find(**what)) is None:
         with kept.put(**what) as write:
             for i in range(0, len(rows), BATCH):
                 write(extract(np.asarray(store.pixels[rows[i : i + BATCH]])))
-        found = kept.find(**what)
-    assert found is not None
+        found = write.features
     return found
+
+
+def _environment() -> dict[str, str]:
+    """What features depend on besides photos and network."""
+    return {"code": code(), "torch": torch.__version__, "cuda": str(torch.cuda.is_available())}
 
 
 def _referred(kept: Cache, store: Photos, device: torch.device) -> dict[int, Maps]:
@@ -255,8 +243,7 @@ def _referred(kept: Cache, store: Photos, device: torch.device) -> dict[int, Map
                 maps = judge(np.asarray(store.pixels[rows[i : i + BATCH]]))
                 low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
                 write((2 * (maps - low) / np.maximum(high - low, 1e-9) - 1).reshape(len(maps), -1))
-        found = kept.find(**what)
-    assert found is not None
+        found = write.features
     return dict(zip(rows.tolist(), found.reshape(-1, *store.pixels.shape[1:3]), strict=True))
 
 
@@ -352,26 +339,78 @@ def _generate(trained: Trained, params: Evaluate, device: torch.device) -> Itera
 # Depth of held-out photos
 
 
+@dataclass(frozen=True)
+class Judging:
+    """The estimator and its baselines on held-out photos: exact and masks hold, by row of the store, what is known of them."""
+
+    trained: Trained
+    store: Photos
+    exact: dict[int, Maps]
+    masks: dict[int, Pixels]
+    device: torch.device
+
+    def photos(self, rows: NDArray[np.int64]) -> Pixels:
+        return np.asarray(self.store.pixels[rows])
+
+    def known(self, rows: NDArray[np.int64]) -> Maps:
+        """Disparity (n, H, W), NaN where unknown."""
+        unknown = np.full(self.store.pixels.shape[1:3], np.nan, np.float32)
+        return np.stack([self.exact.get(row, unknown) for row in rows.tolist()])
+
+    def subjects(self, rows: NDArray[np.int64]) -> Pixels:
+        """Masks (n, H, W) uint8, of neither subject nor background where unknown."""
+        neither = np.full(self.store.pixels.shape[1:3], 128, np.uint8)
+        return np.stack([self.masks.get(row, neither) for row in rows.tolist()])
+
+    def answers(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """The estimator's ("") and the baselines', by suffix, each (n, H, W)."""
+        photos = self.photos(rows)
+        found: dict[str, NDArray[Any]] = {"": self.trained.depth(photos, self.device)}
+        if not np.isfinite(found[""]).all():
+            raise UserError(
+                "the model's depth is not finite: its training diverged; train again with a lower train.learning_rate"
+            )
+        found["_prior"] = np.broadcast_to(self.trained.prior(), photos.shape[:3])
+        found["_luminance"] = photos @ np.array(LUMA)
+        if self.mean is not None:
+            found["_mean"] = np.broadcast_to(self.mean, photos.shape[:3])
+        return found
+
+    @cached_property
+    def mean(self) -> NDArray[np.float64] | None:
+        """Of the validation split's disparity, else of its masks, (H, W); None where neither is known."""
+        for known in (self.exact, self.masks):
+            total, count = (np.zeros(self.store.pixels.shape[1:3]) for _ in range(2))
+            for row in self.store.rows("validation").tolist():
+                if row in known:
+                    finite = np.isfinite(known[row])
+                    total += np.where(finite, known[row], 0)
+                    count += finite
+            if count.any():
+                return np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+        return None
+
+
 def _depth(
-    answers: dict[str, NDArray[Any]], known: Maps, subject: Pixels, wanted: tuple[str, ...]
+    judging: Judging, rows: NDArray[np.int64], wanted: tuple[str, ...]
 ) -> tuple[Metrics, dict[str, NDArray[np.float64]]]:
-    """depth_*: the estimator ("") and its baselines by suffix, each (M, H, W), against exact disparity (M, H, W) where that is
-    finite, and masks of the subject (M, H, W); and the scores of each photo, by name. What cannot be scored, or is not `wanted`,
-    is None."""
+    """depth_*, and the scores of each photo by name. What cannot be scored, or is not `wanted`, is None."""
     metrics: Metrics = {f"depth_{name}{who}": None for name in (*SCORES, "mask_auc") for who in ("", *BASELINES)}
     for name in HEADLINES:
         metrics |= {f"depth_{name}_low": None, f"depth_{name}_high": None}
     metrics |= {"depth_inverted": None, "depth_photos": None}
-    columns = {name: np.full(len(known), np.nan) for name in (*SCORES, "mask_auc")}
-    if not len(known):
-        return metrics, columns
-    for who, answer in answers.items():
-        scores = {name: values for name, values in depth_scores_per_photo(answer, known).items() if name in wanted}
-        scores["mask_auc"] = mask_auc(answer, subject)
-        columns |= {f"{name}{who}": values for name, values in scores.items()}
-        for name, values in scores.items():
-            if np.isfinite(values).any():
-                metrics[f"depth_{name}{who}"] = float(np.nanmean(values))
+    columns: dict[str, NDArray[np.float64]] = {name: np.full(len(rows), np.nan) for name in (*SCORES, "mask_auc")}
+    for start in range(0, len(rows), SCORED):
+        some = rows[start : start + SCORED]
+        known, subjects = judging.known(some), judging.subjects(some)
+        for who, answer in judging.answers(some).items():
+            scores = {name: values for name, values in depth_scores_per_photo(answer, known).items() if name in wanted}
+            for name, values in (scores | {"mask_auc": mask_auc(answer, subjects)}).items():
+                column = columns.setdefault(f"{name}{who}", np.full(len(rows), np.nan))
+                column[start : start + SCORED] = values
+    for name, values in columns.items():
+        if np.isfinite(values).any():
+            metrics[f"depth_{name}"] = float(np.nanmean(values))
     for name in HEADLINES:
         if (found := interval(columns[name])) is not None:
             metrics[f"depth_{name}_low"], metrics[f"depth_{name}_high"] = found
@@ -381,6 +420,7 @@ def _depth(
     return metrics, columns
 
 
+SCORED = 128  # photos at a time: at 256 px the scores' float64 arrays take some 600 MB
 RANKED = ("spearman", "spearman_aligned", "sign_agreement")  # that need no scale
 HEADLINES = ("spearman", "side", "sign_agreement", "mask_auc")  # with an interval each
 SCORES = ("spearman", "spearman_aligned", "side", "sign_agreement", "delta1", "delta2", "delta3")
@@ -434,9 +474,12 @@ def _show_interpolation(trained: Trained, params: Evaluate, device: torch.device
 def _history(path: Path) -> pd.DataFrame:
     """The training curves, empty where training ended before its first row."""
     try:
-        return pd.read_csv(path)
+        table = pd.read_csv(path)
     except pd.errors.EmptyDataError:
         return pd.DataFrame({"images": []})
+    if "images" not in table:
+        raise ValueError(f"{path.name} has no column images")
+    return table
 
 
 def _truth(folder: Path, store: Photos, name: str, index: str) -> dict[int, NDArray[Any]]:
@@ -446,8 +489,8 @@ def _truth(folder: Path, store: Photos, name: str, index: str) -> dict[int, NDAr
     again = f"delete {folder} and run `dvc repro`"
     try:
         maps = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        rows = pd.read_parquet(folder / f"{index}.parquet")["photo"].to_numpy()
-    except (OSError, EOFError, ValueError, KeyError) as error:
+        rows = pd.read_parquet(folder / f"{index}.parquet")["photo"].to_numpy().astype(np.int64)
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} is damaged ({' '.join(str(error).split())[:200]}); {again}") from error
     if maps.shape != (len(rows), *store.pixels.shape[1:3]) or (
         len(rows) and not 0 <= rows.min() <= rows.max() < len(store)
@@ -458,6 +501,15 @@ def _truth(folder: Path, store: Photos, name: str, index: str) -> dict[int, NDAr
     if name == "masks" and not ((maps > 0.9 * 255).any((1, 2)) & (maps < 0.1 * 255).any((1, 2))).any():
         raise UserError(f"{folder}/masks.npy tells subject from background in none of {len(maps)} photos; {again}")
     return dict(zip(rows.tolist(), maps, strict=True))
+
+
+def _hash(folder: Path) -> str:
+    """Of what is known of the photos: two models are compared by the same."""
+    told = hashlib.sha256()
+    for path in sorted(folder.glob("*.npy")) + sorted(folder.glob("*.parquet")):
+        with path.open("rb") as file:
+            told.update(hashlib.file_digest(file, "sha256").digest())
+    return told.hexdigest()[:8]
 
 
 def _check(trained: Trained, store: Photos, params: Evaluate, test: int) -> None:

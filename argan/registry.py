@@ -22,7 +22,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from argan.errors import UserError
 from argan.files import swapped
@@ -336,7 +336,10 @@ def register(
         if holder is not None and str(holder.version) == version:
             decision = Decided(True, "is the champion already")
         else:
-            decision = decide(_files(holder, uri) if holder else None)
+            try:
+                decision = decide(_files(holder, uri) if holder else None)
+            except UserError as error:  # the new version stays, as a challenger
+                decision = Decided(False, f"not comparable: {error}")
         champion, reason = decision.champion, decision.reason
         page = report / "report.html"
         if page.exists():
@@ -439,7 +442,7 @@ def download(reference: str, settings: Mlflow | None = None) -> Path:
 def _files(version: Any, uri: str) -> Path:
     """The folder of a model version; from elsewhere it is fetched once, then kept in the user's cache."""
     if urlsplit(version.source).scheme in ("", "file"):
-        local = Path(urlsplit(version.source).path)
+        local = Path(unquote(urlsplit(version.source).path))
         if not local.is_dir():
             raise UserError(
                 f"models:/{version.name}/{version.version}: its files are gone from {local}; register it again (dvc repro -s -f "

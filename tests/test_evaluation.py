@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -22,11 +23,12 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from argan import evaluation, gate, meadow, networks, objective, photos
-from argan.checkpoint import write_tensors
+from argan.checkpoint import read_tensors, write_tensors
 from argan.errors import UserError
 from argan.files import write_json
 from argan.gate import Scores
 from argan.metrics import page, reference
+from argan.metrics.cache import Cache
 from argan.metrics.features import Extractor
 from argan.metrics.scenes import Scenes, degenerate, log_sharpness
 from argan.optics import Aperture, render
@@ -394,6 +396,14 @@ def test_bad_input_is_one_clear_line(model: Path, store: Path, tmp_path: Path) -
     half = copy(model)
     (half / "config.json").write_text("{")
     assert "config.json is damaged" in failing(half, store, tmp_path)
+    for name, told in (("generator", "photos that are not finite"), ("estimator", "depth is not finite")):
+        sick = copy(model)
+        tensors, _ = read_tensors(sick / f"{name}.safetensors")
+        write_tensors(sick / f"{name}.safetensors", {key: value * float("nan") for key, value in tensors.items()})
+        assert told in failing(sick, store, tmp_path)
+    half = copy(model)
+    (half / "history.csv").write_text("a,b\n1,2\n")
+    assert "history.csv has no column images" in failing(half, store, tmp_path)
     half = copy(model)
     (half / "history.csv").unlink()
     assert "history.csv is not there" in failing(half, store, tmp_path)
@@ -446,9 +456,32 @@ def test_features_are_extracted_once(model: Path, store: Path, tmp_path: Path, m
     assert not seen
     judged(seed=1)
     assert sum(seen) == 64  # the generated ones alone
-    for file in (tmp_path / "cache").iterdir():
-        file.write_bytes(file.read_bytes()[:200])  # cut off: made again
-    assert judged().metrics == first.metrics and sum(seen) == 64 + 40 + 10
+    judged()
+    monkeypatch.setattr(evaluation, "code", lambda: "other")
+    judged()
+    assert sum(seen) == 64 + 40 + 10  # of other code, all of them
+    monkeypatch.undo()
+    monkeypatch.setattr(evaluation, "extractor", lambda name, device: counted)
+    for damage in (lambda data: data[:200], lambda data: data[:70] + b"(" + data[71:], lambda data: b""):
+        for file in (tmp_path / "cache").iterdir():
+            file.write_bytes(damage(file.read_bytes()))  # made again
+        assert judged().metrics == first.metrics and sum(seen) == 64 + 40 + 10
+
+
+def test_features_outlive_whoever_clears_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("argan.metrics.cache.KEPT", 1)
+    with Cache.at(tmp_path / "cache") as kept:
+        with kept.put(n=1) as write:
+            write(np.ones((3, 5), np.float32))
+        for file in (tmp_path / "cache").iterdir():
+            os.utime(file, (0, 0))
+        with kept.put(n=2) as other:
+            other(np.zeros((3, 5), np.float32))
+        assert kept.find(n=1) is None and kept.find(n=2) is not None
+        assert write.features.shape == (3, 5) and write.features.sum() == 15
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file cannot be a folder"), Cache.at(tmp_path / "file"):
+        pass
 
 
 def test_masks_judge_depth_where_nothing_else_does(
@@ -467,6 +500,10 @@ def test_masks_judge_depth_where_nothing_else_does(
     assert nothing["depth_mask_auc"] == pytest.approx(0.5)
     assert abs(right["depth_mask_auc_prior"] - 0.5) < 0.1
     assert right["depth_spearman"] is None and right["depth_photos"] is None
+    before = json.loads((tmp_path / "scores.json").read_text())["judged_on"]
+    np.save(store / "masked" / "masks.npy", 255 - masks[10:30])  # other masks: other scores, and they say so
+    judged(truth="masked")
+    assert json.loads((tmp_path / "scores.json").read_text())["judged_on"] != before
     np.save(store / "masked" / "masks.npy", np.zeros_like(masks[10:30]))
     with pytest.raises(UserError, match=r"masks\.npy tells subject from background in none of 20 photos"):
         judged(truth="masked")

@@ -34,6 +34,7 @@ from argan.metrics import (
     precision_recall,
 )
 from argan.metrics.features import EXTRACTORS, INCEPTION, Extractor, extractor
+from argan.metrics.frechet import shuffled
 from argan.metrics.uncertainty import compare, interval
 
 
@@ -351,7 +352,7 @@ def test_precision_falls_with_bad_photos_and_recall_with_lost_modes() -> None:
 
 def test_precision_is_the_naive_loop() -> None:
     a, b = random(32).normal(size=(40, 3)), random(33).normal(0.7, 1, (30, 3))
-    x, y = a[:30], b
+    x, y = a[np.sort(shuffled(40)[:30])], b
 
     def covered(points: np.ndarray, centres: np.ndarray) -> float:
         reach = [np.sort(np.linalg.norm(centres - c, axis=1))[3] for c in centres]
@@ -372,6 +373,17 @@ def test_standard_error_of_the_kernel_distance_covers_what_it_should() -> None:
         hits += abs(kernel_distance(a, b) - truth) < 2.3 * parts.std(ddof=1) / 10**0.5  # Student's t of 9
     assert hits >= 52
     assert len(kernel_distances(random(0).normal(size=(9, 4)), random(1).normal(size=(50, 4)))) == 4
+
+
+def test_photos_sorted_by_what_they_show_score_like_shuffled_ones() -> None:
+    """As published datasets come: by class. Parts and subsets must not be classes."""
+    classes = random(5).normal(size=(60, 16)) * 2
+    real = np.repeat(classes, 20, axis=0) + random(6).normal(size=(1200, 16)) * 0.5
+    made = classes[random(7).integers(0, 60, 300)] + random(8).normal(size=(300, 16)) * 0.5
+    errors = [kernel_distances(made, each).std(ddof=1) for each in (real, real[random(9).permutation(1200)])]
+    assert 1 / 3 < errors[0] / errors[1] < 3
+    precision, _ = precision_recall(made, real)
+    assert precision == pytest.approx(precision_recall(made, real[random(9).permutation(1200)])[0], abs=0.12)
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

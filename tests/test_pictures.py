@@ -127,7 +127,10 @@ def test_the_depth_panel_shows_worst_to_best(tmp_path: Path) -> None:
     score = np.array([0.5, -0.9, np.nan, 0.1, 0.95, 0.3, 0.2, 0.9, -0.5])
     maps = np.zeros((n, 32, 32), np.float32)
     names = ["photo", "exact", "estimated", "prior"]
-    report.depth(images, maps, maps, maps[0], score, 0.1, names, "title", tmp_path / "depth.png")
+    shown = report.chosen(score)
+    rows = [i for _, i in shown]
+    labels = [name for name, _ in shown]
+    report.depth(images[rows], [maps[rows], maps[rows], maps[0]], labels, 0.1, names, "title", tmp_path / "depth.png")
     sheet = read(tmp_path / "depth.png")
     rows = []
     for i in (1, 8, 6, 5, 7, 4):  # the two worst, the two about the median, the two best

@@ -102,6 +102,24 @@ def test_the_champion_moves_when_the_gate_says_so(here: Path) -> None:
     assert (champion / "generator.safetensors").read_text() == "better"  # an old version's files are never written over
 
 
+def test_a_champion_whose_files_are_gone_stops_no_registration(here: Path) -> None:
+    register(model(here / "m", "first"))
+    shutil.rmtree(registry.download("models:/argan-meadow@champion"))
+    second = register(model(here / "m", "second"), depth_spearman=0.9)
+    assert (second["version"], second["aliases"]) == ("2", ["challenger"])
+    assert "not comparable: models:/argan-meadow/1: its files are gone" in second["reason"]
+
+
+def test_a_folder_with_a_space_in_its_name(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    shutil.copyfile(database, folder / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    monkeypatch.chdir(folder)
+    register(model(folder / "m", "first"))
+    assert register(model(folder / "m", "second"), depth_spearman=0.9)["aliases"] == ["challenger", "champion"]
+
+
 def test_a_version_shows_card_scores_pictures_and_reason(here: Path) -> None:
     (here / "plots").mkdir()
     (here / "plots" / "grid.png").write_bytes(b"png")

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from argan.errors import UserError
 from argan.files import atomic
 
 Maps = NDArray[np.float32]
-KEPT = 24  # files: those of the last eight models of a domain; 16 MB each for 2,000 photos of 2,048 features
+KEPT = 64  # files, three a domain and one a model; 16 MB each for 2,000 photos of 2,048 features
 
 
 class Cache:
@@ -33,7 +34,10 @@ class Cache:
     @contextmanager
     def at(cls, folder: Path | None) -> Iterator[Cache]:
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"{folder} cannot be a folder ({error.strerror}); move what is there away") from error
             yield cls(folder)
             return
         with TemporaryDirectory() as name:
@@ -43,24 +47,35 @@ class Cache:
         """The features (N, F), memory-mapped, that were put in for the same `what` (numbers and texts); None if there are none."""
         path = self._path(what)
         try:
-            found: Maps = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            found = _read(path)
+            os.utime(path)  # the longest unused go first
+        except Exception:  # missing, or damaged in whatever way: it is made again
             return None
-        os.utime(path)  # the longest unused go first
         return found
 
     @contextmanager
     def put(self, **what: Any) -> Iterator[Writer]:
-        """A writer of features, chunk by chunk; what was written is there when the block ends well."""
-        with atomic(self._path(what)) as temporary, temporary.open("wb") as file:
-            writer = Writer(file)
-            yield writer
-            writer.close()
-        for old in sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
-            old.unlink(missing_ok=True)
+        """A writer of features, chunk by chunk; when the block ended well, its `features` are what was written."""
+        path = self._path(what)
+        with atomic(path) as temporary:
+            with temporary.open("wb") as file:
+                writer = Writer(file)
+                yield writer
+                writer.close()
+            writer.features = _read(temporary)  # open from here on, whoever clears the folder away
+        with suppress(OSError):  # others may clear up at the same time
+            for old in sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
+                old.unlink(missing_ok=True)
 
     def _path(self, what: dict[str, Any]) -> Path:
         return self.folder / f"{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]}.npy"
+
+
+def _read(path: Path) -> Maps:
+    found: Maps = np.load(path, mmap_mode="r", allow_pickle=False)
+    if found.dtype != np.dtype("<f4") or found.ndim != 2 or path.stat().st_size != Writer.HEAD + found.nbytes:
+        raise ValueError(f"{path} is damaged")
+    return found
 
 
 class Writer:
@@ -70,6 +85,7 @@ class Writer:
 
     def __init__(self, file: Any) -> None:
         self.file, self.rows, self.columns = file, 0, 0
+        self.features: Maps = np.empty((0, 0), np.float32)
         file.write(bytes(self.HEAD))
 
     def __call__(self, features: Maps) -> None:

@@ -49,18 +49,26 @@ def kernel_distance(a: ArrayLike, b: ArrayLike) -> float:
 
 
 def kernel_distances(a: ArrayLike, b: ArrayLike, parts: int = PARTS) -> NDArray[np.float64]:
-    """The kernel distance of `parts` disjoint parts of the photos, in order; fewer parts where one would lack two photos.
+    """The kernel distance of `parts` disjoint parts of the photos, drawn by chance once for all.
 
-    Independent estimates: their spread over the root of their number is the standard error of the kernel distance, slightly
-    too large, since all pairs tell more than those within parts. The parts of two models on the same photos pair.
+    Fewer parts where one would lack two photos. Independent estimates: their spread over the root of their number is the
+    standard error of the kernel distance, slightly too large, since all pairs tell more than those within parts. The parts of
+    two models on the same photos pair.
     """
     x, y = _checked(a, b)
     return _parts(x, y, min(parts, len(x) // 2, len(y) // 2))
 
 
 def _parts(a: Features, b: Features, parts: int) -> NDArray[np.float64]:
-    cuts = [np.linspace(0, len(each), parts + 1).astype(int) for each in (a, b)]
-    return np.array([_mmd(a[cuts[0][i] : cuts[0][i + 1]], b[cuts[1][i] : cuts[1][i + 1]]) for i in range(parts)])
+    if parts == 1:
+        return np.array([_mmd(a, b)])
+    pairs = zip(*(np.array_split(shuffled(len(each)), parts) for each in (a, b)), strict=True)
+    return np.array([_mmd(a[np.sort(rows)], b[np.sort(others)]) for rows, others in pairs])
+
+
+def shuffled(count: int) -> NDArray[np.int64]:
+    """Row numbers in an order of chance, always the same: published photos come sorted by what they show."""
+    return np.random.default_rng(count).permutation(count)
 
 
 def _mmd(a: Features, b: Features) -> float:

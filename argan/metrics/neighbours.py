@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from argan.metrics.frechet import BLOCK, Features, _checked, blocks
+from argan.metrics.frechet import BLOCK, Features, _checked, blocks, shuffled
 
 NEIGHBOUR = 3  # the k-th neighbour whose distance is a photo's radius: the paper's
 MOST = 10_000  # photos of each kind that are looked at: all pairs of them are
@@ -14,15 +14,15 @@ MOST = 10_000  # photos of each kind that are looked at: all pairs of them are
 def precision_recall(generated: ArrayLike, real: ArrayLike) -> tuple[float, float]:
     """Share of generated photos within the reach of a real one, and of real photos within that of a generated one.
 
-    Features (n, F) and (m, F). As many of each are taken as there are of the fewer, the first of them: the scores depend on
-    the numbers. 1 and 1 is ideal, and about what two halves of the real photos have. Raises ValueError on bad input and where
-    there are no more than NEIGHBOUR photos of a kind.
+    Features (n, F) and (m, F). As many of each are taken as there are of the fewer, drawn by chance once for all, since the
+    scores depend on the numbers. 1 and 1 is ideal; two halves of the real photos have about that, or what their spread leaves
+    of it. Raises ValueError on bad input and where there are no more than NEIGHBOUR photos of a kind.
     """
     x, y = _checked(generated, real)
     count = min(len(x), len(y), MOST)
     if count <= NEIGHBOUR:
         raise ValueError(f"{count} photos of a kind; precision and recall need at least {NEIGHBOUR + 1}")
-    x, y = x[:count], y[:count]
+    x, y = (each if len(each) == count else each[np.sort(shuffled(len(each))[:count])] for each in (x, y))
     return _covered(x, y), _covered(y, x)
 
 

@@ -88,33 +88,28 @@ def refocus(shots: list[Pixels], disparity: ArrayLike, disparity_max: float, pat
     write_png(path, panel(rows, names, title="Refocused at full aperture", note=LEGEND))
 
 
+def chosen(spearman: NDArray[np.float64]) -> list[tuple[str, int]]:
+    """Which photos to show: two of the worst, of the median and of the best by rank correlation (N,); those without have NaN."""
+    order = np.argsort(spearman, kind="stable")[: int(np.isfinite(spearman).sum())].tolist()
+    middle = len(order) // 2
+    parts = (("worst", order[:2]), ("median", order[max(middle - 1, 0) : middle + 1]), ("best", order[-2:]))
+    return [(name, i) for name, part in parts for i in part]
+
+
 def depth(
     photos: Pixels,
-    truth: NDArray[np.float32],
-    estimated: NDArray[np.float32],
-    prior: NDArray[np.float32],
-    spearman: NDArray[np.float64],
+    maps: list[NDArray[np.float32]],
+    labels: list[str],
     disparity_max: float,
     names: list[str],
     title: str,
     path: Path,
 ) -> None:
-    """Held-out photos (N, H, W, 3), their true and estimated disparity and the prior, (N, H, W) and (H, W): worst, median and best.
-
-    spearman (N,) ranks them; photos without a score (NaN) are not shown.
-    """
-    order = np.argsort(spearman, kind="stable")[: int(np.isfinite(spearman).sum())]
-    middle = len(order) // 2
-    chosen = (
-        [("worst", i) for i in order[:2]]
-        + [("median", i) for i in order[middle - 1 : middle + 1]]
-        + [("best", i) for i in order[-2:]]
-    )
-    rows, labels = [], []
-    for name, i in chosen:
-        maps = disparity_colors(np.stack([truth[i], estimated[i], prior]), disparity_max)
-        rows.append(enlarge(np.concatenate([photos[i][None], maps]), _factor(photos)))
-        labels.append(f"{name}\n{spearman[i]:+.2f}")
+    """A row a photo (N, H, W, 3) with its label and its maps of disparity, each (N, H, W) or (H, W) for all; `names` of columns."""
+    rows = []
+    for i, photo in enumerate(photos):
+        colors = disparity_colors(np.stack([each[i] if each.ndim == 3 else each for each in maps]), disparity_max)
+        rows.append(enlarge(np.concatenate([photo[None], colors]), _factor(photos)))
     write_png(path, panel(rows, names, labels, title=title, note=LEGEND))
 
 
