@@ -1,0 +1,72 @@
+"""Commands for photographs of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from argan.cli.common import ModelArgument, OutOption, PhotosArgument, app, each, write_array
+from argan.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def depth(model: ModelArgument, photos: PhotosArgument, out: OutOption = Path("depth")) -> None:
+    """Estimate the depth of photographs.
+
+    Writes <stem>.disparity.npy, float32 at the photo's own height and width, larger = nearer, 0 in the focal plane, in
+    shift between the centre and the rim of the aperture as a fraction of the photo's width; and <stem>.depth.png, its
+    picture: red is near, blue is far.
+    """
+    from argan import load, pictures
+
+    loaded = load(model)
+
+    def one(photo: Path) -> None:
+        disparity = loaded.depth(photo)
+        write_array(out / f"{photo.stem}.disparity.npy", disparity)
+        largest = max(float(abs(disparity).max()), 1e-6)  # the picture shows the photo's own range
+        pictures.write_png(out / f"{photo.stem}.depth.png", pictures.disparity_colors(disparity, largest))
+
+    each(photos, out, one)
+
+
+@app.command()
+def bokeh(
+    model: ModelArgument,
+    photos: PhotosArgument,
+    aperture: Annotated[
+        float,
+        typer.Option(min=0, help="Opening: 0 leaves the photo as it is, 1 is the model's full aperture, more is more."),
+    ] = 1.0,
+    focus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y",
+            help="What to focus on: a pixel of the upright photo, from its top left; or fractions of width and height, "
+            "when both are within 0..1.  [default: the centre]",
+            show_default=False,
+        ),
+    ] = None,
+    out: OutOption = Path("bokeh"),
+) -> None:
+    """Give photographs a shallow depth of field. Writes <stem>.bokeh.png at the photo's own size, upright."""
+    from argan import load, pictures
+
+    place = _focus(focus)
+    loaded = load(model)
+    each(photos, out, lambda p: pictures.write_png(out / f"{p.stem}.bokeh.png", loaded.bokeh(p, aperture, place)))
+
+
+def _focus(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--focus must be two numbers X,Y, such as 640,360 or 0.5,0.4; got '{text}'") from error
+    return x, y
