@@ -170,8 +170,8 @@ class Model:
             top, left = (h - r) // 2, (w - r) // 2
             unlike = self.likeness.unlike(small[top : top + r, left : left + r])
         size = (pixels.shape[1], pixels.shape[0])
-        full: Disparity = cv2.resize(confidence, size, interpolation=cv2.INTER_LINEAR)
-        return Estimate(self._to_size(disparity, pixels), full, unlike)
+        full: Disparity = cv2.resize(confidence, size, interpolation=cv2.INTER_CUBIC)
+        return Estimate(self._to_size(disparity, pixels), np.clip(full, 0, 1), unlike)
 
     def _reduced(self, pixels: Pixels) -> Pixels:
         """The photo with its shorter side at the model's resolution."""
