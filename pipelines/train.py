@@ -24,7 +24,7 @@ from argan.photos import Photos
 from pipelines import alone, run, say
 
 # A change to one of these makes another training: an old checkpoint must not pass for the new code's work.
-CODE = ("augment", "gather", "networks", "objective", "optics", "training")
+CODE = ("augment", "gather", "lanes", "networks", "objective", "optics", "training")
 SAMPLES = 12  # scenes on a sample sheet
 
 
