@@ -115,7 +115,14 @@ def _position(disparity: Float, focus: float, scale: float, reach: float, out: F
             size = min(abs(r), reach)
             if size > LINEAR:
                 size = LINEAR + math.log(size / LINEAR) / GROWTH
-            out[y, x] = size if r > 0 else -size
+            place = size if r > 0 else -size
+            k = math.floor(place)
+            w = place - k
+            if w > 0 and k != 0:
+                # The nearer of its two layers covers part of the farther: of shares 1 - v and v, (1 - v)^2 and v are left,
+                # which shall be as 1 - w and w. Layers 0 and 1 lie on plates of their own, where nothing is lost.
+                w = (1 + w - math.sqrt((1 + w) ** 2 - 4 * w * w)) / (2 * w)
+            out[y, x] = k + w
 
 
 def _levels(disparity: Float, focus: float, scale: float, reach: float) -> Float:
@@ -141,7 +148,7 @@ def _tile(
     light = np.empty((h + 2 * margin, w + 2 * margin, 3), np.float32)
     place = np.empty(light.shape[:2], np.float32)
     _window(photo, level, table, top - margin, left - margin, light, place)
-    bright = light if highlight == 1 else _brightened(light, np.float32(highlight))
+    bright = light if highlight == 1 else _brightened(light, highlight)
     extent = _extent(place)
     behind, before = (np.zeros((h, w, 4), np.float32) for _ in range(2))
     opacity, nothing = np.zeros((h, w), np.float32), np.empty((0, 0), np.float32)
@@ -229,13 +236,14 @@ def _window(photo: Pixels, level: Float, table: Float, top: int, left: int, ligh
 @_compiled
 def _brightened(light: Float, highlight: float) -> Float:
     """Clipped highlights as bright as they may have been: a curve that leaves all below 0.8 of white alone."""
+    most_gain = np.float32(highlight) - np.float32(1)
     bright = np.empty_like(light)
     for y in range(light.shape[0]):
         for x in range(light.shape[1]):
             least = min(light[y, x, 0], min(light[y, x, 1], light[y, x, 2]))
             most = max(light[y, x, 0], max(light[y, x, 1], light[y, x, 2]))
             t = max(np.float32(0), (np.float32(0.5) * (least + most) - np.float32(0.8)) * np.float32(5))
-            gain = np.float32(1) + (highlight - np.float32(1)) * t * t
+            gain = np.float32(1) + most_gain * t * t
             for c in range(3):
                 bright[y, x, c] = light[y, x, c] * gain
     return bright

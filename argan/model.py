@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,19 +14,20 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from pydantic import ValidationError
 
-from argan import estimator, networks
+from argan import estimator, networks, photograph
 from argan.bokeh import refocus
 from argan.checkpoint import read_tensors
 from argan.errors import UserError
 from argan.likeness import UNLIKE, Likeness
 from argan.params import Training
+from argan.photograph import Photograph
 
 Pixels = NDArray[np.uint8]
 Disparity = NDArray[Any]  # float32
-Photo = str | Path | Image.Image | Pixels
+Photo = str | Path | Image.Image | Pixels | Photograph
 
 MODELS = Path("models")
 BATCH = 32  # scenes generated at a time
@@ -192,15 +192,18 @@ class Model:
         h, w = pixels.shape[:2]
         return fit_to_edges(coarse, pixels, pixel=min(h, w) / self.config.resolution) * np.float32(min(h, w) / w)
 
-    def bokeh(self, photo: Photo, aperture: float, focus: tuple[float, float] | None = None) -> Pixels:
+    def bokeh(
+        self, photo: Photo, aperture: float, focus: tuple[float, float] | None = None, shape: str = "disc"
+    ) -> NDArray[Any]:
         """The photograph through an aperture `aperture` times the model's full one, focused on pixel `focus` = (x, y).
 
-        Returns uint8 (H, W, 3), the photo's own size. aperture 0 gives the photo itself; focus None is its centre; both
-        numbers within 0..1 are fractions of width and height. Raises UserError for what is no photo, an aperture below 0
-        or a focus outside the frame.
+        Returns (H, W, 3), the photo's own size and values: uint16 where its file has 16 bits, else uint8. aperture 0 gives the
+        photo itself; focus None is its centre; both numbers within 0..1 are fractions of width and height; shape is one of
+        `argan.bokeh.SHAPES`. Raises UserError for what is no photo, an aperture below 0 or a focus outside the frame.
         """
-        pixels = read_photo(photo)
-        return refocus(pixels, self.depth(pixels), aperture, focus)
+        taken = photograph.read(photo) if isinstance(photo, str | Path) else photo
+        pixels = taken.pixels if isinstance(taken, Photograph) else read_photo(taken)
+        return refocus(pixels, self.depth(taken), aperture, focus, shape)
 
 
 def locate(reference: str | Path) -> Path:
@@ -237,32 +240,18 @@ def _fill(network: torch.nn.Module, path: Path) -> None:
 
 def read_photo(photo: Photo) -> Pixels:
     """A photograph, upright, as uint8 (H, W, 3). Raises UserError naming the file and why it is refused."""
+    if isinstance(photo, Photograph):
+        return photo.seen
+    if isinstance(photo, str | Path):
+        return photograph.read(photo).seen
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.size == 0:
             raise UserError(f"a photo as an array must be uint8 (H, W, 3), got {photo.dtype} {photo.shape}")
         photo = Image.fromarray(photo)
-    name = photo if isinstance(photo, str | Path) else "the photo"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = photo if isinstance(photo, Image.Image) else Image.open(photo)
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip
-                image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return np.array(image.convert("RGB"))
-    except FileNotFoundError as error:
-        raise UserError(f"{name} is not there") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{name} is a folder; name the photos in it, such as {name}/*.jpg") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} is refused, too large: {error}") from error
-    except UnidentifiedImageError as error:
-        raise UserError(f"{name} is no photo in a known format") from error
+        return photograph.eight(ImageOps.exif_transpose(photo))
     except Exception as error:  # decoders meet broken files with anything
-        raise UserError(f"{name} cannot be read ({error or type(error).__name__}); it may be cut off") from error
+        raise UserError(f"the photo cannot be read ({error or type(error).__name__}); it may be cut off") from error
 
 
 def fit_to_edges(coarse: Disparity, photo: Pixels, pixel: float) -> Disparity:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import argan
-from argan import networks
+from argan import networks, photograph
 from argan.checkpoint import write_tensors
 from argan.errors import UserError
 from argan.files import write_json
@@ -131,7 +131,7 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr(photograph, "PIXELS", 1000)
     with pytest.raises(UserError, match=r"bomb\.png is refused, too large"):
         read_photo(tmp_path / "bomb.png")
 

@@ -56,14 +56,26 @@ def bokeh(
             show_default=False,
         ),
     ] = None,
+    shape: Annotated[
+        str, typer.Option(help="Of the aperture: disc, cat's eye, or 5 to 9 blades, such as '7 blades'.")
+    ] = "disc",
     out: OutOption = Path("bokeh"),
 ) -> None:
-    """Give photographs a shallow depth of field. Writes <stem>.bokeh.png at the photo's own size, upright."""
-    from argan import load, pictures
+    """Give photographs a shallow depth of field.
+
+    Writes <stem>.bokeh.png at the photo's own size, upright, with its colour profile, its EXIF, and its 16 bits where it has them.
+    """
+    from argan import load, photograph
 
     place = _focus(focus)
     loaded = load(model)
-    each(photos, out, lambda p: pictures.write_png(out / f"{p.stem}.bokeh.png", loaded.bokeh(p, aperture, place)))
+
+    def one(path: Path) -> None:
+        photo = photograph.read(path)
+        made = loaded.bokeh(photo, aperture, place, shape)
+        photograph.write_png(out / f"{path.stem}.bokeh.png", made, photo.icc, photo.exif)
+
+    each(photos, out, one)
 
 
 def _focus(text: str | None) -> tuple[float, float] | None:
