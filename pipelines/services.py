@@ -17,8 +17,8 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from importlib.metadata import entry_points
@@ -29,7 +29,7 @@ from argan.errors import UserError
 from argan.files import atomic, write_json
 from pipelines import guarded, say
 from pipelines.daemon import Daemon
-from pipelines.databases import Databases, embedded
+from pipelines.databases import Databases, embedded, initialise
 
 POOL = "argan"
 GPU = "gpu"
@@ -143,9 +143,11 @@ class Services:
             Daemon("worker", self.home, [*python, *work], base | self.client(), patience=60),
         ]
         if self.settings.database == "embedded":
-            password = _secret(self.home / "postgres-password")
-            all_.insert(0, embedded(self.home, self.settings.postgres_port, password))
+            all_.insert(0, embedded(self.home, self.settings.postgres_port))
         return all_
+
+    def daemon(self, name: str) -> Daemon:
+        return next(d for d in self.daemons() if d.name == name)
 
     # ---- Start, stop, status
 
@@ -187,6 +189,7 @@ class Services:
             say(f"{name}: {'already running' if name in running else f'up after {time.monotonic() - began:.0f} s'}")
 
         if "postgres" in daemons:
+            initialise(self.home, _secret(self.home / "postgres-password"))
             begin("postgres")
             ready("postgres")
         self.databases.create()
@@ -293,6 +296,23 @@ class Services:
                     seen = [datetime.fromisoformat(w["last_heartbeat_time"]).timestamp() for w in mine]
                     return max(seen, default=0.0) > daemon.note().get("time", 0.0)
         return False
+
+    @contextmanager
+    def own_postgres(self) -> Iterator[None]:
+        """The embedded PostgreSQL, if that is used, for the length of a `with`; where it runs already it goes on."""
+        daemon = next((d for d in self.daemons() if d.name == "postgres" and not d.leader()), None)
+        if daemon is not None:
+            daemon.stop()
+            self._free("postgres", self.settings.postgres_port)
+            initialise(self.home, _secret(self.home / "postgres-password"))
+            daemon.start(port=self.settings.postgres_port)
+        try:
+            if daemon is not None:
+                self._wait(daemon)
+            yield
+        finally:
+            if daemon is not None:
+                daemon.stop()
 
     # ---- Prefect's interface
 
@@ -406,16 +426,22 @@ def home() -> Path:
     return Path(os.environ.get("ARGAN_SERVICES") or "services").absolute()
 
 
+def kept_settings(folder: Path) -> dict[str, Any]:
+    """What the last start wrote down; empty before the first. Raises UserError."""
+    file = folder / "settings.json"
+    if not file.exists():
+        return {}
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return {f.name: told[f.name] for f in fields(Settings) if f.name in told}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file} is damaged ({error}); delete it and start again") from error
+
+
 def load(folder: Path | None = None, **changed: Any) -> Services:
     """The services in a folder (default: ARGAN_SERVICES, else ./services), with settings changed where given. Raises UserError."""
     folder = (folder or home()).absolute()
-    kept: dict[str, Any] = {}
-    file = folder / "settings.json"
-    if file.exists():
-        try:
-            kept = {f.name: v for f in fields(Settings) if (v := json.loads(file.read_text()).get(f.name)) is not None}
-        except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"{file} is damaged ({error}); delete it and start again") from error
+    kept = kept_settings(folder)
     settings = replace(Settings(**kept), **{k: v for k, v in changed.items() if v is not None})
     settings = replace(settings, database=_database(folder, kept))
     auth = ""
@@ -441,7 +467,7 @@ def _database(folder: Path, kept: Mapping[str, Any]) -> str:
     if before not in (None, now):
         raise UserError(
             f"ARGAN_DATABASE_URL is another database ({now}) than these services have used so far ({before}); "
-            f"to move: back up, then restore into another folder (ARGAN_SERVICES) with the new URL"
+            "to use another: choose another folder by ARGAN_SERVICES; what is there moves by make backup and make restore"
         )
     return now
 
@@ -463,6 +489,17 @@ def main(arguments: list[str] | None = None) -> None:
     stop.add_argument("--drain", action="store_true", help="wait until runs in work have ended")
     commands.add_parser("status", help="what runs; exit code 1 when not all do")
     commands.add_parser("migrate", help="bring the databases to the installed versions; back up first")
+    backup = commands.add_parser(
+        "backup", help="databases, artifacts and parameters into one file; the servers may run"
+    )
+    backup.add_argument("file", type=Path, nargs="?", metavar="FILE", help="default: backups/argan-<time>.tar")
+    backup.add_argument("--cache", action="store_true", help="DVC's cache too")
+    backup.add_argument("--keep", type=int, metavar="N", help="remove all but the newest N in that folder")
+    restore = commands.add_parser("restore", help="bring a backup back; the servers must be stopped")
+    restore.add_argument("file", type=Path, metavar="FILE")
+    restore.add_argument("--force", action="store_true", help="replace what is there without asking")
+    verify = commands.add_parser("verify", help="read a backup to its end and check it")
+    verify.add_argument("file", type=Path, metavar="FILE")
     options = vars(parser.parse_args(arguments))
     command = options.pop("command")
     guarded(lambda: _do(command, options))
@@ -471,17 +508,30 @@ def main(arguments: list[str] | None = None) -> None:
 def _do(command: str, options: dict[str, Any]) -> None:
     from filelock import FileLock
 
-    services = load(**(options if command == "start" else {}))
-    if command == "status":
-        sys.exit(0 if services.status() else 1)
-    services.home.mkdir(parents=True, exist_ok=True)
-    with FileLock(services.home / ".lock"):
-        if command == "start":
-            services.start()
-        elif command == "stop":
-            services.stop(options["drain"])
-        else:
-            services.databases.migrate(os.environ | services.daemons()[-2].environment)
+    from pipelines import backup
+
+    if command == "verify":
+        return backup.verify(**options)
+    place = home()
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / ".lock") if command != "status" else nullcontext():
+        if command == "restore":
+            return backup.restore(place, **options)
+        services = load(place, **(options if command == "start" else {}))
+        match command:
+            case "start":
+                services.start()
+            case "stop":
+                services.stop(**options)
+            case "status":
+                sys.exit(0 if services.status() else 1)
+            case "backup":
+                with services.own_postgres():
+                    backup.backup(services, **options)
+            case "migrate":
+                with services.own_postgres():
+                    services.databases.migrate(os.environ | services.daemon("prefect").environment)
+    return None
 
 
 def _port(text: str) -> int:
