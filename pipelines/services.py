@@ -27,7 +27,7 @@ from typing import Any
 
 from argan.errors import UserError
 from argan.files import atomic, write_json
-from pipelines import guarded, say
+from pipelines import guarded, say, storage
 from pipelines.daemon import Daemon
 from pipelines.databases import Databases, embedded, initialise
 
@@ -46,6 +46,7 @@ class Settings:
     postgres_port: int = 5433  # of the embedded PostgreSQL, if that is used
     gpus: int = 1  # trainings at a time: the limit `gpu`
     passwords: bool = False
+    worker: bool = True  # False where other machines work for this one
     artifacts: str = ""  # s3://bucket/prefix for MLflow's artifacts; empty: a folder in home
     database: str = "sqlite"  # the URL without user and password, "embedded", or "sqlite"
 
@@ -140,8 +141,9 @@ class Services:
         all_ = [
             Daemon("mlflow", self.home, [*python, *server], mlflow),
             Daemon("prefect", self.home, [*python, "prefect", "server", "start"], prefect),
-            Daemon("worker", self.home, [*python, *work], base | self.client(), patience=60),
         ]
+        if self.settings.worker:
+            all_.append(Daemon("worker", self.home, [*python, *work], base | self.client(), patience=60))
         if self.settings.database == "embedded":
             all_.insert(0, embedded(self.home, self.settings.postgres_port))
         return all_
@@ -166,6 +168,8 @@ class Services:
                     self._free(name, port)
         if self.auth and not entry_points(group="mlflow.app", name="argan-password"):
             raise UserError("passwords need the package as this version installs it: run `make setup`")
+        if self.settings.artifacts:
+            storage.check(self.settings.artifacts)
         write_json(self.home / "settings.json", asdict(self.settings))
         fresh = [daemon for name, daemon in daemons.items() if name not in running]
         try:
@@ -199,8 +203,9 @@ class Services:
                 step(name)
         self._pool()
         self._gpu()
-        begin("worker")
-        ready("worker")
+        if "worker" in daemons:
+            begin("worker")
+            ready("worker")
 
     def _ports(self) -> dict[str, int]:
         s = self.settings
@@ -484,6 +489,7 @@ def main(arguments: list[str] | None = None) -> None:
     start.add_argument(
         "--passwords", action="store_true", default=None, help="ask for user and password (ARGAN_AUTH, or made)"
     )
+    start.add_argument("--worker", action=argparse.BooleanOptionalAction, help="a worker here too (it is so by itself)")
     start.add_argument("--artifacts", metavar="s3://BUCKET/PREFIX", help="MLflow's artifacts there, not in the folder")
     stop = commands.add_parser("stop", help="stop all; runs in work save their state")
     stop.add_argument("--drain", action="store_true", help="wait until runs in work have ended")

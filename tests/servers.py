@@ -12,11 +12,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -138,6 +140,61 @@ def serving(work: Path, *options: str, **changed: str) -> Iterator[Servers]:
     finally:
         servers.run("stop")
         shutil.rmtree(base, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket on a real S3 server of this machine."""
+
+    endpoint: str
+    name: str = "argan"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "argan",
+            "AWS_SECRET_ACCESS_KEY": "not-so-secret",
+        }
+
+    def client(self) -> Any:
+        import boto3
+
+        return boto3.client(
+            "s3", endpoint_url=self.endpoint, aws_access_key_id="argan", aws_secret_access_key="not-so-secret"
+        )
+
+
+@pytest.fixture(scope="session")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    """A bucket in SeaweedFS, started for the session."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    actions = ["Admin", "Read", "Write", "List", "Tagging"]
+    keys = [{"accessKey": "argan", "secretKey": "not-so-secret"}]
+    (folder / "s3.json").write_text(
+        json.dumps({"identities": [{"name": "a", "credentials": keys, "actions": actions}]})
+    )
+    named = ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc"]
+    ports = {name: free_port() for name in [*named, "s3.port", "s3.port.grpc"]}
+    command = ["weed", "-logtostderr=true", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
+    command += ["-master.telemetry=false", f"-s3.config={folder}/s3.json", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    command += ["-master.volumeSizeLimitMB=64", "-volume.max=20", *(f"-{name}={port}" for name, port in ports.items())]
+    environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder)}
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    made = Bucket(f"http://127.0.0.1:{ports['s3.port']}")
+    try:
+        for attempt in range(240):
+            try:
+                made.client().create_bucket(Bucket=made.name)
+                break
+            except Exception:
+                assert server.poll() is None and attempt < 239, (folder / "log").read_text()[-3000:]
+                time.sleep(0.25)
+        yield made
+    finally:
+        server.kill()  # nothing in it is to be kept
+        server.wait()
 
 
 @pytest.fixture(scope="session")
