@@ -71,7 +71,12 @@ def backup(services: Services, file: Path | None, cache: bool = False, keep: int
         with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar, _scratch(file.parent) as scratch:
             for name in NAMES:
                 dump = scratch / f"{name}.{services.databases.kind}"
-                manifest["rows"][name] = _dump(services.databases, name, dump)
+                try:
+                    manifest["rows"][name] = _dump(services.databases, name, dump)
+                except sqlite3.Error as error:
+                    raise UserError(
+                        f"the {name} database cannot be copied to {file.parent} ({error}); nothing was written"
+                    ) from error
                 _add(tar, f"databases/{dump.name}", dump, files)
                 dump.unlink()
             if not services.settings.artifacts:

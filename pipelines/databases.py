@@ -133,15 +133,19 @@ class Databases:
 
     def _do(self, statement: str, *names: str) -> None:
         """A statement about whole databases. Raises UserError."""
-        from psycopg import Error, sql
+        from psycopg import Error, errors, sql
 
         with closing(self.connect(None)) as server:
             try:
                 server.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
-            except Error as error:
+            except errors.ObjectInUse as error:
                 raise UserError(
-                    f"{self.public}: {statement.format(*names)} failed ({_reason(error)}); "
-                    "give its user the right, or do it by hand"
+                    f"{self.public}: {_reason(error)}; end what uses it, servers on other machines for one; nothing was changed"
+                ) from error
+            except Error as error:
+                told = statement.partition(";")[0].format(*names)
+                raise UserError(
+                    f"{self.public}: {told} failed ({_reason(error)}); give its user the right, or do it by hand"
                 ) from error
 
     @contextmanager

@@ -110,7 +110,11 @@ class Servers:
 
     def api(self, method: str, path: str, content: object = None) -> httpx.Response:
         """A request to Prefect's interface."""
-        return httpx.request(method, f"{self.prefect}/api{path}", json=content, timeout=60, trust_env=False)
+        user, _, password = self.client.get("PREFECT_API_AUTH_STRING", "").partition(":")
+        url = f"{self.prefect}/api{path}"
+        return httpx.request(
+            method, url, json=content, timeout=60, trust_env=False, auth=(user, password) if user else None
+        )
 
     def logs(self) -> str:
         return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in self.home.glob("logs/*.log"))
@@ -201,4 +205,15 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Prefect's and MLflow's servers and a worker, on SQLite, without passwords; one set for all tests."""
     with serving(tmp_path_factory.mktemp("work")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def team(tmp_path_factory: pytest.TempPathFactory, bucket: Bucket) -> Iterator[Servers]:
+    """As a team runs them: on PostgreSQL, with passwords, artifacts in a bucket. Tests may end and restart single ones."""
+    given = {"ARGAN_DATABASE_URL": "embedded", **bucket.environment}
+    port, place = str(free_port()), f"s3://{bucket.name}/mlflow"
+    with serving(
+        tmp_path_factory.mktemp("team"), "--passwords", "--postgres-port", port, "--artifacts", place, **given
+    ) as started:
         yield started

@@ -6,16 +6,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pandas as pd
 import psutil
+import psycopg
 import pytest
+from conftest import Workspace
 from mlflow import MlflowClient
 from servers import Servers, serving
 
@@ -160,7 +167,7 @@ def test_a_server_that_cannot_start_is_told_by_its_own_words_and_leaves_nothing_
 def test_crash_backup_loss_and_restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "params.yaml").write_text("domains: [meadow]\n")
     archive = tmp_path / "kept" / "backup.tar"
-    with serving(tmp_path) as servers:
+    with serving(tmp_path, "--no-worker") as servers:
         make_versions(servers, monkeypatch, tmp_path / "made")
         before = what_is_there(servers, tmp_path / "before")
         assert before["2"]["aliases"] == ["champion"]
@@ -174,8 +181,7 @@ def test_crash_backup_loss_and_restore(tmp_path: Path, monkeypatch: pytest.Monke
         # A crash: MLflow loses its parent alone, Prefect all, and a stranger has the pid of before
         os.kill(servers.pid("mlflow"), signal.SIGKILL)
         servers.kill("prefect")
-        servers.kill("worker")
-        note = servers.home / "run" / "worker.json"
+        note = servers.home / "run" / "prefect.json"
         note.write_text(json.dumps(json.loads(note.read_text()) | {"pid": os.getpid()}))
         servers.start()
         assert what_is_there(servers, tmp_path / "after") == before
@@ -204,27 +210,151 @@ def test_crash_backup_loss_and_restore(tmp_path: Path, monkeypatch: pytest.Monke
         assert what_is_there(servers, tmp_path / "restored") == before
 
 
-# ---- PostgreSQL and passwords ----------------------------------------------------------------------------------------
+# ---- PostgreSQL and passwords, and servers that go away ---------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """On PostgreSQL, with passwords."""
-    with serving(tmp_path_factory.mktemp("guarded"), "--passwords", ARGAN_DATABASE_URL="embedded") as started:
-        yield started
-
-
-def test_passwords_are_wanted_and_nowhere_to_be_seen(guarded: Servers) -> None:
-    client = guarded.client
+def test_passwords_are_wanted_and_nowhere_to_be_seen(team: Servers) -> None:
+    client = team.client
     user, password = client["MLFLOW_TRACKING_USERNAME"], client["MLFLOW_TRACKING_PASSWORD"]
-    for url in (f"{guarded.prefect}/api/work_pools/argan", f"{guarded.mlflow}/version"):
+    for url in (f"{team.prefect}/api/work_pools/argan", f"{team.mlflow}/version"):
         assert httpx.get(url, trust_env=False).status_code == 401
         assert httpx.get(url, auth=(user, "other"), trust_env=False).status_code == 401
         assert httpx.get(url, auth=(user, password), trust_env=False).status_code == 200
-    assert (guarded.home / "env").stat().st_mode & 0o077 == 0
-    secret = (guarded.home / "postgres-password").read_text()
+    assert (team.home / "env").stat().st_mode & 0o077 == 0
+    secret = (team.home / "postgres-password").read_text()
     seen = json.dumps([p.info["cmdline"] for p in psutil.process_iter(["cmdline"])])
-    seen += guarded.logs() + (guarded.home / "settings.json").read_text() + guarded.run("status")
-    assert password not in seen and secret not in seen
-    pool = httpx.get(f"{guarded.prefect}/api/work_pools/argan", auth=(user, password), trust_env=False).text
-    assert password not in pool
+    seen += team.logs() + (team.home / "settings.json").read_text() + team.run("status")
+    assert password not in seen and secret not in seen and "not-so-secret" not in seen
+    assert password not in team.api("GET", "/work_pools/argan").text
+
+
+FLOW = """
+import pathlib, time
+from prefect import flow
+from prefect.concurrency.sync import concurrency
+
+@flow(name="holding")
+def holding():
+    with concurrency("gpu", occupy=1, strict=True):
+        pathlib.Path("holding").touch()
+        while not pathlib.Path("go").exists():
+            time.sleep(0.1)
+    pathlib.Path("done").touch()
+"""
+
+
+def test_prefect_and_postgres_die_in_the_middle_of_a_run(team: Servers) -> None:
+    (team.work / "flow.py").write_text(FLOW)
+    flow = team.api("POST", "/flows/", {"name": "holding"}).json()["id"]
+    deployment = {"name": "it", "flow_id": flow, "work_pool_name": "argan", "entrypoint": "flow.py:holding"}
+    deployment |= {
+        "path": str(team.work),
+        "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": str(team.work)}}],
+    }
+    deployed = team.api("POST", "/deployments/", deployment).json()["id"]
+    run = team.api("POST", f"/deployments/{deployed}/create_flow_run", {}).json()["id"]
+    until(lambda: (team.work / "holding").exists(), team)
+    slots = lambda: team.api("GET", "/v2/concurrency_limits/gpu").json()["active_slots"]  # noqa: E731
+    assert slots() == 1
+    team.kill("prefect")
+    team.kill("postgres")
+    told = team.run("start")
+    assert "postgres: up" in told and "mlflow: already running" in told and "prefect: up" in told
+    assert "worker: already running" in told
+    assert slots() == 1  # held still
+    (team.work / "go").touch()
+    until(lambda: team.api("GET", f"/flow_runs/{run}").json()["state"]["type"] == "COMPLETED", team)
+    assert (team.work / "done").exists()
+    until(lambda: slots() == 0, team)
+
+
+def until(true: Callable[[], object], servers: Servers, seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, servers.logs()
+        time.sleep(0.25)
+
+
+def test_mlflow_is_away_while_training_logs_and_while_it_is_to_register(
+    finished: Workspace, team: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = finished.copy(tmp_path / "copy")
+    workspace.params(lambda content: content["train"].update(seed=7, images=640))
+    process = workspace.start("python", "-m", "pipelines.train", "meadow", **team.client)
+    assert process.stdout is not None
+    told = ""
+    for line in process.stdout:
+        told += line
+        if "training on" in line:
+            team.kill("mlflow")
+    assert process.wait() == 0, told
+    assert told.count("warning: not logged yet, training goes on") == 1
+    assert workspace.run("python", "-m", "pipelines.register", "meadow", code=2, **team.client).count("\n") == 1
+
+    assert "mlflow: up" in team.run("start")
+    told = workspace.run("python", "-m", "pipelines.register", "meadow", **team.client)  # the same command again
+    assert "logged late: " in told
+    again = workspace.run("python", "-m", "pipelines.register", "meadow", **team.client)
+    assert "already registered as version" in again and "logged late" not in again
+    for name, value in team.client.items():
+        monkeypatch.setenv(name, value)
+    client, history = MlflowClient(team.mlflow), pd.read_csv(workspace.folder / "models/meadow/history.csv")
+    run = json.loads((workspace.folder / "models/meadow/config.json").read_text())["mlflow"]["run_id"]
+    logged = [(m.step, m.value) for m in client.get_metric_history(run, "loss_d")]
+    assert logged == list(zip(history["images"], history["loss_d"], strict=True))
+    assert client.get_run(run).info.status == "FINISHED"
+    pictures = [re.search(r"\Wstep\W(\d+).*png$", file.path) for file in client.list_artifacts(run, "images")]
+    assert sorted(int(found[1]) for found in pictures if found) == [160, 320, 480, 640]
+
+
+def test_postgres_backed_up_and_restored_beside_and_over(team: Servers, tmp_path: Path) -> None:
+    archive, home = tmp_path / "backup.tar", tmp_path / "services"
+    secret = (team.home / "postgres-password").read_text()
+    port = json.loads((team.home / "settings.json").read_text())["postgres_port"]
+    told = team.run("backup", str(archive))
+    assert "both databases (postgresql), artifacts (not in it: they stay in s3://argan/mlflow)" in told
+    assert secret.encode() not in archive.read_bytes()
+    url = f"postgresql://argan:{secret}@127.0.0.1:{port}/copy"
+    other = Servers(home, tmp_path, tmp_path / "connections.txt", changed={**team.changed, "ARGAN_DATABASE_URL": url})
+    assert "for a URL" not in other.run("restore", str(archive))
+    with (
+        psycopg.connect(url.replace("/copy", "/copy_prefect")) as copy,
+        psycopg.connect(url.replace("/copy", "/prefect")) as first,
+    ):
+        ask = "select id, name from work_pool order by id"
+        assert copy.execute(ask).fetchall() == first.execute(ask).fetchall() != []
+    assert "the database prefect, the database mlflow would be replaced" in other.run("restore", str(archive), code=2)
+    with psycopg.connect(url.replace("/copy", "/copy_mlflow"), autocommit=True) as copy:
+        copy.execute("delete from alembic_version")  # open while it is replaced
+        copy.execute("insert into alembic_version values ('e1f2a3b4c5d6')")
+        assert "not migrated to the installed mlflow" in other.start("--no-worker", code=2)
+        assert "is being accessed by other users; end what" in other.run("restore", str(archive), "--force", code=2)
+    other.run("restore", str(archive), "--force")
+    with (
+        psycopg.connect(url.replace("/copy", "/copy_mlflow")) as copy,
+        psycopg.connect(url.replace("/copy", "/mlflow")) as first,
+    ):
+        ask = "select version_num from alembic_version"
+        assert copy.execute(ask).fetchall() == first.execute(ask).fetchall()
+    assert "cannot be used (password authentication failed" in other.run(
+        "restore", str(archive), code=2, ARGAN_DATABASE_URL=url.replace(secret, "wrong")
+    )
+    told = other.run("start", code=2, ARGAN_DATABASE_URL="")
+    assert "set ARGAN_DATABASE_URL to it" in told and secret not in told
+    told = other.run("restore", str(archive), "--force", code=2, ARGAN_DATABASE_URL="sqlite")
+    assert "the backup holds postgresql databases and cannot be loaded into sqlite" in told
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_backup(servers: Servers, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = f"mount -t tmpfs -o size=64k none {small}"
+    if shutil.which("unshare") is None or subprocess.run([*alone, mount], check=False, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    script = f"{mount} && {sys.executable} -m pipelines.services backup {small}/backup.tar; echo $?; ls -A {small}"
+    done = subprocess.run(
+        [*alone, script], env=servers.environment, cwd=servers.work, capture_output=True, text=True, check=False
+    )
+    assert "is full" in done.stderr and str(small) in done.stderr and done.stderr.count("\n") == 1
+    assert done.stdout == "2\n"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from pathlib import Path
 
 import pytest
 from conftest import Workspace
-from servers import Bucket, Servers, serving
+from servers import Bucket, Servers
 
 pytestmark = pytest.mark.pipeline
 
@@ -72,22 +73,19 @@ def test_services_refuse_a_bucket_they_cannot_use(bucket: Bucket, tmp_path: Path
 
 
 def test_a_model_registered_in_the_bucket_is_loaded_from_there(
-    finished: Workspace, bucket: Bucket, tmp_path: Path
+    finished: Workspace, bucket: Bucket, team: Servers, tmp_path: Path
 ) -> None:
     workspace = finished.copy(tmp_path / "copy")
-    with serving(tmp_path, "--no-worker", "--artifacts", f"s3://{bucket.name}/mlflow", **bucket.environment) as servers:
-        # Whoever registers or loads speaks to MLflow alone, and knows no key of the bucket
-        told = workspace.run("python", "-m", "pipelines.register", "meadow", **servers.client)
-        assert "argan-meadow version 1: champion" in told
-        names = [o["Key"] for o in bucket.client().list_objects_v2(Bucket=bucket.name, Prefix="mlflow/")["Contents"]]
-        assert any(name.endswith("/generator.safetensors") for name in names)
-        code = (
-            "import argan, hashlib; m = argan.load('models:/argan-meadow@champion');"
-            "print(hashlib.sha256(m.sample(4, seed=1).images.tobytes()).hexdigest())"
-        )
-        loaded = workspace.run("python", "-c", code, **servers.client).split()[-1]
-        assert (
-            loaded == workspace.run("python", "-c", code.replace("models:/argan-meadow@champion", "meadow")).split()[-1]
-        )
-        archive = tmp_path / "backup.tar"
-        assert "they stay in s3://argan/mlflow" in servers.run("backup", str(archive))
+    # Whoever registers or loads speaks to MLflow alone, and knows no key of the bucket
+    told = workspace.run("python", "-m", "pipelines.register", "meadow", **team.client)
+    version = json.loads((workspace.folder / "registry/meadow.json").read_text())["version"]
+    assert f"argan-meadow version {version}: ch" in told
+    names = [o["Key"] for o in bucket.client().list_objects_v2(Bucket=bucket.name, Prefix="mlflow/")["Contents"]]
+    assert any(name.endswith("/generator.safetensors") for name in names)
+    reference = f"models:/argan-meadow/{version}"
+    code = (
+        f"import argan, hashlib; m = argan.load('{reference}');"
+        "print(hashlib.sha256(m.sample(4, seed=1).images.tobytes()).hexdigest())"
+    )
+    loaded = workspace.run("python", "-c", code, **team.client).split()[-1]
+    assert loaded == workspace.run("python", "-c", code.replace(reference, "meadow")).split()[-1]
