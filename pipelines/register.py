@@ -15,6 +15,7 @@ from pipelines import CACHE, run, say
 
 
 def register(domain: str, params: Params) -> None:
+    registry.deliver(Path("checkpoints") / domain, params.mlflow, say)
     metrics = _read(Path("metrics") / f"{domain}.json", domain)
     report = Path("reports") / domain
     new = Scores.of(_read(report / "scores.json", domain))

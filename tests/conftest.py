@@ -124,3 +124,6 @@ def finished(make_workspace: Callable[..., Workspace]) -> Workspace:
     made.run("git", "add", "-A")
     made.run("git", "commit", "-qm", "made")
     return made
+
+
+pytest_plugins = ["servers"]  # the fixtures that start real servers

@@ -170,7 +170,7 @@ def test_training_outlives_its_server(here: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(registry, "_reach", away)
     run.watch(32, {"loss_d": 0.5})
     run.watch(64, {"loss_d": 0.4})
-    assert said == ["warning: not logged, training goes on: away"]
+    assert said == ["warning: not logged yet, training goes on: away"]
     monkeypatch.setattr(registry, "_reach", reach)
     run.watch(96, {"loss_d": 0.3})
     assert [m.step for m in run.client.get_metric_history(run.id, "loss_d")] == [32, 64, 96]
