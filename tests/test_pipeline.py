@@ -214,7 +214,7 @@ def test_a_folder_without_git_works(make_workspace: Callable[..., Workspace]) ->
 def test_the_prefect_flow_runs_the_five_stages(finished: Workspace, tmp_path: Path) -> None:
     workspace = finished.copy(tmp_path / "copy")
     workspace.params(lambda content: content["evaluate"].update(seed=1))
-    retrain = "from pipelines.flows import retrain_command; retrain_command('meadow')"
+    retrain = "from pipelines.flows.retrain import retrain_command; retrain_command('meadow')"
     told = workspace.run("python", "-c", retrain)
     assert "python -m pipelines.evaluate meadow" in told  # the stage's own lines are in the run's log
     with sqlite3.connect(workspace.folder / ".prefect" / "prefect.db") as database:

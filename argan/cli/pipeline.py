@@ -29,7 +29,7 @@ def bench(
 def retrain(domain: Annotated[str, typer.Argument(help="A domain of params.yaml.", show_default=False)]) -> None:
     """Run the whole pipeline of one domain as a Prefect flow: fetch, crop, train, evaluate, register."""
     try:
-        from pipelines.flows import retrain_command
+        from pipelines.flows.retrain import retrain_command
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("pipelines"):
             raise

@@ -1,0 +1,146 @@
+"""The flows `retrain` and `retrain-all`: the five stages of a domain, run by DVC, each a task with its log."""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, Failed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from pydantic import Field
+
+from argan import params
+from argan.params import STAGES
+from pipelines import workspace
+from pipelines.driver import Driver
+from pipelines.flows import shown
+from pipelines.flows.shared import HOOKS, Domain, clear, command, gpu, settings_of
+
+HOURS = {"fetch": 12, "crop": 12, "train": 14 * 24, "evaluate": 12, "register": 1}  # beyond these something hangs
+PASSING = re.compile(r"again later|cannot be used \(|cannot be reached|is busy|[Uu]nable to acquire lock")
+ATTEMPTS = 5  # of a run whose machine or worker was killed under it; one that kills its worker each time ends here
+
+
+def passes(task: Any, run: Any, state: Any) -> bool:
+    """Whether a failure may be gone in a while: a network, a server that restarts, a lock."""
+    return bool(PASSING.search(state.message or ""))
+
+
+@task(retries=3, retry_delay_seconds=[10, 60, 300], retry_condition_fn=passes, cache_policy=NO_CACHE)
+def stage(name: str, domain: str, dvc: Driver, force: bool) -> Any:
+    """One stage; called directly, never submitted: a submitted task hears nothing of a cancellation."""
+    done = dvc(
+        ["repro", "--single-item", *(["--force"] if force else []), f"{name}@{domain}"],
+        get_run_logger().info,
+    )
+    if done.reason:
+        return Failed(message=done.reason)
+    return Completed(message=f"{name}@{domain}", name="Completed" if done.changed else "Unchanged")
+
+
+@task(cache_policy=NO_CACHE)
+def summary(domain: str) -> Any:
+    return Completed(message=shown.show(domain))
+
+
+def stages(domain: str, dvc: Driver, force: tuple[str, ...] = ()) -> Any:
+    """Run all stages, each after the one before. A state: of the stage that failed, or what came of it."""
+    states: list[Any] = []
+    with ExitStack() as place:
+        for name in STAGES:
+            targets = [f"{later}@{domain}" for later in ("train", "evaluate")]
+            if name == "train" and (
+                force or dvc(["status", "--quiet", *targets], get_run_logger().debug).reason
+            ):
+                place.enter_context(gpu())
+            if name == "register":
+                place.close()
+            task = stage.with_options(name=name, task_run_name=f"{name}@{domain}", timeout_seconds=HOURS[name] * 3600)
+            lost = name == "register" and workspace.forgotten(domain, params.load())
+            state = task(name, domain, dvc, name in force or lost, return_state=True, wait_for=states[-1:])
+            if not state.is_completed():
+                return Failed(message=f"{name}@{domain}: {state.message}")
+            states.append(state)
+    if all(state.name == "Unchanged" for state in states):
+        return Completed(message=f"{domain}: nothing to do, all is up to date", name="Unchanged")
+    state = summary.with_options(task_run_name=f"summary@{domain}")(domain, return_state=True, wait_for=states[-1:])
+    return Completed(message=state.message)
+
+
+@flow(name="retrain", flow_run_name="retrain-{domain}", timeout_seconds=sum(HOURS.values()) * 3600, **HOOKS)
+@clear
+def retrain(domain: Domain) -> Any:
+    """Fetch, crop, train, evaluate and register one domain; what is up to date is left alone. Runs of one domain wait for
+    each other. Cancelled or killed in training, the next run resumes from the checkpoint."""
+    settings_of(domain)
+    if runtime.flow_run.run_count > ATTEMPTS:
+        return Failed(
+            message=f"given up: {ATTEMPTS} attempts were killed; look at the machine's memory and the worker's log"
+        )
+    with Driver(domain, get_run_logger().info, **lineage()) as dvc:
+        return stages(domain, dvc)
+
+
+def lineage() -> dict[str, str]:
+    """For whatever a stage writes into MLflow: which run of Prefect it belongs to."""
+    return {"ARGAN_PREFECT_RUN": str(runtime.flow_run.id), "ARGAN_PREFECT_URL": str(runtime.flow_run.ui_url or "")}
+
+
+@task(task_run_name="{domain}", cache_policy=NO_CACHE)
+def whole(domain: str) -> Any:
+    state: Any = retrain(domain, return_state=True)
+    return Completed(message=state.message) if state.is_completed() else Failed(message=state.message)
+
+
+@flow(name="retrain-all", flow_run_name="retrain-all", **HOOKS)
+@clear
+def retrain_all(
+    domains: Annotated[list[Domain] | None, Field(description="Which; none: all of `domains` in params.yaml")] = None,
+    at_once: Annotated[
+        int, Field(ge=1, le=64, description="Domains worked on at a time; trainings wait for a GPU anyway")
+    ] = 2,
+    dask: Annotated[
+        str, Field(description="Address of a Dask scheduler (tcp://...) whose workers do the work; needs argan[dask]")
+    ] = "",
+) -> Any:
+    """Retrain many domains, each a `retrain` run of its own; one that fails does not stop the others."""
+    domains = list(dict.fromkeys(domains if domains is not None else workspace.prepare().domains))
+    for domain in domains:
+        settings_of(domain)
+    with runner(at_once, dask) as crowd:
+        try:
+            futures = [crowd.submit(whole, {"domain": domain}) for domain in domains]
+            for future in futures:
+                future.wait()
+        except BaseException:
+            for dvc in list(Driver.running):
+                dvc.interrupt()
+            raise
+    states = {domain: future.state for domain, future in zip(domains, futures, strict=True)}
+    table = [{"domain": domain, "state": state.name, "": state.message} for domain, state in states.items()]
+    create_table_artifact(key="retrained", table=table)
+    failed = [domain for domain, state in states.items() if not state.is_completed()]
+    if failed:
+        return Failed(
+            message=f"{len(failed)} of {len(domains)} failed: {', '.join(failed)} ({states[failed[0]].message})"
+        )
+    return Completed(message=f"all {len(domains)} are up to date: {', '.join(domains)}")
+
+
+def runner(at_once: int, dask: str) -> TaskRunner[Any]:
+    """Threads here, each driving a process of DVC; or the workers of a Dask cluster, in this workspace on a shared disk."""
+    if not dask:
+        return ThreadPoolTaskRunner(max_workers=at_once)
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    return DaskTaskRunner(address=dask)
+
+
+def retrain_command(domain: str) -> None:
+    """What `argan retrain DOMAIN` does. Raises UserError for a domain that is not built here, or with the failed stage's line."""
+    settings_of(domain)
+    command(retrain, domain=domain)

@@ -1,0 +1,130 @@
+"""What the flows share: their parameters' types, how a run ends, one training per GPU, what a hook says."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any
+
+from prefect import get_run_logger
+from prefect.concurrency.sync import concurrency
+from prefect.logging.loggers import flow_run_logger
+from prefect.states import Failed
+from pydantic import Field
+
+from argan import params
+from argan.errors import UserError
+from argan.params import Params
+from pipelines import workspace
+
+GPU = "gpu"  # the concurrency limit: as many trainings as there are GPUs
+# Seconds after which the place of a run that was killed is free again; a server may be away for as long
+LEASE = float(os.environ.get("ARGAN_GPU_LEASE", "300"))
+AGAIN = "'Retry' on this page, or the command line's `argan {flow} {arguments}`, goes on: finished stages are not repeated, training resumes from its checkpoint."  # noqa: E501
+
+
+def _known() -> list[str]:
+    """What the forms offer. A workspace that is broken says so when a flow runs, not when it is imported."""
+    with suppress(UserError):
+        return params.load().domains
+    return []
+
+
+Domain = Annotated[
+    str,
+    Field(
+        description="A domain of `domains` in params.yaml (a new one is offered here after `make deploy`)",
+        json_schema_extra={"enum": list(_known())} if _known() else None,
+    ),
+]
+
+
+def settings_of(domain: str) -> Params:
+    """The parameters of a workspace that builds `domain`. Raises UserError."""
+    settings = workspace.prepare()
+    settings.domain(domain)
+    if domain not in settings.domains:
+        raise UserError(
+            f"'{domain}' is not built here; add it to `domains` in params.yaml ({', '.join(settings.domains)})"
+        )
+    return settings
+
+
+def clear(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a user can mend fails a run in one line, without a traceback."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **named: Any) -> Any:
+        try:
+            return function(*arguments, **named)
+        except UserError as error:
+            get_run_logger().error(str(error))
+            return Failed(message=str(error))
+
+    return run
+
+
+@contextmanager
+def gpu() -> Iterator[None]:
+    """A place on a GPU: of the limit `gpu` where a server is in use; by hand without one, nobody else is there to wait for.
+
+    A limit that does not exist is an error. Waits in pieces, so that a cancellation is heard.
+    """
+    if not os.environ.get("PREFECT_API_URL"):
+        yield
+        return
+    began = time.monotonic()
+    while True:
+        place = concurrency(
+            GPU, strict=True, timeout_seconds=20, lease_duration=LEASE, raise_on_lease_renewal_failure=False
+        )
+        try:
+            place.__enter__()
+            break
+        except TimeoutError:
+            get_run_logger().info(
+                f"waiting for a GPU: all places of the limit '{GPU}' are taken ({time.monotonic() - began:.0f} s)"
+            )
+        except Exception as error:
+            if type(error).__name__ != "ConcurrencySlotAcquisitionError":
+                raise
+            raise UserError(
+                f"the concurrency limit '{GPU}' does not exist: make deploy, or prefect gcl create {GPU} --limit 1"
+            ) from error
+    try:
+        yield
+    finally:
+        place.__exit__(None, None, None)
+
+
+def told(flow: Any, run: Any, state: Any) -> None:
+    """The hook of runs that did not end well: what it was, and how to go on."""
+    arguments = " ".join(str(value) for value in run.parameters.values())
+    lines = [
+        f"{run.name} {state.name}: {state.message or 'no reason was given'}",
+        AGAIN.format(flow=flow.name, arguments=arguments),
+    ]
+    flow_run_logger(run, flow).error("\n".join(lines))
+
+
+HOOKS: dict[str, Any] = {"on_failure": [told], "on_crashed": [told], "on_cancellation": [told]}
+
+
+def command(flow: Any, **named: Any) -> None:
+    """Run a flow from the command line. Raises UserError with the line it failed with."""
+    try:
+        state: Any = flow(**named, return_state=True)
+    except KeyboardInterrupt:
+        print(
+            f"interrupted; argan {flow.name} {' '.join(map(str, named.values()))} goes on where it was", file=sys.stderr
+        )
+        sys.exit(130)
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"Prefect cannot run here: {' '.join(str(error).split())}") from error
+    if not state.is_completed():
+        raise UserError(state.message or f"the run ended {state.name}")
+    print(state.message)
