@@ -53,9 +53,7 @@ def stages(domain: str, dvc: Driver, force: tuple[str, ...] = ()) -> Any:
     with ExitStack() as place:
         for name in STAGES:
             targets = [f"{later}@{domain}" for later in ("train", "evaluate")]
-            if name == "train" and (
-                force or dvc(["status", "--quiet", *targets], get_run_logger().debug).reason
-            ):
+            if name == "train" and (force or dvc(["status", "--quiet", *targets], get_run_logger().debug).reason):
                 place.enter_context(gpu())
             if name == "register":
                 place.close()
