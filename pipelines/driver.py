@@ -29,6 +29,7 @@ from pipelines import alone, guarded, say
 LOCKS = Path(".dvc/tmp/argan")
 MARK = "\x1eargan "  # begins the line with an exit code; no stage prints such a thing
 UNCHANGED = "didn't change, skipping"
+HINTS = ("To track the changes", "\tgit add", "To enable auto", "\tdvc config", "Use `dvc push`", "Data and pipelines")
 PATIENCE = ((signal.SIGINT, 60), (signal.SIGTERM, 10), (signal.SIGKILL, 10))  # seconds for a group to end
 
 
@@ -115,7 +116,7 @@ class Driver:
                 return Done(
                     "" if line == f"{MARK}0\n" else reason or last or f"DVC failed ({line.split()[-1]})", changed
                 )
-            if not line.strip():
+            if not line.strip() or line.startswith(HINTS):
                 continue
             say(line.rstrip())
             changed &= UNCHANGED not in line

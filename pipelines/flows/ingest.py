@@ -1,6 +1,6 @@
 """The flow `ingest`: photographs that arrived come into a collection; enough new ones, and its domain is retrained."""
 
-from __future__ import annotations
+# No postponed annotations here: Prefect makes its forms from them.
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from pipelines.flows.shared import HOOKS, clear, command
 DUE = Path(".argan/due")  # a file here is a retraining that was begun: it is ended, however few photos have come since
 
 Name = Annotated[
-    str, Field(pattern=params.NAME.pattern, description="The collection, which is also the domain to retrain")
+    str, Field(pattern=f"^{params.NAME.pattern}$", description="The collection, which is also the domain to retrain")
 ]
 Source = Annotated[
     str,

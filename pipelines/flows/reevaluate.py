@@ -1,6 +1,6 @@
 """The flow `reevaluate`: champions judged anew on the photos of today; nothing is trained."""
 
-from __future__ import annotations
+# No postponed annotations here: Prefect makes its forms from them.
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic import Field
 
 from pipelines import workspace
 from pipelines.driver import Driver
-from pipelines.flows.retrain import HOURS, lineage, passes, stage
+from pipelines.flows.retrain import lineage, passes, step
 from pipelines.flows.shared import HOOKS, Domain, clear, gpu, settings_of
 
 
@@ -52,10 +52,7 @@ def reevaluate(
         with Driver(domain, get_run_logger().info, **lineage()) as dvc:
             states: list[Any] = []
             for name in ("fetch", "crop"):
-                task = stage.with_options(
-                    name=name, task_run_name=f"{name}@{domain}", timeout_seconds=HOURS[name] * 3600
-                )
-                states.append(task(name, domain, dvc, False, return_state=True, wait_for=states[-1:]))
+                states.append(step(name, domain, dvc, states))
                 if not states[-1].is_completed():
                     break
             else:

@@ -1,8 +1,11 @@
 """The flows `retrain` and `retrain-all`: the five stages of a domain, run by DVC, each a task with its log."""
 
-from __future__ import annotations
+# No postponed annotations here: Prefect makes its forms from them.
 
+import importlib
+import os
 import re
+import threading
 from contextlib import ExitStack
 from typing import Annotated, Any
 
@@ -14,6 +17,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
 
 from argan import params
+from argan.errors import UserError
 from argan.params import STAGES
 from pipelines import workspace
 from pipelines.driver import Driver
@@ -31,15 +35,22 @@ def passes(task: Any, run: Any, state: Any) -> bool:
 
 
 @task(retries=3, retry_delay_seconds=[10, 60, 300], retry_condition_fn=passes, cache_policy=NO_CACHE)
-def stage(name: str, domain: str, dvc: Driver, force: bool) -> Any:
+def stage(name: str, domain: str, dvc: Driver) -> Any:
     """One stage; called directly, never submitted: a submitted task hears nothing of a cancellation."""
-    done = dvc(
-        ["repro", "--single-item", *(["--force"] if force else []), f"{name}@{domain}"],
-        get_run_logger().info,
-    )
+    try:
+        lost = name == "register" and workspace.forgotten(domain, params.load())
+    except UserError as error:
+        return Failed(message=str(error))
+    done = dvc(["repro", "--single-item", *(["--force"] if lost else []), f"{name}@{domain}"], get_run_logger().info)
     if done.reason:
         return Failed(message=done.reason)
     return Completed(message=f"{name}@{domain}", name="Completed" if done.changed else "Unchanged")
+
+
+def step(name: str, domain: str, dvc: Driver, before: list[Any]) -> Any:
+    """The state in which a stage ends, run as a task after those `before` it."""
+    task = stage.with_options(name=name, task_run_name=f"{name}@{domain}", timeout_seconds=HOURS[name] * 3600)
+    return task(name, domain, dvc, return_state=True, wait_for=before[-1:])
 
 
 @task(cache_policy=NO_CACHE)
@@ -47,22 +58,22 @@ def summary(domain: str) -> Any:
     return Completed(message=shown.show(domain))
 
 
-def stages(domain: str, dvc: Driver, force: tuple[str, ...] = ()) -> Any:
+def stages(domain: str, dvc: Driver) -> Any:
     """Run all stages, each after the one before. A state: of the stage that failed, or what came of it."""
     states: list[Any] = []
+    log = get_run_logger()
     with ExitStack() as place:
         for name in STAGES:
-            targets = [f"{later}@{domain}" for later in ("train", "evaluate")]
-            if name == "train" and (force or dvc(["status", "--quiet", *targets], get_run_logger().debug).reason):
+            if (
+                name == "train"
+                and dvc(["status", "--quiet", f"train@{domain}", f"evaluate@{domain}"], log.debug).reason
+            ):
                 place.enter_context(gpu())
             if name == "register":
                 place.close()
-            task = stage.with_options(name=name, task_run_name=f"{name}@{domain}", timeout_seconds=HOURS[name] * 3600)
-            lost = name == "register" and workspace.forgotten(domain, params.load())
-            state = task(name, domain, dvc, name in force or lost, return_state=True, wait_for=states[-1:])
-            if not state.is_completed():
-                return Failed(message=f"{name}@{domain}: {state.message}")
-            states.append(state)
+            states.append(step(name, domain, dvc, states))
+            if not states[-1].is_completed():
+                return Failed(message=f"{name}@{domain}: {states[-1].message}")
     if all(state.name == "Unchanged" for state in states):
         return Completed(message=f"{domain}: nothing to do, all is up to date", name="Unchanged")
     state = summary.with_options(task_run_name=f"summary@{domain}")(domain, return_state=True, wait_for=states[-1:])
@@ -79,6 +90,8 @@ def retrain(domain: Domain) -> Any:
         return Failed(
             message=f"given up: {ATTEMPTS} attempts were killed; look at the machine's memory and the worker's log"
         )
+    # It takes seconds, is needed at the end, and DVC works meanwhile in a process of its own
+    threading.Thread(target=importlib.import_module, args=("mlflow",), daemon=True).start()
     with Driver(domain, get_run_logger().info, **lineage()) as dvc:
         return stages(domain, dvc)
 
@@ -140,5 +153,11 @@ def runner(at_once: int, dask: str) -> TaskRunner[Any]:
 
 def retrain_command(domain: str) -> None:
     """What `argan retrain DOMAIN` does. Raises UserError for a domain that is not built here, or with the failed stage's line."""
-    settings_of(domain)
+    settings = settings_of(domain)
+    if not os.environ.get("PREFECT_API_URL"):  # Prefect's own server takes 10 s to start: not for nothing
+        with Driver(domain, print) as dvc:
+            told = dvc(["status", "--quiet", *(f"{name}@{domain}" for name in STAGES)], print)
+        if not told.reason and not workspace.forgotten(domain, settings):
+            print(f"{domain}: nothing to do, all is up to date")
+            return
     command(retrain, domain=domain)

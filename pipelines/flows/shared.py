@@ -24,7 +24,10 @@ from pipelines import workspace
 GPU = "gpu"  # the concurrency limit: as many trainings as there are GPUs
 # Seconds after which the place of a run that was killed is free again; a server may be away for as long
 LEASE = float(os.environ.get("ARGAN_GPU_LEASE", "300"))
-AGAIN = "'Retry' on this page, or the command line's `argan {flow} {arguments}`, goes on: finished stages are not repeated, training resumes from its checkpoint."  # noqa: E501
+AGAIN = (
+    "To go on: 'Retry' on this run's page, or `argan {flow} {arguments}`. What is finished is not done again, "
+    "and training resumes from its checkpoint."
+)
 
 
 def _known() -> list[str]:
@@ -103,12 +106,10 @@ def gpu() -> Iterator[None]:
 
 def told(flow: Any, run: Any, state: Any) -> None:
     """The hook of runs that did not end well: what it was, and how to go on."""
-    arguments = " ".join(str(value) for value in run.parameters.values())
-    lines = [
-        f"{run.name} {state.name}: {state.message or 'no reason was given'}",
-        AGAIN.format(flow=flow.name, arguments=arguments),
-    ]
-    flow_run_logger(run, flow).error("\n".join(lines))
+    arguments = " ".join(str(value) for value in run.parameters.values() if value not in (None, ""))
+    reason = " ".join((state.message or "no reason was given").split())
+    flow_run_logger(run, flow).error(f"{run.name} {state.name}: {reason}")
+    flow_run_logger(run, flow).error(AGAIN.format(flow=flow.name, arguments=arguments))
 
 
 HOOKS: dict[str, Any] = {"on_failure": [told], "on_crashed": [told], "on_cancellation": [told]}
