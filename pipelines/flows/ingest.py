@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 from pydantic import Field
 
@@ -15,23 +14,11 @@ from argan import params
 from argan.errors import UserError
 from pipelines import workspace
 from pipelines.flows.retrain import passes, retrain
-from pipelines.flows.shared import HOOKS, clear, command
+from pipelines.flows.shared import HOOKS, PLAIN, clear, command
 
 DUE = Path(".argan/due")  # a file here is a retraining that was begun: it is ended, however few photos have come since
 
-Name = Annotated[
-    str, Field(pattern=f"^{params.NAME.pattern}$", description="The collection, which is also the domain to retrain")
-]
-Source = Annotated[
-    str,
-    Field(
-        min_length=1,
-        description="What is watched: a folder, s3://bucket/prefix, or the https address of a folder's listing (ends in /)",
-    ),
-]
-Enough = Annotated[
-    int, Field(ge=1, description="New photos since the last retraining that make another one worth while")
-]
+Name = Annotated[str, Field(pattern=f"^{params.NAME.pattern}$")]
 
 
 @task(
@@ -39,7 +26,7 @@ Enough = Annotated[
     retry_delay_seconds=[30, 300],
     retry_condition_fn=passes,
     timeout_seconds=12 * 3600,
-    cache_policy=NO_CACHE,
+    **PLAIN,
 )
 def photos(name: str, source: str) -> Any:
     """Add what is new: checked, near duplicates told, each photo once by its bytes; params.yaml gets the new revision."""
@@ -57,9 +44,20 @@ def photos(name: str, source: str) -> Any:
 
 @flow(name="ingest", flow_run_name="ingest-{collection}", timeout_seconds=16 * 24 * 3600, **HOOKS)
 @clear
-def ingest(collection: Name, source: Source, enough: Enough = 100) -> Any:
-    """Take in the photographs that arrived since last time. With `enough` new ones since the last retraining, fetch, crop,
-    train, evaluate and register the collection's domain, and only it; the gate decides whether the model becomes champion."""
+def ingest(
+    collection: Name,
+    source: Annotated[str, Field(min_length=1)],
+    enough: Annotated[int, Field(ge=1)] = 100,
+) -> Any:
+    """Take in the photographs that arrived since last time; with enough new ones, retrain their domain and only it.
+
+    Fetch, crop, train, evaluate, register: the gate decides whether the model becomes champion.
+
+    Args:
+        collection: Where the photos come in. It is also the domain to retrain.
+        source: What is watched: a folder, s3://bucket/prefix, or the https address of a folder's listing (it ends in /).
+        enough: New photos since the last retraining that make another one worth while.
+    """
     settings = workspace.prepare()
     params.free(collection, settings)
     state: Any = photos.with_options(task_run_name=f"photos@{collection}")(collection, source, return_state=True)

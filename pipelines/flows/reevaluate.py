@@ -4,18 +4,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
-from pydantic import Field
 
 from pipelines import workspace
 from pipelines.driver import Driver
 from pipelines.flows.retrain import lineage, passes, step
-from pipelines.flows.shared import HOOKS, Domain, clear, gpu, settings_of
+from pipelines.flows.shared import HOOKS, PLAIN, Domain, clear, gpu, settings_of
 
 
 @task(
@@ -23,7 +21,7 @@ from pipelines.flows.shared import HOOKS, Domain, clear, gpu, settings_of
     retry_delay_seconds=[60, 300],
     retry_condition_fn=passes,
     timeout_seconds=12 * 3600,
-    cache_policy=NO_CACHE,
+    **PLAIN,
 )
 def champion(domain: str, dvc: Driver) -> Any:
     """Judge the champion, and put its scores of today beside those it was registered with."""
@@ -41,11 +39,13 @@ def champion(domain: str, dvc: Driver) -> Any:
 
 @flow(name="reevaluate", flow_run_name="reevaluate", **HOOKS)
 @clear
-def reevaluate(
-    domains: Annotated[list[Domain] | None, Field(description="Which; none: all of `domains` in params.yaml")] = None,
-) -> Any:
-    """Judge the champions of the registry on the photos as they are today: drift shows before anybody complains."""
-    domains = list(dict.fromkeys(domains if domains is not None else workspace.prepare().domains))
+def reevaluate(domains: list[Domain] = []) -> Any:  # noqa: B006
+    """Judge the champions of the registry on the photos as they are today: drift shows before anybody complains.
+
+    Args:
+        domains: Which; none chosen: all of `domains` in params.yaml.
+    """
+    domains = list(dict.fromkeys(domains or workspace.prepare().domains))
     failed = {}
     for domain in domains:
         settings_of(domain)

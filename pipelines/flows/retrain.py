@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_table_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import Field
@@ -22,7 +21,7 @@ from argan.params import STAGES
 from pipelines import workspace
 from pipelines.driver import Driver
 from pipelines.flows import shown
-from pipelines.flows.shared import HOOKS, Domain, clear, command, gpu, settings_of
+from pipelines.flows.shared import HOOKS, PLAIN, Domain, clear, command, gpu, settings_of
 
 HOURS = {"fetch": 12, "crop": 12, "train": 14 * 24, "evaluate": 12, "register": 1}  # beyond these something hangs
 PASSING = re.compile(r"again later|cannot be used \(|cannot be reached|is busy|[Uu]nable to acquire lock")
@@ -34,7 +33,7 @@ def passes(task: Any, run: Any, state: Any) -> bool:
     return bool(PASSING.search(state.message or ""))
 
 
-@task(retries=3, retry_delay_seconds=[10, 60, 300], retry_condition_fn=passes, cache_policy=NO_CACHE)
+@task(retries=3, retry_delay_seconds=[10, 60, 300], retry_condition_fn=passes, **PLAIN)
 def stage(name: str, domain: str, dvc: Driver) -> Any:
     """One stage; called directly, never submitted: a submitted task hears nothing of a cancellation."""
     try:
@@ -53,7 +52,7 @@ def step(name: str, domain: str, dvc: Driver, before: list[Any]) -> Any:
     return task(name, domain, dvc, return_state=True, wait_for=before[-1:])
 
 
-@task(cache_policy=NO_CACHE)
+@task(**PLAIN)
 def summary(domain: str) -> Any:
     return Completed(message=shown.show(domain))
 
@@ -83,8 +82,13 @@ def stages(domain: str, dvc: Driver) -> Any:
 @flow(name="retrain", flow_run_name="retrain-{domain}", timeout_seconds=sum(HOURS.values()) * 3600, **HOOKS)
 @clear
 def retrain(domain: Domain) -> Any:
-    """Fetch, crop, train, evaluate and register one domain; what is up to date is left alone. Runs of one domain wait for
-    each other. Cancelled or killed in training, the next run resumes from the checkpoint."""
+    """Fetch, crop, train, evaluate and register one domain; what is up to date is left alone.
+
+    Runs of one domain wait for each other. Cancelled or killed in training, the next run resumes from the checkpoint.
+
+    Args:
+        domain: Of `domains` in params.yaml; a new one is offered here after `make deploy`.
+    """
     settings_of(domain)
     if runtime.flow_run.run_count > ATTEMPTS:
         return Failed(
@@ -101,7 +105,7 @@ def lineage() -> dict[str, str]:
     return {"ARGAN_PREFECT_RUN": str(runtime.flow_run.id), "ARGAN_PREFECT_URL": str(runtime.flow_run.ui_url or "")}
 
 
-@task(task_run_name="{domain}", cache_policy=NO_CACHE)
+@task(task_run_name="{domain}", **PLAIN)
 def whole(domain: str) -> Any:
     state: Any = retrain(domain, return_state=True)
     return Completed(message=state.message) if state.is_completed() else Failed(message=state.message)
@@ -110,16 +114,18 @@ def whole(domain: str) -> Any:
 @flow(name="retrain-all", flow_run_name="retrain-all", **HOOKS)
 @clear
 def retrain_all(
-    domains: Annotated[list[Domain] | None, Field(description="Which; none: all of `domains` in params.yaml")] = None,
-    at_once: Annotated[
-        int, Field(ge=1, le=64, description="Domains worked on at a time; trainings wait for a GPU anyway")
-    ] = 2,
-    dask: Annotated[
-        str, Field(description="Address of a Dask scheduler (tcp://...) whose workers do the work; needs argan[dask]")
-    ] = "",
+    domains: list[Domain] = [],  # noqa: B006
+    at_once: Annotated[int, Field(ge=1, le=64)] = 2,
+    dask: str = "",
 ) -> Any:
-    """Retrain many domains, each a `retrain` run of its own; one that fails does not stop the others."""
-    domains = list(dict.fromkeys(domains if domains is not None else workspace.prepare().domains))
+    """Retrain many domains, each a `retrain` run of its own; one that fails does not stop the others.
+
+    Args:
+        domains: Which; none chosen: all of `domains` in params.yaml.
+        at_once: Domains worked on at a time. However many, trainings wait for a GPU.
+        dask: Address of a Dask scheduler (tcp://host:8786) whose workers do the work, in this folder on a shared disk.
+    """
+    domains = list(dict.fromkeys(domains or workspace.prepare().domains))
     for domain in domains:
         settings_of(domain)
     with runner(at_once, dask) as crowd:

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 from prefect import get_run_logger
+from prefect.cache_policies import NO_CACHE
 from prefect.concurrency.sync import concurrency
 from prefect.logging.loggers import flow_run_logger
 from prefect.states import Failed
@@ -37,13 +38,8 @@ def _known() -> list[str]:
     return []
 
 
-Domain = Annotated[
-    str,
-    Field(
-        description="A domain of `domains` in params.yaml (a new one is offered here after `make deploy`)",
-        json_schema_extra={"enum": list(_known())} if _known() else None,
-    ),
-]
+# `make deploy` writes into the forms which domains there are. A value that is not among them fails with a line of ours.
+Domain = Annotated[str, Field(json_schema_extra={"enum": list(_known())} if _known() else None)]
 
 
 def settings_of(domain: str) -> Params:
@@ -112,6 +108,8 @@ def told(flow: Any, run: Any, state: Any) -> None:
     flow_run_logger(run, flow).error(AGAIN.format(flow=flow.name, arguments=arguments))
 
 
+# Tasks whose results are files of DVC: nothing of them is kept or looked up
+PLAIN: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 HOOKS: dict[str, Any] = {"on_failure": [told], "on_crashed": [told], "on_cancellation": [told]}
 
 
