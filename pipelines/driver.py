@@ -24,6 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
+
 from pipelines import alone, guarded, say
 
 LOCKS = Path(".dvc/tmp/argan")
@@ -124,6 +126,18 @@ class Driver:
                 reason = line.removeprefix("error: ").strip()
             elif line.startswith("ERROR: "):
                 last = line.removeprefix("ERROR: ").strip()
+
+
+def busy(domain: str) -> bool:
+    """Whether a run works on the domain in this workspace now."""
+    lock = FileLock(LOCKS / f"{domain}.lock")
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def _pump(stream: IO[str] | None, lines: queue.Queue[str | None]) -> None:

@@ -5,7 +5,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 from pydantic import Field
@@ -13,6 +13,7 @@ from pydantic import Field
 from argan import params
 from argan.errors import UserError
 from pipelines import workspace
+from pipelines.driver import busy
 from pipelines.flows.retrain import passes, retrain
 from pipelines.flows.shared import HOOKS, PLAIN, clear, command
 
@@ -70,6 +71,8 @@ def ingest(
         report(collection, source, told, line)
     if not due:
         return Completed(message=line, name="Completed" if told["new"] else "Unchanged")
+    if busy(collection) and runtime.flow_run.run_count == 1:  # hourly runs do not queue up behind a training of days
+        return Completed(message=f"{line}; it is being retrained already, a later run goes on", name="Unchanged")
     (DUE / collection).parent.mkdir(parents=True, exist_ok=True)
     (DUE / collection).touch()
     state = retrain(collection, return_state=True)
