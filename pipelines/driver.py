@@ -85,7 +85,8 @@ class Driver:
         self.interrupt()
 
     def interrupt(self) -> None:
-        """End the group: asked first, so that training saves its state."""
+        """End the group: asked first, so that training saves its state; its last words are told."""
+        Driver.running.discard(self)
         with suppress(OSError):
             if self.process.stdin:
                 self.process.stdin.close()
@@ -94,7 +95,10 @@ class Driver:
                 os.killpg(self.process.pid, number)
                 self.process.wait(patience)
                 break
-        Driver.running.discard(self)
+        with suppress(queue.Empty):
+            while (line := self.lines.get(timeout=1)) is not None:
+                if line.strip() and not line.startswith((MARK, "ERROR: ")):
+                    self.say(line.rstrip())
 
     def _tell(self, command: Any) -> None:
         with suppress(OSError):  # it is gone: `_listen` says so

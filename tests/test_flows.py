@@ -122,9 +122,9 @@ def test_from_photos_dropped_in_a_folder_to_a_registered_version_with_nobody_the
     assert "up to date" in stack.run("dvc", "repro", "register@mine")
     made = stack.servers.api("POST", "/artifacts/filter", {}).json()
     kinds = {artifact["key"]: artifact for artifact in made if artifact["key"]}
-    assert {"arrived-mine", "retrained-mine", "scores-mine", "grid-mine", "depth-mine"} <= set(kinds)
+    assert {"arrived-mine", "retrained-mine", "scores-mine", "grid-mine", "scenes-mine"} <= set(kinds)
     assert "| `broken.jpg` | " in kinds["arrived-mine"]["data"]
-    for name in ("grid-mine", "depth-mine"):  # a browser gets the pictures
+    for name in ("grid-mine", "scenes-mine"):  # a browser gets the pictures
         picture = httpx.get(kinds[name]["data"], trust_env=False)
         assert picture.headers["content-type"] == "image/png", f"{kinds[name]['data']}: {picture.text}"
     assert "?workflowType=machine_learning" in kinds["retrained-mine"]["data"]

@@ -100,12 +100,12 @@ def gpu() -> Iterator[None]:
         place.__exit__(None, None, None)
 
 
-def told(flow: Any, run: Any, state: Any) -> None:
+def told(flow: Any, flow_run: Any, state: Any) -> None:
     """The hook of runs that did not end well: what it was, and how to go on."""
-    arguments = " ".join(str(value) for value in run.parameters.values() if value not in (None, ""))
+    arguments = " ".join(str(value) for value in flow_run.parameters.values() if value not in (None, ""))
     reason = " ".join((state.message or "no reason was given").split())
-    flow_run_logger(run, flow).error(f"{run.name} {state.name}: {reason}")
-    flow_run_logger(run, flow).error(AGAIN.format(flow=flow.name, arguments=arguments))
+    flow_run_logger(flow_run, flow).error(f"{flow_run.name} {state.name}: {reason}")
+    flow_run_logger(flow_run, flow).error(AGAIN.format(flow=flow.name, arguments=arguments))
 
 
 # Tasks whose results are files of DVC: nothing of them is kept or looked up

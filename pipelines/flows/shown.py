@@ -11,9 +11,11 @@ from urllib.parse import quote
 
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
-from argan.registry import public
-
-PICTURES = {"grid": "Scenes from the generator", "depth": "Depth of held-out photos"}  # plots/<domain>/<name>.png
+PICTURES = {  # plots/<domain>/<name>.png, those that are there
+    "scenes": "Scenes: all in focus, their depth, and photos through wider and wider apertures",
+    "grid": "Generated photographs",
+    "depth": "Depth of held-out photos beside exact depth",
+}
 WIDTH = 1000  # pixels of a picture that is kept in Prefect's database, where no MLflow server shows it
 
 
@@ -27,21 +29,22 @@ def show(domain: str) -> str:
     create_table_artifact(
         key=f"scores-{domain}", table=compared, description=f"{line}. Last column: the gate's verdict."
     )
-    images = {title: Path(f"plots/{domain}/{file}.png") for file, title in PICTURES.items()}
-    links = [f"[{name} version {version}]({uri}/#/models/{name}/versions/{version}?workflowType=machine_learning)"]
+    there = {key: Path(f"plots/{domain}/{key}.png") for key in PICTURES if Path(f"plots/{domain}/{key}.png").exists()}
     told = [f"# {domain}\n\n**{line}**\n"]
     if uri.startswith("http"):
-        told.append(f"{links[0]} in MLflow: the training run with its curves, the weights, and how to load them.\n")
-        for (title, file), key in zip(images.items(), PICTURES, strict=True):
-            path = quote(f"plots/{receipt['model_hash']}/{file.name}", safe="")
-            url = f"{public(uri)}/get-artifact?path={path}&run_uuid={receipt['run_id']}"
-            create_image_artifact(
-                key=f"{key}-{domain}", image_url=url, description=f"{title}: {domain} version {version}"
-            )
-            told.append(f"## {title}\n\n![{title}]({url})\n")
+        page = f"{uri}/#/models/{name}/versions/{version}?workflowType=machine_learning"
+        told.append(f"[{name} version {version}]({page}) in MLflow: how it was trained, its files, how to load it.\n")
     else:
         told.append(f"Registered in {uri}; `make registry` shows it.\n")
-        told += [f"## {title}\n\n![{title}]({inline(file)})\n" for title, file in images.items() if file.exists()]
+    for key, file in there.items():
+        if not uri.startswith("http"):
+            url = inline(file)
+        else:
+            path = quote(f"plots/{receipt['model_hash']}/{file.name}", safe="")
+            url = f"{uri}/get-artifact?path={path}&run_uuid={receipt['run_id']}"
+            about = f"{PICTURES[key]}: {domain} version {version}"
+            create_image_artifact(key=f"{key}-{domain}", image_url=url, description=about)
+        told.append(f"## {PICTURES[key]}\n\n![{key}]({url})\n")
     told.append(f"The whole report: `reports/{domain}/report.html`\n")
     create_markdown_artifact(key=f"retrained-{domain}", markdown="\n".join(told), description=line)
     return line
