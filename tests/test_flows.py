@@ -226,6 +226,8 @@ if __name__ == "__main__":
     told = stack.run("python", "many.py", PYTHONPATH=f"{stack.workspace.environment['PYTHONPATH']}:.")
     assert "all 2 are up to date: meadow, mine" in told
     assert "Traceback" not in told
+    ended = stack.ends(stack.start("retrain-all/all", dask="tcp://127.0.0.1:9"))
+    assert ended["type"] == "FAILED" and ended["message"].startswith("no Dask scheduler answers at tcp://127.0.0.1:9")
 
 
 @pytest.mark.parametrize("kind", ["docker", "kubernetes"])
@@ -254,7 +256,7 @@ def test_a_limit_that_does_not_exist_is_an_error(stack: Stack) -> None:
     try:
         stack.workspace.params(lambda p: p["train"].update(seed=3))
         told = stack.run("python", "-m", "argan", "retrain", "meadow", code=2)
-        assert "error: the concurrency limit 'gpu' does not exist" in told
+        assert "error: there is no concurrency limit 'gpu'" in told
         assert "there is no concurrency limit 'gpu'" in stack.run("python", "-m", "pipelines.deploy", code=2)
     finally:
         stack.servers.api("POST", "/v2/concurrency_limits/", {"name": "gpu", "limit": limit["limit"]})

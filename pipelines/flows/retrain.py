@@ -92,7 +92,7 @@ def retrain(domain: Domain) -> Any:
     settings_of(domain)
     if runtime.flow_run.run_count > ATTEMPTS:
         return Failed(
-            message=f"given up: {ATTEMPTS} attempts were killed; look at the machine's memory and the worker's log"
+            message=f"given up: {ATTEMPTS} attempts; see the worker's log and the machine's memory, then start a new run"
         )
     # It takes seconds, is needed at the end, and DVC works meanwhile in a process of its own
     threading.Thread(target=importlib.import_module, args=("mlflow",), daemon=True).start()
@@ -152,8 +152,15 @@ def runner(at_once: int, dask: str) -> TaskRunner[Any]:
     """Threads here, each driving a process of DVC; or the workers of a Dask cluster, in this workspace on a shared disk."""
     if not dask:
         return ThreadPoolTaskRunner(max_workers=at_once)
-    from prefect_dask.task_runners import DaskTaskRunner
+    try:
+        from distributed import Client
+        from prefect_dask.task_runners import DaskTaskRunner
 
+        Client(dask, timeout=20).close()
+    except ImportError as error:
+        raise UserError(f"Dask needs packages ({error}): pip install 'argan[dask]'") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"no Dask scheduler answers at {dask} ({' '.join(str(error).split())[:200]})") from error
     return DaskTaskRunner(address=dask)
 
 

@@ -76,7 +76,7 @@ def gpu() -> Iterator[None]:
     if not os.environ.get("PREFECT_API_URL"):
         yield
         return
-    began = time.monotonic()
+    log, tried = get_run_logger(), 0
     while True:
         place = concurrency(
             GPU, strict=True, timeout_seconds=20, lease_duration=LEASE, raise_on_lease_renewal_failure=False
@@ -85,15 +85,14 @@ def gpu() -> Iterator[None]:
             place.__enter__()
             break
         except TimeoutError:
-            get_run_logger().info(
-                f"waiting for a GPU: all places of the limit '{GPU}' are taken ({time.monotonic() - began:.0f} s)"
-            )
+            log.info(f"waiting for a GPU: all places of the limit '{GPU}' are taken")
         except Exception as error:
-            if type(error).__name__ != "ConcurrencySlotAcquisitionError":
+            if "must be created" in str(error):
+                raise UserError(f"there is no concurrency limit '{GPU}': prefect gcl create {GPU} --limit 1") from error
+            if (tried := tried + 1) > 30:
                 raise
-            raise UserError(
-                f"the concurrency limit '{GPU}' does not exist: make deploy, or prefect gcl create {GPU} --limit 1"
-            ) from error
+            log.warning(f"{error}; trying again")  # a server that restarts
+            time.sleep(10)
     try:
         yield
     finally:
