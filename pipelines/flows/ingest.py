@@ -67,7 +67,7 @@ def ingest(
     told = state.result()
     line, due = wanted(collection, told, enough)
     get_run_logger().info(line)
-    if told["new"] or due:
+    if told["new"]:
         report(collection, source, told, line)
     if not due:
         return Completed(message=line, name="Completed" if told["new"] else "Unchanged")
