@@ -221,7 +221,9 @@ def test_the_prefect_flow_runs_the_five_stages(finished: Workspace, tmp_path: Pa
         runs = dict(database.execute("select name, state_name from task_run").fetchall())
         flows = database.execute("select name, state_name from flow_run").fetchall()
     same, done = ("fetch", "crop", "train"), ("evaluate", "register", "summary")
-    assert runs == {f"{stage}@meadow": "Unchanged" for stage in same} | {f"{stage}@meadow": "Completed" for stage in done}
+    assert runs == {f"{stage}@meadow": "Unchanged" for stage in same} | {
+        f"{stage}@meadow": "Completed" for stage in done
+    }
     assert flows == [("retrain-meadow", "Completed")]
     assert not workspace.connections.exists(), workspace.connections.read_text()
     assert "up to date" in workspace.run("dvc", "repro")
