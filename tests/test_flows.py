@@ -223,9 +223,11 @@ if __name__ == "__main__":
     print(state.message)
 """
     (stack.workspace.folder / "many.py").write_text(script)
+    stack.workspace.params(lambda p: p["evaluate"].update(seed=1))  # both are evaluated and registered side by side
     told = stack.run("python", "many.py", PYTHONPATH=f"{stack.workspace.environment['PYTHONPATH']}:.")
     assert "all 2 are up to date: meadow, mine" in told
     assert "Traceback" not in told
+    assert "up to date" in stack.run("dvc", "repro")
     ended = stack.ends(stack.start("retrain-all/all", dask="tcp://127.0.0.1:9"))
     assert ended["type"] == "FAILED" and ended["message"].startswith("no Dask scheduler answers at tcp://127.0.0.1:9")
 
