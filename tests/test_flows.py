@@ -216,7 +216,7 @@ def test_nothing_to_do_is_said_and_soon(stack: Stack) -> None:
 def test_many_domains_on_a_dask_cluster(stack: Stack) -> None:
     script = """
 from distributed import LocalCluster
-from pipelines.flows.retrain import retrain_all
+from pipelines.flows.retrain_all import retrain_all
 if __name__ == "__main__":
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         state = retrain_all(dask=cluster.scheduler_address, return_state=True)
@@ -332,7 +332,7 @@ with Driver("meadow", print) as dvc:
 
 
 def test_flows_know_no_torch() -> None:
-    modules = "pipelines.flows.retrain, pipelines.flows.ingest, pipelines.flows.reevaluate"
+    modules = "pipelines.flows.retrain_all, pipelines.flows.ingest, pipelines.flows.reevaluate"
     script = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
