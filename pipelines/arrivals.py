@@ -25,6 +25,7 @@ from argan.sources.collection import Added, Collection
 Say = Callable[[str], None]
 
 SEEN = Path(".argan/arrivals")
+DUE = Path(".argan/due")  # a file here is a retraining that was begun: it is ended, however few photos have come since
 QUIET = 5.0  # seconds without a change in a folder: nobody is writing a photo there
 LONGEST = 60.0  # a folder in which something always changes is taken as it is: half a photo is refused, the whole one taken later
 BATCH = 2000  # objects of a bucket on this disk at a time
@@ -63,6 +64,21 @@ def waiting(name: str) -> int:
     except UserError:
         trained = set()
     return len(set(Collection.open(name).index["file_sha256"]) - trained)
+
+
+def wanted(name: str, told: dict[str, Any], enough: int) -> tuple[str, bool]:
+    """What came in, in a line, and whether a retraining is due."""
+    if name not in collection.names():
+        return f"{name}: no photographs there yet", False
+    count, begun, settings = waiting(name), (DUE / name).exists(), params.load()
+    line = f"{name}: {told['new']} new photos, {len(told['refused'])} refused; {count} not learned from yet"
+    if name not in settings.domains:
+        return f"{line}; to learn from them, set {name}.preset in params.yaml and add {name} to `domains`", False
+    if unfit := Collection.open(name).unfit:
+        return f"{line}; AR-GAN cannot learn from the collection yet: {' '.join(unfit)}", False
+    if begun:
+        return f"{line}; a retraining was begun and goes on", True
+    return f"{line}, {enough} are enough", count >= enough
 
 
 def _settle(folder: Path, say: Say) -> None:

@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from argan.errors import UserError
 from pipelines import alone, guarded, say
 
 LOCKS = Path(".dvc/tmp/argan")
@@ -65,7 +66,8 @@ class Driver:
         threading.Thread(target=_pump, args=(self.process.stdout, self.lines), daemon=True).start()
         Driver.running.add(self)
         try:
-            self._listen(self.say)  # until it holds the lock
+            if (done := self._listen(self.say)).reason:  # it should hold the lock now
+                raise UserError(done.reason)
         except BaseException:
             self.interrupt()
             raise
@@ -115,9 +117,10 @@ class Driver:
             except queue.Empty:
                 if self.process.poll() is None:
                     continue
-                line = None
+                line = self._last()
             if line is None:
-                return Done(f"DVC ended in the middle of it (exit code {self.process.wait()}): out of memory?", changed)
+                died = f"DVC ended in the middle of it (exit code {self.process.wait()}): out of memory?"
+                return Done(reason or died, changed)
             if line.startswith(MARK):
                 return Done(
                     "" if line == f"{MARK}0\n" else reason or last or f"DVC failed ({line.split()[-1]})", changed
@@ -130,6 +133,12 @@ class Driver:
                 reason = line.removeprefix("error: ").strip()
             elif line.startswith("ERROR: "):
                 last = line.removeprefix("ERROR: ").strip()
+
+    def _last(self) -> str | None:
+        """A line that is still in the pipe of a process that has ended; what it left behind may keep the pipe open."""
+        with suppress(queue.Empty):
+            return self.lines.get(timeout=2)
+        return None
 
 
 def busy(domain: str) -> bool:

@@ -216,16 +216,18 @@ def test_nothing_to_do_is_said_and_soon(stack: Stack) -> None:
 def test_many_domains_on_a_dask_cluster(stack: Stack) -> None:
     script = """
 from distributed import LocalCluster
-from pipelines.flows.retrain import retrain_all
+from pipelines.flows.retrain_all import retrain_all
 if __name__ == "__main__":
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         state = retrain_all(dask=cluster.scheduler_address, return_state=True)
     print(state.message)
 """
     (stack.workspace.folder / "many.py").write_text(script)
+    stack.workspace.params(lambda p: p["evaluate"].update(seed=1))  # both are evaluated and registered side by side
     told = stack.run("python", "many.py", PYTHONPATH=f"{stack.workspace.environment['PYTHONPATH']}:.")
     assert "all 2 are up to date: meadow, mine" in told
     assert "Traceback" not in told
+    assert "up to date" in stack.run("dvc", "repro")
     ended = stack.ends(stack.start("retrain-all/all", dask="tcp://127.0.0.1:9"))
     assert ended["type"] == "FAILED" and ended["message"].startswith("no Dask scheduler answers at tcp://127.0.0.1:9")
 
@@ -330,7 +332,7 @@ with Driver("meadow", print) as dvc:
 
 
 def test_flows_know_no_torch() -> None:
-    modules = "pipelines.flows.retrain, pipelines.flows.ingest, pipelines.flows.reevaluate"
+    modules = "pipelines.flows.retrain_all, pipelines.flows.ingest, pipelines.flows.reevaluate"
     script = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"

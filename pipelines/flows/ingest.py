@@ -2,11 +2,9 @@
 
 # No postponed annotations here: Prefect makes its forms from them.
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed, Failed
 from pydantic import Field
 
@@ -14,10 +12,10 @@ from argan import params
 from argan.errors import UserError
 from pipelines import workspace
 from pipelines.driver import busy
-from pipelines.flows.retrain import passes, retrain
+from pipelines.flows import shown
+from pipelines.flows.retrain import retrain
 from pipelines.flows.shared import HOOKS, PLAIN, clear, command
-
-DUE = Path(".argan/due")  # a file here is a retraining that was begun: it is ended, however few photos have come since
+from pipelines.flows.stages import passes
 
 Name = Annotated[str, Field(pattern=f"^{params.NAME.pattern}$")]
 
@@ -59,53 +57,29 @@ def ingest(
         source: What is watched: a folder, s3://bucket/prefix, or the https address of a folder's listing (it ends in /).
         enough: New photos since the last retraining that make another one worth while.
     """
+    from pipelines import arrivals
+
     settings = workspace.prepare()
     params.free(collection, settings)
     state: Any = photos.with_options(task_run_name=f"photos@{collection}")(collection, source, return_state=True)
     if not state.is_completed():
         return Failed(message=state.message)
     told = state.result()
-    line, due = wanted(collection, told, enough)
+    line, due = arrivals.wanted(collection, told, enough)
     get_run_logger().info(line)
     if told["new"]:
-        report(collection, source, told, line)
+        shown.arrived(collection, source, told, line)
     if not due:
         return Completed(message=line, name="Completed" if told["new"] else "Unchanged")
     if busy(collection) and runtime.flow_run.run_count == 1:  # hourly runs do not queue up behind a training of days
         return Completed(message=f"{line}; it is being retrained already, a later run goes on", name="Unchanged")
-    (DUE / collection).parent.mkdir(parents=True, exist_ok=True)
-    (DUE / collection).touch()
+    (arrivals.DUE / collection).parent.mkdir(parents=True, exist_ok=True)
+    (arrivals.DUE / collection).touch()
     state = retrain(collection, return_state=True)
     if not state.is_completed():
         return Failed(message=state.message)
-    (DUE / collection).unlink(missing_ok=True)
+    (arrivals.DUE / collection).unlink(missing_ok=True)
     return Completed(message=f"{line}; {state.message}")
-
-
-def wanted(name: str, told: dict[str, Any], enough: int) -> tuple[str, bool]:
-    """What came in, in a line, and whether a retraining is due."""
-    from argan.sources.collection import Collection, names
-    from pipelines import arrivals
-
-    if name not in names():
-        return f"{name}: no photographs there yet", False
-    count, begun, settings = arrivals.waiting(name), (DUE / name).exists(), params.load()
-    line = f"{name}: {told['new']} new photos, {len(told['refused'])} refused; {count} not learned from yet"
-    if name not in settings.domains:
-        return f"{line}; to learn from them, set {name}.preset in params.yaml and add {name} to `domains`", False
-    if unfit := Collection.open(name).unfit:
-        return f"{line}; AR-GAN cannot learn from the collection yet: {' '.join(unfit)}", False
-    if begun:
-        return f"{line}; a retraining was begun and goes on", True
-    return f"{line}, {enough} are enough", count >= enough
-
-
-def report(name: str, source: str, told: dict[str, Any], line: str) -> None:
-    rows = [f"| `{photo}` | {why} |" for photo, why in list(told["refused"].items())[:100]]
-    table = ["| refused | why |", "|---|---|", *rows] if rows else []
-    page = f"The collection's report: `data/collections/{name}/preview/report.html`"
-    markdown = "\n".join([f"# {name}", "", f"From `{source}`. **{line}**", "", page, "", *table])
-    create_markdown_artifact(key=f"arrived-{name}", markdown=markdown, description=line)
 
 
 def ingest_command(collection: str, source: str, enough: int) -> None:

@@ -12,8 +12,8 @@ from prefect.states import Completed, Failed
 
 from pipelines import workspace
 from pipelines.driver import Driver
-from pipelines.flows.retrain import lineage, passes, step
 from pipelines.flows.shared import HOOKS, PLAIN, Domain, clear, gpu, settings_of
+from pipelines.flows.stages import lineage, passes, step
 
 
 @task(

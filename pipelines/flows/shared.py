@@ -76,16 +76,17 @@ def gpu() -> Iterator[None]:
     if not os.environ.get("PREFECT_API_URL"):
         yield
         return
-    log, tried = get_run_logger(), 0
+    log, tried, waited = get_run_logger(), 0, 0
     while True:
         place = concurrency(
-            GPU, strict=True, timeout_seconds=20, lease_duration=LEASE, raise_on_lease_renewal_failure=False
+            GPU, strict=True, timeout_seconds=5, lease_duration=LEASE, raise_on_lease_renewal_failure=False
         )
         try:
             place.__enter__()
             break
         except TimeoutError:
-            log.info(f"waiting for a GPU: all places of the limit '{GPU}' are taken")
+            if (waited := waited + 5) % 300 == 5:
+                log.info(f"waiting for a GPU: all places of the limit '{GPU}' are taken")
         except Exception as error:
             if "must be created" in str(error):
                 raise UserError(f"there is no concurrency limit '{GPU}': prefect gcl create {GPU} --limit 1") from error

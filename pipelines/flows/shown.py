@@ -77,3 +77,12 @@ def inline(file: Path) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def arrived(name: str, source: str, told: dict[str, Any], line: str) -> None:
+    """What came into a collection, and what was refused and why."""
+    rows = [f"| `{photo}` | {why} |" for photo, why in list(told["refused"].items())[:100]]
+    table = ["| refused | why |", "|---|---|", *rows] if rows else []
+    page = f"The collection's report: `data/collections/{name}/preview/report.html`"
+    markdown = "\n".join([f"# {name}", "", f"From `{source}`. **{line}**", "", page, "", *table])
+    create_markdown_artifact(key=f"arrived-{name}", markdown=markdown, description=line)
