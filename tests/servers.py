@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -105,7 +105,8 @@ class Servers:
         """SIGKILL one of them and its children, as a lack of memory would."""
         process = psutil.Process(self.pid(name))
         for member in [*process.children(recursive=True), process]:
-            member.kill()
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         psutil.wait_procs([process], timeout=20)
 
     def api(self, method: str, path: str, content: object = None) -> httpx.Response:
