@@ -47,7 +47,8 @@ class Stack:
         began = time.monotonic()
         while True:
             try:
-                return self.servers.api(method, path, content).raise_for_status().json()
+                answer = self.servers.api(method, path, content).raise_for_status()
+                return answer.json() if answer.content else None
             except httpx.HTTPError:
                 if time.monotonic() - began > PATIENCE:
                     raise
@@ -128,7 +129,7 @@ def test_from_photos_dropped_in_a_folder_to_a_registered_version_with_nobody_the
     assert run["created_by"]["type"] == "SCHEDULE" and run["auto_scheduled"]
     assert "mine: 70 new photos, 1 refused; 130 not learned from yet" in run["state"]["message"]
     garden = stack.ask("GET", "/deployments/name/ingest/garden")
-    stack.servers.api("PATCH", f"/deployments/{garden['id']}", {"paused": True})
+    stack.ask("PATCH", f"/deployments/{garden['id']}", {"paused": True})
     params = yaml.safe_load((stack.workspace.folder / "params.yaml").read_text())
     assert params["mine"]["revision"] in (stack.workspace.folder / "dvc.lock").read_text()
     assert "up to date" in stack.run("dvc", "repro", "register@mine")
@@ -243,7 +244,7 @@ def test_the_pools_of_the_manual_are_whole(stack: Stack, kind: str) -> None:
     placed = set(re.findall(r"{{ (\w+) }}", json.dumps(template["job_configuration"])))
     assert placed == set(template["variables"]["properties"])
     pool = {"name": f"argan-{kind}", "type": kind, "base_job_template": template}
-    assert stack.servers.api("POST", "/work_pools/", pool).status_code == 201
+    assert stack.ask("POST", "/work_pools/", pool)["type"] == kind
 
 
 def test_reevaluation_judges_the_champion_and_tags_it(stack: Stack) -> None:
@@ -259,14 +260,14 @@ def test_reevaluation_judges_the_champion_and_tags_it(stack: Stack) -> None:
 
 def test_a_limit_that_does_not_exist_is_an_error(stack: Stack) -> None:
     limit = stack.ask("GET", "/v2/concurrency_limits/gpu")
-    stack.servers.api("DELETE", "/v2/concurrency_limits/gpu")
+    stack.ask("DELETE", "/v2/concurrency_limits/gpu")
     try:
         stack.workspace.params(lambda p: p["train"].update(seed=3))
         told = stack.run("python", "-m", "argan", "retrain", "meadow", code=2)
         assert "error: there is no concurrency limit 'gpu'" in told
         assert "there is no concurrency limit 'gpu'" in stack.run("python", "-m", "pipelines.deploy", code=2)
     finally:
-        stack.servers.api("POST", "/v2/concurrency_limits/", {"name": "gpu", "limit": limit["limit"]})
+        stack.ask("POST", "/v2/concurrency_limits/", {"name": "gpu", "limit": limit["limit"]})
         stack.workspace.params(lambda p: p["train"].update(seed=2))
 
 
