@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.pipeline
 LEASE = {"ARGAN_GPU_LEASE": "60"}  # seconds; the shortest there is
 NOTICE = 45  # seconds without a sign of life, which comes every 30
 PATIENCE = 600.0  # nothing is decided by time: only what hangs ends here
-ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+ENDED = ("COMPLETED", "FAILED", "CANCELLED")  # what crashed is resumed
 
 
 class Stack:
@@ -53,6 +54,14 @@ class Stack:
                 if time.monotonic() - began > PATIENCE:
                     raise
                 time.sleep(1)
+
+    def restart(self) -> None:
+        """Start what was killed; on a machine that is at its limit the first try may give up."""
+        for _ in range(3):
+            with suppress(AssertionError):
+                self.servers.start()
+                return
+        self.servers.start()
 
     def start(self, deployment: str, **parameters: Any) -> str:
         found = self.ask("GET", f"/deployments/name/{deployment}")
@@ -171,7 +180,7 @@ def test_a_training_with_a_bad_day_loses_nothing_and_is_one_version(stack: Stack
     )
     stack.servers.kill("worker")  # and every process below it, training too: nobody can tell anybody
     assert stack.state(run)["type"] == "RUNNING"
-    stack.servers.start()
+    stack.restart()
 
     wrong = [
         (stack.start("retrain/meadow", domain="medow"), "unknown domain 'medow' (did you mean 'meadow'?)"),
@@ -188,7 +197,7 @@ def test_a_training_with_a_bad_day_loses_nothing_and_is_one_version(stack: Stack
     stack.until(lambda: stack.logs(run).count("resuming at") == 2, run)
     assert "resumed after a crash" in json.dumps(stack.ask("GET", f"/flow_run_states/?flow_run_id={run}"))
     stack.servers.kill("prefect")
-    stack.servers.start()
+    stack.restart()
     assert stack.ends(run)["type"] == "COMPLETED"
     ended = stack.ends(wrong[0][0])
     assert ended["type"] == "FAILED" and wrong[0][1] in ended["message"]
