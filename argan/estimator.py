@@ -81,9 +81,8 @@ def estimate_with_error(student: networks.Estimator, photos: Tensor) -> tuple[Te
     here, error = student.with_error(photos)
     there, other = (x.flip(3) for x in student.with_error(photos.flip(3)))
     doubt = torch.maximum((error + other) / 2, (here - there).abs() / 2)
-    doubt = F.avg_pool2d(
-        doubt, 5, 1, padding=2, count_include_pad=False
-    )  # patchy as the disparity is before the filter
+    # Patchy, as the disparity is before the filter
+    doubt = F.avg_pool2d(doubt, 5, 1, padding=2, count_include_pad=False)
     return guided((here + there) / 2, photos), doubt
 
 

@@ -426,18 +426,14 @@ def _hidden(told: str) -> str:
 
 
 def _private(path: Path, text: str) -> None:
-    with atomic(path) as temporary:
+    with atomic(path, 0o600) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    path.chmod(0o600)
 
 
 def secret(path: Path, made: Callable[[], str] = lambda: secrets.token_urlsafe(18)) -> str:
     """The secret in a file that only its owner can read; made once."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path.with_name(path.name + ".tmp"), os.O_CREAT | os.O_WRONLY, 0o600))
-        path.with_name(path.name + ".tmp").write_text(made(), encoding="utf-8")
-        path.with_name(path.name + ".tmp").replace(path)
+        _private(path, made())
     return path.read_text(encoding="utf-8").strip()
 
 

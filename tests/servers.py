@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from conftest import OFFLINE, ROOT
+from conftest import AUTHOR, OFFLINE, ROOT
 
 
 def free_port() -> int:
@@ -63,10 +63,7 @@ class Servers:
             "ARGAN_SERVICES": str(self.home),
             "ARGAN_TEST_CONNECTIONS": str(self.connections),
             "DVC_SITE_CACHE_DIR": str(self.home.parent / "dvc"),
-            "GIT_AUTHOR_NAME": "a",
-            "GIT_AUTHOR_EMAIL": "a@example.org",
-            "GIT_COMMITTER_NAME": "a",
-            "GIT_COMMITTER_EMAIL": "a@example.org",
+            **AUTHOR,
             **self.changed,
         }
 
