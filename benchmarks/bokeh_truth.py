@@ -1,28 +1,29 @@
-"""How near `argan.bokeh` comes to the truth, beside the light field of 25 views: python -m benchmarks.bokeh_truth [PICTURE.png]
+"""How near `argan.bokeh` comes to the truth, beside the light field of 25 views:
 
-Planes whose hidden parts are known, and a real photograph with measured disparity (scikit-image's motorcycle, which is all a
-reference can know of it). Both renderers work in linear light; errors are of sRGB values, near edges within 12 pixels of one.
+    python -m benchmarks.bokeh_truth [PICTURE.png] [--more FOLDER]
+
+Scenes whose hidden parts are known: planes and `meadow` through a thousand points of the lens, and solids under a ray tracer with
+a thin lens (mitsuba). Then photographs with measured disparity, which is all that a reference can know of them: scikit-image's
+motorcycle, and if FOLDER holds them `aloeL.jpg` and `aloeGT.png` (Debian's opencv-doc) and `pug.heic` (the source package of
+pillow-heif). Both renderers work in linear light; errors are of sRGB values, near edges within 12 pixels of one.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from scipy import ndimage
-from skimage.data import stereo_motorcycle
 from skimage.metrics import structural_similarity
 
 from argan import photograph
 from argan.bokeh import refocus
 from argan.optics import Aperture, render
-from benchmarks.reference_bokeh import Float, encoded, linear, many_planes, many_views
-
-PHOTOS = Path(__file__).parent.parent / "tests" / "data"
-HEIGHT, WIDTH = 240, 360
+from benchmarks.bokeh_scenes import WIDTH, Truth, aloe, flowers, motorcycle, planes, pug, traced
+from benchmarks.reference_bokeh import Float, encoded, linear
 
 
 def gathered(photo: Float, radius: Float) -> Float:
@@ -31,44 +32,31 @@ def gathered(photo: Float, radius: Float) -> Float:
     return encoded(render(image, disparity, Aperture(), torch.ones(1))[0].permute(1, 2, 0).numpy())
 
 
-def planes(*spec: tuple[str, float, tuple[int, int, int] | None]) -> tuple[Float, Float, Float]:
-    """(photo, radius in pixels, disc or everything) from far to near -> the photo all in focus, its radii, the truth."""
-    y, x = np.indices((HEIGHT, WIDTH))
-    scene, photo = [], np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    radii = np.zeros((HEIGHT, WIDTH), np.float32)
-    for name, radius, disc in spec:
-        picture = photograph.read(PHOTOS / f"{name}.webp").seen
-        picture = cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-        inside = np.hypot(y - disc[0], x - disc[1]) < disc[2] if disc else np.ones((HEIGHT, WIDTH), bool)
-        scene.append((linear(picture).astype(np.float32), inside.astype(np.float32), radius))
-        photo[inside], radii[inside] = picture[inside], radius
-    return photo, radii, encoded(many_planes(scene))
-
-
-def motorcycle() -> tuple[Float, Float, Float]:
-    photo, _, disparity = stereo_motorcycle()
-    unknown = ~np.isfinite(disparity)
-    nearest = ndimage.distance_transform_edt(unknown, return_distances=False, return_indices=True)
-    disparity = disparity[tuple(nearest)]
-    radii = ((disparity - np.median(disparity)) / np.ptp(disparity) * 16).astype(np.float32)
-    return photo, radii, encoded(many_views(linear(photo).astype(np.float32), radii))
-
-
-SCENES = {
+SCENES: dict[str, Callable[[], Truth]] = {
     "far blur of 9 px behind a subject": lambda: planes(("owl", -9, None), ("cat", 0, (120, 180, 70))),
     "near blur of 9 px before a sharp background": lambda: planes(("owl", 0, None), ("cat", 9, (120, 180, 70))),
     "both, 9 px behind and 12 before": lambda: planes(
         ("owl", -9, None), ("cat", 0, (120, 150, 70)), ("duck", 12, (180, 260, 60))
     ),
     "far blur of 20 px": lambda: planes(("owl", -20, None), ("cat", 0, (120, 180, 70))),
-    "motorcycle, measured disparity, up to 12 px": motorcycle,
+    "meadow's exact depth, scene 0": lambda: flowers(0),
+    "meadow's exact depth, scene 1": lambda: flowers(1),
+    "ray traced, thin lens, 10 px behind and 8 before": traced,
+    "motorcycle, measured disparity": motorcycle,
+}
+MORE = {
+    "Aloe, measured disparity": ("aloeGT.png", aloe),
+    "portrait of a pug, the phone's disparity": ("pug.heic", pug),
 }
 
 
-def main(picture: str | None) -> None:
+def main(picture: Path | None, more: Path | None) -> None:
+    scenes = dict(SCENES)
+    if more:
+        scenes |= {name: lambda make=make: make(more) for name, (file, make) in MORE.items() if (more / file).is_file()}
     rows = []
     print("| scene | bokeh | 25 views | near edges | |\n|---|---|---|---|---|")
-    for name, make in SCENES.items():
+    for name, make in scenes.items():
         photo, radii, truth = make()
         y, x = np.unravel_index(np.abs(radii).argmin(), radii.shape)
         ours = refocus(photo, radii / photo.shape[1], 1.0, (int(x), int(y)), highlight=1) / 255
@@ -81,11 +69,25 @@ def main(picture: str | None) -> None:
             for of in (ours, views)
         ]
         cells += [f"{-10 * np.log10(np.square((of - truth)[edge]).mean()):.1f} dB" for of in (ours, views)]
-        print(f"| {name} | {' | '.join(cells)} |")
-        rows.append(np.hstack([cv2.resize(np.float32(p), (WIDTH, HEIGHT)) for p in (photo / 255, ours, views, truth)]))
+        print(f"| {name} (blur {radii.min():.0f} to {radii.max():.0f} px) | {' | '.join(cells)} |", flush=True)
+        high = WIDTH * photo.shape[0] // photo.shape[1]
+        rows.append(
+            np.hstack(
+                [
+                    cv2.resize(np.float32(p), (WIDTH, high), interpolation=cv2.INTER_AREA)
+                    for p in (photo / 255, ours, views, truth)
+                ]
+            )
+        )
     if picture:
-        photograph.write_png(Path(picture), (np.vstack(rows) * 255).clip(0, 255).round().astype(np.uint8))
+        photograph.write_png(picture, (np.vstack(rows) * 255).clip(0, 255).round().astype(np.uint8))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "picture", nargs="?", type=Path, help="where to write all scenes: photo, bokeh, 25 views, truth"
+    )
+    parser.add_argument("--more", type=Path, help="folder of aloeL.jpg, aloeGT.png, pug.heic")
+    arguments = parser.parse_args()
+    main(arguments.picture, arguments.more)

@@ -14,6 +14,7 @@ from argan import bokeh
 from argan.errors import UserError
 from argan.model import read_photo
 from argan.optics import Aperture, render
+from benchmarks.bokeh_scenes import traced
 from benchmarks.reference_bokeh import encoded, linear, many_planes, scatter
 
 DATA = Path(__file__).parent / "data"
@@ -148,6 +149,34 @@ def test_it_is_far_nearer_to_the_truth_than_the_twenty_five_views() -> None:
         for where, decibels in ((np.ones_like(edge), 3), (edge, 1)):  # what is hidden behind an edge nobody knows
             error, theirs = (((picture - truth)[where] ** 2).mean() for picture in (ours, gathered))
             assert 10 * np.log10(theirs / error) > decibels
+
+
+def test_no_halo_at_an_edge() -> None:
+    """A red disc before blue: how much red is seen at each distance from its edge is what a thousand views say, to a hundredth."""
+    height, width = 120, 180
+    y, x = np.indices((height, width))
+    out = np.hypot(y - 60, x - 90) - 35
+    red, blue, full = (np.broadcast_to(np.float32(c), (height, width, 3)) for c in ((1, 0, 0), (0, 0, 1), (1, 1, 1)))
+    inside = (out < 0).astype(np.float32)
+    photo = (255 * np.where(inside[..., None] > 0, red, blue)).astype(np.uint8)
+    for behind, before, at in ((-9.0, 0.0, (90, 60)), (0.0, 9.0, (5, 5))):
+        radius = np.where(inside > 0, before, behind).astype(np.float32)
+        truth = many_planes([(blue, full[..., 0], behind), (red, inside, before)])
+        ours = linear(bokeh.refocus(photo, radius / width, 1.0, at, highlight=1))
+        for ring in range(-14, 14, 2):
+            here = (out >= ring) & (out < ring + 2)
+            assert abs(ours[here, 0].mean() - truth[here, 0].mean()) < 0.01
+        assert np.abs(ours[..., [0, 2]].sum(2) - 1).max() < 0.01
+
+
+def test_it_agrees_with_a_ray_tracer() -> None:
+    """Balls and boards through mitsuba's thin lens: sign, size and focus of the blur are those of a lens."""
+    photo, radius, truth = traced(120, 64)
+    y, x = np.unravel_index(np.abs(radius).argmin(), radius.shape)
+    ours, wrong = (bokeh.refocus(photo, r / 120, 1.0, (int(x), int(y)), highlight=1) / 255 for r in (radius, -radius))
+    error, inverted, sharp = (np.square(picture - truth).mean() for picture in (ours, wrong, photo / 255))
+    assert 10 * np.log10(sharp / error) > 10
+    assert 10 * np.log10(inverted / error) > 2
 
 
 def test_the_plain_way_says_the_same_of_a_smooth_scene() -> None:
