@@ -115,14 +115,7 @@ def _position(disparity: Float, focus: float, scale: float, reach: float, out: F
             size = min(abs(r), reach)
             if size > LINEAR:
                 size = LINEAR + math.log(size / LINEAR) / GROWTH
-            place = size if r > 0 else -size
-            k = math.floor(place)
-            w = place - k
-            if w > 0 and k != 0:
-                # The nearer of its two layers covers part of the farther: of shares 1 - v and v, (1 - v)^2 and v are left,
-                # which shall be as 1 - w and w. Layers 0 and 1 lie on plates of their own, where nothing is lost.
-                w = (1 + w - math.sqrt((1 + w) ** 2 - 4 * w * w)) / (2 * w)
-            out[y, x] = k + w
+            out[y, x] = size if r > 0 else -size
 
 
 def _levels(disparity: Float, focus: float, scale: float, reach: float) -> Float:
@@ -149,14 +142,14 @@ def _tile(
     _window(photo, level, table, top - margin, left - margin, light, place)
     bright = light if highlight == 1 else _brightened(light, highlight)
     extent = _extent(place)
-    behind, before = (np.zeros((h, w, 4), np.float32) for _ in range(2))
-    opacity, nothing = np.zeros((h, w), np.float32), np.empty((0, 0), np.float32)
+    before, behind = (np.zeros((h, w, 4), np.float32) for _ in range(2))
+    room = np.ones((h, w), np.float32)
     lowest, highest = math.floor(float(place.min())), math.ceil(float(place.max()))
-    for k in range(lowest, highest + 1):
+    for k in range(highest, lowest - 1, -1):
         spread = _spread(bright if k else light, place, extent, k, margin, h, w, (top, left), (height, width), shape)
         if spread is not None:
-            _over(*spread, behind if k <= 0 else before, opacity if k > 0 else nothing)
-    _finish(behind, before, opacity, hidden, top, left)
+            _under(*spread, before if k > 0 else behind, room)
+    _finish(behind, before, room, hidden, top, left)
     return behind
 
 
@@ -327,10 +320,11 @@ def _blur(sums: Float, kernel: Float, first: int, out: Float) -> None:
 
 
 @_compiled
-def _over(layer: Float, factor: int, plate: Float, opacity: Float) -> None:
-    """plate = the layer, enlarged by factor (bilinear), over the plate, both premultiplied (Porter and Duff 1984).
+def _under(layer: Float, factor: int, plate: Float, room: Float) -> None:
+    """plate += as much of the layer, enlarged by factor (bilinear), as there is room for under what lies before it.
 
-    opacity += its coverage, where an opacity is given.
+    Coverages add up, as those of one surface do that lies in several layers (Porter and Duff's `plus`, 1984): laid `over` one
+    another, half in one and half in the next, they would let a quarter of what is behind them through.
     """
     zero, one = np.float32(0), np.float32(1)
     part = one / np.float32(factor)
@@ -354,22 +348,18 @@ def _over(layer: Float, factor: int, plate: Float, opacity: Float) -> None:
             fx = px - np.float32(ix)
             i, k = ix * 4, x * 4
             alpha = line[i + 3] + fx * (line[i + 7] - line[i + 3])
-            through = max(zero, one - alpha)
-            to[k] = to[k] * through + line[i] + fx * (line[i + 4] - line[i])
-            to[k + 1] = to[k + 1] * through + line[i + 1] + fx * (line[i + 5] - line[i + 1])
-            to[k + 2] = to[k + 2] * through + line[i + 2] + fx * (line[i + 6] - line[i + 2])
-            to[k + 3] = to[k + 3] * through + alpha
-            if opacity.size:
-                opacity[y, x] += alpha
+            share = min(alpha, room[y, x])
+            room[y, x] -= share
+            share /= max(alpha, np.float32(1e-6))
+            to[k] += share * (line[i] + fx * (line[i + 4] - line[i]))
+            to[k + 1] += share * (line[i + 1] + fx * (line[i + 5] - line[i + 1]))
+            to[k + 2] += share * (line[i + 2] + fx * (line[i + 6] - line[i + 2]))
+            to[k + 3] += share * alpha
 
 
 @_compiled
-def _finish(behind: Float, before: Float, opacity: Float, hidden: Float, top: int, left: int) -> None:
-    """behind = what is before the focal plane over what lies in and behind it, that completed where nothing of it was seen.
-
-    A surface between two layers is as opaque as both together: their shares add up, though each lets through what the other
-    covers.
-    """
+def _finish(behind: Float, before: Float, room: Float, hidden: Float, top: int, left: int) -> None:
+    """behind = both together, and where they leave room, what is hidden from the camera: more of what is seen behind, else a guess."""
     zero, one = np.float32(0), np.float32(1)
     last_y, last_x = np.float32(hidden.shape[0] - 1), np.float32(hidden.shape[1] - 1)
     for y in range(behind.shape[0]):
@@ -380,10 +370,11 @@ def _finish(behind: Float, before: Float, opacity: Float, hidden: Float, top: in
         for x in range(behind.shape[1]):
             seen = behind[y, x, 3]
             known = min(one, seen * np.float32(50))  # what a fiftieth of the rays saw is seen
-            normal = known / max(seen, np.float32(1e-6))
-            front = min(opacity[y, x], one)
-            of = front / max(before[y, x, 3], np.float32(1e-6))
-            if known < one and front < one:
+            more = one + room[y, x] * known / max(seen, np.float32(1e-6))
+            left_over = room[y, x] * (one - known)
+            for c in range(3):
+                behind[y, x, c] = behind[y, x, c] * more + before[y, x, c]
+            if left_over > zero:
                 px = min(
                     max((np.float32(left + x) + np.float32(0.5)) / np.float32(COARSE) - np.float32(0.5), zero), last_x
                 )
@@ -393,12 +384,7 @@ def _finish(behind: Float, before: Float, opacity: Float, hidden: Float, top: in
                 for c in range(3):
                     upper = (one - fx) * hidden[iy, ix, c] + fx * hidden[iy, jx, c]
                     lower = (one - fx) * hidden[jy, ix, c] + fx * hidden[jy, jx, c]
-                    guess = (one - fy) * upper + fy * lower
-                    scene = behind[y, x, c] * normal + (one - known) * guess
-                    behind[y, x, c] = scene * (one - front) + before[y, x, c] * of
-            else:
-                for c in range(3):
-                    behind[y, x, c] = behind[y, x, c] * normal * (one - front) + before[y, x, c] * of
+                    behind[y, x, c] += left_over * ((one - fy) * upper + fy * lower)
 
 
 def _hidden(photo: Pixels, level: Float, table: Float) -> Float:
