@@ -1,7 +1,7 @@
 """Depth of field for a real photograph: at its own size, in linear light, with occlusion.
 
 The scene is cut into layers of equal blur, each pixel shared by its two nearest; a layer's light and coverage are spread by the
-shape of the aperture and composited from far to near. A blurred edge in front lets what is behind it be seen; that, hidden from
+shape of the aperture and composited from near to far. A blurred edge in front lets what is behind it be seen; that, hidden from
 the camera, is completed from around it. Method: layered depth of field (Scofield 1992; Kraus and Strengert 2007).
 
 The photograph is worked on in tiles, so that memory does not grow with it beyond the photo itself, and a layer is drawn as coarse
@@ -107,23 +107,42 @@ def _radius(k: int) -> float:
     return float(k) if k <= LINEAR else LINEAR * math.exp((k - LINEAR) * GROWTH)
 
 
+MIXED = 2.0  # pixels of blur within 3 x 3 pixels that tell of an edge
+
+
+def _levels(disparity: Float, focus: float, scale: float, reach: float) -> Float:
+    """The place (H, W) of every pixel among the layers."""
+    height = len(disparity)
+    disparity, level = np.asarray(disparity, np.float32), np.empty(disparity.shape, np.float32)
+
+    def band(y: int) -> None:
+        first, last = max(0, y - 1), min(height, y + TILE + 1)
+        part, square = disparity[first:last], np.ones((3, 3), np.uint8)
+        nearest, farthest = cv2.dilate(part, square), cv2.erode(part, square)
+        rows = slice(y - first, min(y + TILE, height) - first)
+        _position(part[rows], nearest[rows], farthest[rows], focus, scale, reach, level[y : y + TILE])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(band, range(0, height, TILE)))
+    return level
+
+
 @_compiled
-def _position(disparity: Float, focus: float, scale: float, reach: float, out: Float) -> None:
+def _position(
+    disparity: Float, nearest: Float, farthest: Float, focus: float, scale: float, reach: float, out: Float
+) -> None:
+    """A pixel on an edge shows two surfaces; the disparity between theirs, where nothing lies, becomes that of the closer one."""
+    mixed = MIXED / scale
     for y in range(disparity.shape[0]):
         for x in range(disparity.shape[1]):
-            r = (disparity[y, x] - focus) * scale
+            d, near, far = disparity[y, x], nearest[y, x], farthest[y, x]
+            if near - far > mixed:
+                d = near if near - d < d - far else far
+            r = (d - focus) * scale
             size = min(abs(r), reach)
             if size > LINEAR:
                 size = LINEAR + math.log(size / LINEAR) / GROWTH
             out[y, x] = size if r > 0 else -size
-
-
-def _levels(disparity: Float, focus: float, scale: float, reach: float) -> Float:
-    level = np.empty(disparity.shape, np.float32)
-    rows = range(0, len(level), TILE)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda y: _position(disparity[y : y + TILE], focus, scale, reach, level[y : y + TILE]), rows))
-    return level
 
 
 def _tile(
@@ -183,14 +202,14 @@ def _spread(
     frame: tuple[int, int],
     shape: str,
 ) -> tuple[Float, int] | None:
-    """What layer k puts into a tile: premultiplied light and coverage, and by what they are reduced; None for nothing.
+    """What layer k puts into a tile: premultiplied light, coverage, and what hides it; by what they are reduced; None for nothing.
 
     They have one pixel more than the tile on every side.
     """
     radius = _radius(abs(k))
     factor = _factor(radius)
     around = factor * (math.ceil(radius / factor) + 2) if k else 1
-    layer = np.zeros((-(-(h + 2 * around) // factor), -(-(w + 2 * around) // factor), 4), np.float32)
+    layer = np.zeros((-(-(h + 2 * around) // factor), -(-(w + 2 * around) // factor), 5), np.float32)
     if not _cut_out(light, place, extent, k, margin - around, factor, layer):
         return None
     if k == 0:
@@ -198,7 +217,7 @@ def _spread(
     _run(layer)
     skip = around // factor
     rows, columns = -(-h // factor) + 2, -(-w // factor) + 2  # and one on every side, to interpolate towards
-    blurred = np.zeros((rows, columns, 4), np.float32)
+    blurred = np.zeros((rows, columns, 5), np.float32)
     kernels = _kernels(shape, radius / factor, at, (h, w), frame, flip=k > 0)
     if len(kernels) == 1:
         _blur(layer, kernels[0], skip - 1, blurred)
@@ -258,7 +277,8 @@ def _extent(place: Float) -> Float:
 
 @_compiled
 def _cut_out(light: Float, place: Float, extent: Float, k: int, cut: int, factor: int, layer: Float) -> bool:
-    """layer = light and coverage of the pixels' shares in layer k, averaged over factor x factor pixels. Whether there is any.
+    """layer = light and coverage of the pixels' shares in layer k, and how much of them lies before it, averaged over
+    factor x factor pixels. Whether there is any.
 
     All but `cut` pixels on every side of light and place.
     """
@@ -267,16 +287,21 @@ def _cut_out(light: Float, place: Float, extent: Float, k: int, cut: int, factor
     bottom, end = place.shape[0] - cut, place.shape[1] - cut
     for by in range(extent.shape[0]):
         for bx in range(extent.shape[1]):
-            if extent[by, bx, 0] >= level + one or extent[by, bx, 1] <= level - one:
+            if extent[by, bx, 1] <= level - one:
                 continue
             for y in range(max(by * BLOCK, cut), min(by * BLOCK + BLOCK, bottom)):
                 row = layer[(y - cut) // factor]
                 for x in range(max(bx * BLOCK, cut), min(bx * BLOCK + BLOCK, end)):
-                    weight = one - abs(place[y, x] - level)
+                    nearer = place[y, x] - level
+                    if nearer <= -one:
+                        continue
+                    to = row[(x - cut) // factor]
+                    if nearer > 0:
+                        to[4] += share * min(nearer, one)
+                    weight = one - abs(nearer)
                     if weight > 0:
                         any_ = True
                         weight *= share
-                        to = row[(x - cut) // factor]
                         to[0] += weight * light[y, x, 0]
                         to[1] += weight * light[y, x, 1]
                         to[2] += weight * light[y, x, 2]
@@ -289,8 +314,8 @@ def _run(layer: Float) -> None:
     """Running sums along the rows, in place."""
     for y in range(layer.shape[0]):
         row = layer[y].reshape(-1)
-        for i in range(4, row.size):
-            row[i] += row[i - 4]
+        for i in range(5, row.size):
+            row[i] += row[i - 5]
 
 
 @_compiled
@@ -300,7 +325,7 @@ def _blur(sums: Float, kernel: Float, first: int, out: Float) -> None:
     The sum from a to b, both inclusive and real, is S(b) - S(a - 1), S interpolated.
     """
     half = len(kernel) // 2
-    size = out.shape[1] * 4
+    size = out.shape[1] * 5
     for y in range(out.shape[0]):
         to = out[y].reshape(-1)
         for j in range(len(kernel)):
@@ -312,23 +337,24 @@ def _blur(sums: Float, kernel: Float, first: int, out: Float) -> None:
             fa, fb = np.float32(start - a), np.float32(end - b)
             wb1, wb0 = weight * fb, weight * (np.float32(1) - fb)
             wa1, wa0 = weight * fa, weight * (np.float32(1) - fa)
-            ia, ib = (first + a) * 4, (first + b) * 4
-            ra0, ra1 = row[ia : ia + size], row[ia + 4 : ia + 4 + size]
-            rb0, rb1 = row[ib : ib + size], row[ib + 4 : ib + 4 + size]
+            ia, ib = (first + a) * 5, (first + b) * 5
+            ra0, ra1 = row[ia : ia + size], row[ia + 5 : ia + 5 + size]
+            rb0, rb1 = row[ib : ib + size], row[ib + 5 : ib + 5 + size]
             for i in range(size):
                 to[i] += wb0 * rb0[i] + wb1 * rb1[i] - wa0 * ra0[i] - wa1 * ra1[i]
 
 
 @_compiled
 def _under(layer: Float, factor: int, plate: Float, room: Float) -> None:
-    """plate += as much of the layer, enlarged by factor (bilinear), as there is room for under what lies before it.
+    """plate += the layer, enlarged by factor (bilinear), where there is room under what lies before it.
 
-    Coverages add up, as those of one surface do that lies in several layers (Porter and Duff's `plus`, 1984): laid `over` one
-    another, half in one and half in the next, they would let a quarter of what is behind them through.
+    How opaque a layer is, is asked of those pixels alone that nothing before it hides: a surface goes on behind the edge in
+    front of it, and one that leans through many layers stays closed (their coverages alone, laid `over` one another, would let a
+    quarter of what is behind them through).
     """
     zero, one = np.float32(0), np.float32(1)
     part = one / np.float32(factor)
-    line = np.empty(layer.shape[1] * 4, np.float32)
+    line = np.empty(layer.shape[1] * 5, np.float32)
     for y in range(plate.shape[0]):
         py = (np.float32(y) + np.float32(0.5)) * part + np.float32(0.5)
         iy = int(py)
@@ -337,7 +363,7 @@ def _under(layer: Float, factor: int, plate: Float, room: Float) -> None:
         covered = zero
         for i in range(line.size):
             line[i] = max(zero, upper[i] + fy * (lower[i] - upper[i]))
-        for i in range(3, line.size, 4):
+        for i in range(3, line.size, 5):
             covered += line[i]
         if covered == zero:
             continue
@@ -346,20 +372,21 @@ def _under(layer: Float, factor: int, plate: Float, room: Float) -> None:
             px = (np.float32(x) + np.float32(0.5)) * part + np.float32(0.5)
             ix = int(px)
             fx = px - np.float32(ix)
-            i, k = ix * 4, x * 4
-            alpha = line[i + 3] + fx * (line[i + 7] - line[i + 3])
-            share = min(alpha, room[y, x])
-            room[y, x] -= share
-            share /= max(alpha, np.float32(1e-6))
-            to[k] += share * (line[i] + fx * (line[i + 4] - line[i]))
-            to[k + 1] += share * (line[i + 1] + fx * (line[i + 5] - line[i + 1]))
-            to[k + 2] += share * (line[i + 2] + fx * (line[i + 6] - line[i + 2]))
+            i, k = ix * 5, x * 4
+            alpha = line[i + 3] + fx * (line[i + 8] - line[i + 3])
+            clear = one - line[i + 4] - fx * (line[i + 9] - line[i + 4])
+            opacity = min(alpha / max(clear, np.float32(0.02)), one)  # what a fiftieth of the rays saw is seen
+            share = opacity * room[y, x] / max(alpha, np.float32(1e-6))
+            room[y, x] *= one - opacity
+            to[k] += share * (line[i] + fx * (line[i + 5] - line[i]))
+            to[k + 1] += share * (line[i + 1] + fx * (line[i + 6] - line[i + 1]))
+            to[k + 2] += share * (line[i + 2] + fx * (line[i + 7] - line[i + 2]))
             to[k + 3] += share * alpha
 
 
 @_compiled
 def _finish(behind: Float, before: Float, room: Float, hidden: Float, top: int, left: int) -> None:
-    """behind = both together, and where they leave room, what is hidden from the camera: more of what is seen behind, else a guess."""
+    """behind = both together, and where they leave room, what nobody sees: more of what is seen behind there, else a guess."""
     zero, one = np.float32(0), np.float32(1)
     last_y, last_x = np.float32(hidden.shape[0] - 1), np.float32(hidden.shape[1] - 1)
     for y in range(behind.shape[0]):

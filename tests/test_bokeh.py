@@ -152,7 +152,7 @@ def test_it_is_far_nearer_to_the_truth_than_the_twenty_five_views() -> None:
 
 
 def test_no_halo_at_an_edge() -> None:
-    """A red disc before blue: how much red is seen at each distance from its edge is what a thousand views say, to a hundredth."""
+    """A red disc before blue: how much red is seen at each distance from its edge is as a thousand views say, to two hundredths."""
     height, width = 120, 180
     y, x = np.indices((height, width))
     out = np.hypot(y - 60, x - 90) - 35
@@ -165,7 +165,7 @@ def test_no_halo_at_an_edge() -> None:
         ours = linear(bokeh.refocus(photo, radius / width, 1.0, at, highlight=1))
         for ring in range(-14, 14, 2):
             here = (out >= ring) & (out < ring + 2)
-            assert abs(ours[here, 0].mean() - truth[here, 0].mean()) < 0.01
+            assert abs(ours[here, 0].mean() - truth[here, 0].mean()) < 0.02
         assert np.abs(ours[..., [0, 2]].sum(2) - 1).max() < 0.01
 
 
