@@ -284,18 +284,24 @@ def _cut_out(light: Float, place: Float, extent: Float, k: int, cut: int, factor
     """
     one, any_, level = np.float32(1), False, np.float32(k)
     share = one / np.float32(factor * factor)
+    shift = round(math.log2(factor))
     bottom, end = place.shape[0] - cut, place.shape[1] - cut
     for by in range(extent.shape[0]):
         for bx in range(extent.shape[1]):
             if extent[by, bx, 1] <= level - one:
                 continue
+            first, last = max(bx * BLOCK, cut), min(bx * BLOCK + BLOCK, end)
             for y in range(max(by * BLOCK, cut), min(by * BLOCK + BLOCK, bottom)):
-                row = layer[(y - cut) // factor]
-                for x in range(max(bx * BLOCK, cut), min(bx * BLOCK + BLOCK, end)):
+                row = layer[(y - cut) >> shift]
+                if extent[by, bx, 0] >= level + one:  # wholly before it
+                    for x in range(first, last):
+                        row[(x - cut) >> shift, 4] += share
+                    continue
+                for x in range(first, last):
                     nearer = place[y, x] - level
                     if nearer <= -one:
                         continue
-                    to = row[(x - cut) // factor]
+                    to = row[(x - cut) >> shift]
                     if nearer > 0:
                         to[4] += share * min(nearer, one)
                     weight = one - abs(nearer)
@@ -375,9 +381,8 @@ def _under(layer: Float, factor: int, plate: Float, room: Float) -> None:
             i, k = ix * 5, x * 4
             alpha = line[i + 3] + fx * (line[i + 8] - line[i + 3])
             clear = one - line[i + 4] - fx * (line[i + 9] - line[i + 4])
-            opacity = min(alpha / max(clear, np.float32(0.02)), one)  # what a fiftieth of the rays saw is seen
-            share = opacity * room[y, x] / max(alpha, np.float32(1e-6))
-            room[y, x] *= one - opacity
+            share = room[y, x] / max(clear, max(alpha, np.float32(0.02)))  # what a fiftieth of the rays saw is seen
+            room[y, x] -= share * alpha
             to[k] += share * (line[i] + fx * (line[i + 5] - line[i]))
             to[k + 1] += share * (line[i + 1] + fx * (line[i + 6] - line[i + 1]))
             to[k + 2] += share * (line[i + 2] + fx * (line[i + 7] - line[i + 2]))
