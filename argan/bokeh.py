@@ -96,10 +96,10 @@ def focus_pixel(focus: tuple[float, float] | None, width: int, height: int) -> t
 
 
 # ---- Layers ----------------------------------------------------------------------------------------------------------
-# Layer k has the radius _radius(|k|): a pixel apart near focus, a fifth of the radius apart beyond LINEAR, where no eye can tell.
+# Layer k has the radius _radius(|k|): a pixel apart near focus, a quarter of the radius apart beyond LINEAR, where no eye can tell.
 # k > 0 lies before the focal plane, k < 0 behind it; a pixel's position among them is a real number.
 
-LINEAR = 5.0
+LINEAR = 4.0
 GROWTH = math.log(1 + 1 / LINEAR)
 
 

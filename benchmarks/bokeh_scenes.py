@@ -39,7 +39,7 @@ def planes(*spec: tuple[str, float, tuple[int, int, int] | None]) -> Truth:
 
 def motorcycle() -> Truth:
     photo, _, disparity = stereo_motorcycle()
-    return measured(photo, disparity, ~np.isfinite(disparity), 16)
+    return measured(photo, disparity, ~np.isfinite(disparity), 16, 0.5)
 
 
 def flowers(index: int, size: int = 256) -> Truth:
@@ -146,7 +146,7 @@ def aloe(folder: Path) -> Truth:
         photograph.read(folder / "aloeL.jpg").seen,
         cv2.imread(str(folder / "aloeGT.png"), cv2.IMREAD_UNCHANGED),
     )
-    return measured(photo[::2, ::2], disparity[::2, ::2].astype(np.float32), disparity[::2, ::2] == 0, 12)
+    return measured(photo[::2, ::2], disparity[::2, ::2].astype(np.float32), disparity[::2, ::2] == 0, 12, 0.9)
 
 
 def pug(folder: Path) -> Truth:
@@ -156,11 +156,12 @@ def pug(folder: Path) -> Truth:
     file = pillow_heif.open_heif(folder / "pug.heic")
     disparity = np.asarray(file.info["depth_images"][0]).astype(np.float32)
     photo = cv2.resize(np.asarray(file.to_pillow().convert("RGB")), disparity.shape[::-1], interpolation=cv2.INTER_AREA)
-    return measured(photo, disparity, disparity < 0, 12)
+    return measured(photo, disparity, disparity < 0, 12, 0.9)
 
 
-def measured(photo: Float, disparity: Float, unknown: Float, span: float) -> Truth:
-    """What is unknown is as what is nearest in the picture; `span` pixels of blur between the nearest and the farthest."""
+def measured(photo: Float, disparity: Float, unknown: Float, span: float, focus: float) -> Truth:
+    """What is unknown is as what is nearest in the picture. `span`: pixels of blur between the nearest and the farthest; focus:
+    the quantile of the disparities that is sharp."""
     disparity = disparity[tuple(ndimage.distance_transform_edt(unknown, return_distances=False, return_indices=True))]
-    radii = ((disparity - np.median(disparity)) / np.ptp(disparity) * span).astype(np.float32)
+    radii = ((disparity - np.quantile(disparity, focus)) / np.ptp(disparity) * span).astype(np.float32)
     return photo, radii, encoded(many_views(linear(photo).astype(np.float32), radii))
