@@ -149,14 +149,14 @@ def aloe(folder: Path) -> Truth:
     return measured(photo[::2, ::2], disparity[::2, ::2].astype(np.float32), disparity[::2, ::2] == 0, 12, 0.9)
 
 
-def pug(folder: Path) -> Truth:
+def pug(folder: Path, span: float) -> Truth:
     """An iPhone's portrait of a dog, with the disparity the phone measured, at its size."""
     import pillow_heif
 
     file = pillow_heif.open_heif(folder / "pug.heic")
     disparity = np.asarray(file.info["depth_images"][0]).astype(np.float32)
     photo = cv2.resize(np.asarray(file.to_pillow().convert("RGB")), disparity.shape[::-1], interpolation=cv2.INTER_AREA)
-    return measured(photo, disparity, disparity < 0, 12, 0.9)
+    return measured(photo, disparity, disparity < 0, span, 0.9)
 
 
 def measured(photo: Float, disparity: Float, unknown: Float, span: float, focus: float) -> Truth:

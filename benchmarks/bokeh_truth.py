@@ -46,7 +46,8 @@ SCENES: dict[str, Callable[[], Truth]] = {
 }
 MORE = {
     "Aloe, measured disparity": ("aloeGT.png", aloe),
-    "portrait of a pug, the phone's disparity": ("pug.heic", pug),
+    "portrait of a pug, the phone's disparity": ("pug.heic", lambda folder: pug(folder, 12)),
+    "the same, twice the blur": ("pug.heic", lambda folder: pug(folder, 24)),
 }
 
 
