@@ -141,7 +141,14 @@ def _raw(path: Path) -> NDArray[np.uint8]:
 
 
 def write_png(path: Path, pixels: NDArray[Any], icc: bytes | None = None, exif: bytes | None = None) -> None:
-    """(H, W, 3) uint8 or uint16 -> a PNG with its profile and EXIF, atomically."""
+    """`png`, into a file, atomically."""
+    content = png(pixels, icc, exif)
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def png(pixels: NDArray[Any], icc: bytes | None = None, exif: bytes | None = None) -> bytes:
+    """(H, W, 3) uint8 or uint16 -> a PNG with its profile and EXIF."""
     settings = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]  # of photos the smallest, and the fastest
     fine, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]), settings)
     if not fine:
@@ -153,8 +160,7 @@ def write_png(path: Path, pixels: NDArray[Any], icc: bytes | None = None, exif: 
         extra += _chunk(b"iCCP", b"profile\0\0" + zlib.compress(icc))
     if exif:
         extra += _chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    with atomic(path) as temporary:
-        temporary.write_bytes(content[:header] + extra + content[header:])
+    return content[:header] + extra + content[header:]
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
