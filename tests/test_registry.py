@@ -162,16 +162,16 @@ def test_a_run_is_resumed_while_its_server_has_it(here: Path, monkeypatch: pytes
 def test_training_outlives_its_server(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     run = registry.start_run(Mlflow(), "meadow", params.training("quick"), "abc", here / "checkpoints", say=said.append)
-    reach = registry._reach
+    reach = registry.place.reach
 
     def away(uri: str) -> None:
         raise UserError("away")
 
-    monkeypatch.setattr(registry, "_reach", away)
+    monkeypatch.setattr(registry.place, "reach", away)
     run.watch(32, {"loss_d": 0.5})
     run.watch(64, {"loss_d": 0.4})
     assert said == ["warning: not logged yet, training goes on: away"]
-    monkeypatch.setattr(registry, "_reach", reach)
+    monkeypatch.setattr(registry.place, "reach", reach)
     run.watch(96, {"loss_d": 0.3})
     assert [m.step for m in run.client.get_metric_history(run.id, "loss_d")] == [32, 64, 96]
 

@@ -1,0 +1,216 @@
+"""Versions of the registered models: made, gated, found again, and fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
+
+from argan.errors import UserError
+from argan.files import swapped
+from argan.params import Mlflow
+from argan.registry.place import connect, or_none, public, revision, speaking, sqlite_file, tracking_uri
+from argan.registry.runs import alive, create_run, log_rows
+
+if TYPE_CHECKING:
+    from argan.gate import Decision
+
+MODEL_FILES = ("generator.safetensors", "estimator.safetensors", "config.json")
+
+
+def model_hash(folder: Path) -> str:
+    """Of what the model is: its weights and the parameters that shaped them, not when or how fast it was made."""
+    told = hashlib.sha256()
+    try:
+        for name in MODEL_FILES[:2]:
+            told.update(hashlib.sha256((folder / name).read_bytes()).digest())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        told.update(json.dumps([config["domain"], config["training"]], sort_keys=True).encode())
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename} is not there; train the model first (dvc repro)") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/config.json is damaged ({error}); delete {folder} and run `dvc repro`") from error
+    return told.hexdigest()[:16]
+
+
+def register(
+    folder: Path,
+    metrics: Mapping[str, Any],
+    plots: Path,
+    report: Path,
+    settings: Mlflow,
+    decide: Callable[[Path | None], Decision],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Make the model in `folder` a version of `argan-<domain>`, set the aliases, and return the receipt.
+
+    `report`, the folder with the report and the scores, becomes the version's `evaluation/`. `decide` is asked whether it
+    becomes champion, and given the folder of the champion there is, None without one. The same model is the same version,
+    however often it is registered. The receipt holds no secret.
+    """
+    from argan.gate import Decision as Decided  # brings scipy, which no other command of the registry needs
+    from argan.metrics.page import with_gate
+
+    digest = model_hash(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    domain, data = config["domain"], config["data"]
+    name, uri = f"argan-{domain}", tracking_uri(settings)
+    client = connect(uri)
+    with speaking(uri):
+        if or_none(lambda: client.get_registered_model(name)) is None:
+            client.create_registered_model(name, description=f"AR-GAN trained on the domain '{domain}'")
+        found = client.search_model_versions(f"name = '{name}' and tags.model_hash = '{digest}'")
+        if found:
+            version, run_id = str(found[0].version), str(found[0].run_id)
+            say(f"already registered as version {version} of {name}")
+        else:
+            run_id = str((config.get("mlflow") or {}).get("run_id"))
+            if not alive(client, run_id):  # trained against another MLflow: the curves come along
+                run_id = create_run(client, settings, domain, config["training"], data)
+                log_rows(client, run_id, _history(folder))
+                client.set_terminated(run_id)
+            client.log_artifacts(run_id, str(folder), f"model/{digest}")
+            source = f"{client.get_run(run_id).info.artifact_uri}/model/{digest}"
+            version = str(client.create_model_version(name, source, run_id, tags={"model_hash": digest}).version)
+        if report.is_dir():
+            client.log_artifacts(run_id, str(report), f"model/{digest}/evaluation")
+        if plots.is_dir():
+            client.log_artifacts(run_id, str(plots), f"plots/{digest}")
+        numbers = {f"eval_{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
+        log_rows(client, run_id, [(0, numbers, int(time.time() * 1000))])
+        holder = or_none(lambda: client.get_model_version_by_alias(name, "champion"))
+        if holder is not None and str(holder.version) == version:
+            decision = Decided(True, "is the champion already")
+        else:
+            try:
+                decision = decide(_files(holder, uri) if holder else None)
+            except UserError as error:  # the new version stays, as a challenger
+                decision = Decided(False, f"not comparable: {error}")
+        champion, reason = decision.champion, decision.reason
+        page = report / "report.html"
+        if page.exists():
+            told = with_gate(page.read_text(encoding="utf-8"), reason, champion, decision.rows())
+            client.log_text(run_id, told, f"model/{digest}/evaluation/report.html")
+        client.set_registered_model_alias(name, "challenger", version)
+        if champion:
+            client.set_registered_model_alias(name, "champion", version)
+        tags = {
+            "domain": domain,
+            "data_revision": data,
+            "git_revision": revision(),
+            "gate": reason,
+        }
+        tags |= {key: _number(value) for key, value in metrics.items() if value is not None}
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+        client.update_model_version(name, version, _description(folder, metrics, run_id, digest, plots, reason))
+    say(f"{name} version {version}: {'champion' if champion else 'challenger'} ({reason})")
+    return {
+        "name": name,
+        "version": version,
+        "aliases": ["challenger", *(["champion"] if champion else [])],
+        "reason": reason,
+        "comparison": {name: asdict(comparison) for name, comparison in decision.comparisons.items()},
+        "model_hash": digest,
+        "run_id": run_id,
+        "tracking_uri": public(uri),
+    }
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _history(folder: Path) -> list[tuple[int, dict[str, float], int]]:
+    import pandas as pd
+
+    file, now = folder / "history.csv", int(time.time() * 1000)
+    rows = pd.read_csv(file).to_dict("records") if file.exists() else []
+    return [(int(row["images"]), {str(k): v for k, v in row.items() if k != "images" and v == v}, now) for row in rows]
+
+
+def _description(folder: Path, metrics: Mapping[str, Any], run_id: str, digest: str, plots: Path, reason: str) -> str:
+    """Markdown: the card, the gate's reason, the scores, and pictures out of the run's artifacts."""
+    card = folder / "card.md"
+    told = card.read_text(encoding="utf-8") if card.exists() else ""
+    table = "\n".join(f"| {key} | {_number(value)} |" for key, value in metrics.items() if value is not None)
+    found = [(f"plots/{digest}", file) for file in sorted(plots.glob("*.png"))]
+    found += [(f"model/{digest}/samples", file) for file in sorted((folder / "samples").glob("*.png"))]
+    pictures = "\n\n".join(
+        f"![{file.stem}](/get-artifact?path={quote(f'{place}/{file.name}', safe='')}&run_uuid={run_id})"
+        for place, file in found
+    )
+    return f"{told.strip()}\n\n**Gate:** {reason}\n\n| score | |\n|---|---|\n{table}\n\n{pictures}\n"
+
+
+def registered(receipt: Mapping[str, Any], settings: Mlflow) -> bool:
+    """Whether the MLflow in use holds the version a receipt names. Quick for SQLite: MLflow itself is not imported."""
+    uri, (name, version) = tracking_uri(settings), (str(receipt.get("name")), str(receipt.get("version")))
+    if receipt.get("tracking_uri") != public(uri):
+        return False
+    file = sqlite_file(uri)
+    if file is not None:
+        ask = "select 1 from model_versions where name = ? and version = ? and current_stage != 'Deleted_Internal'"
+        try:
+            with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
+                return database.execute(ask, (name, version)).fetchone() is not None
+        except sqlite3.Error:
+            return False
+    client = connect(uri)
+    with speaking(uri):
+        return or_none(lambda: client.get_model_version(name, version)) is not None
+
+
+def download(reference: str, settings: Mlflow | None = None) -> Path:
+    """The folder of `models:/<name>@<alias>` or `models:/<name>/<version>`; fetched once, then kept in the user's cache."""
+    match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", reference)
+    if match is None:
+        raise UserError(
+            f"'{reference}' is no registry reference; write models:/argan-<domain>@champion or models:/argan-<domain>/3"
+        )
+    name, alias, version = match.groups()
+    uri = tracking_uri(settings)
+    if (file := sqlite_file(uri)) is not None and not file.exists():
+        raise UserError(f"there is no registry at {file.absolute()}; run `dvc repro` first, or set MLFLOW_TRACKING_URI")
+    client = connect(uri)
+    with speaking(uri):
+        if alias:
+            found = or_none(lambda: client.get_model_version_by_alias(name, alias))
+        else:
+            found = or_none(lambda: client.get_model_version(name, version))
+        if found is None:
+            raise UserError(
+                f"{reference} is not in the MLflow at {public(uri)}; see its page of {name} for what there is"
+            )
+        return _files(found, uri)
+
+
+def _files(version: Any, uri: str) -> Path:
+    """The folder of a model version; from elsewhere it is fetched once, then kept in the user's cache."""
+    if urlsplit(version.source).scheme in ("", "file"):
+        local = Path(unquote(urlsplit(version.source).path))
+        if not local.is_dir():
+            raise UserError(
+                f"models:/{version.name}/{version.version}: its files are gone from {local}; register it again (dvc repro -s -f "
+                "register)"
+            )
+        return local
+    import mlflow.artifacts
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "argan"
+    key = hashlib.sha256(f"{uri} {version.source}".encode()).hexdigest()[:16]
+    target = cache / f"{version.name}-{version.version}-{key}"
+    if not target.is_dir():
+        with swapped(target) as new:
+            mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=str(new), tracking_uri=uri)
+    inner = sorted((p.parent for p in target.rglob("config.json")), key=lambda p: len(p.parts))
+    return inner[0] if inner else target
