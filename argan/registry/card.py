@@ -1,0 +1,274 @@
+"""What a person reads in MLflow's pages: Markdown for a registered model, for each version, and for a training run.
+
+Pictures are artifacts of the run, under addresses that MLflow's own pages resolve. Without a server they are not shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from argan.registry.place import public
+
+if TYPE_CHECKING:
+    from argan.gate import Decision
+
+LIMIT = 5000  # characters of a description: MLflow's column in PostgreSQL; SQLite would take more
+UNKNOWN = "The photographer's own; unknown to this registry. Ask whoever took the photographs before you share the model."
+HEADLINES = ("depth_spearman", "depth_sign_agreement", "depth_mask_auc", "kid", "fid")  # scores that are tags of a version
+ENDS = ("_low", "_high", "_prior", "_mean", "_se")  # and what belongs to them
+SHOWN = {  # plots/<domain>/<name>.png, the ones that a card shows
+    "scenes": "Scenes out of nothing: all in focus, their disparity, and photos through wider and wider apertures.",
+    "depth": "Held-out photographs, their exact depth, the estimate, and the prior alone: worst, median and best.",
+}
+
+
+@dataclass(frozen=True)
+class Version:
+    """All that a version's card and tags tell. scores: the flat metrics; pictures: name -> path among the run's artifacts."""
+
+    name: str
+    number: str
+    run_id: str
+    experiment_id: str
+    config: Mapping[str, Any]
+    data: Mapping[str, str]  # facts of the data card
+    scores: Mapping[str, Any]
+    lineage: Mapping[str, str]
+    pictures: Mapping[str, str]
+    reason: str = ""  # of the gate
+    against: str = ""  # the champion that was compared with
+    comparisons: Sequence[Sequence[str]] = field(default=())  # rows of `argan.gate.Decision`
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        return self.config.get("training", {})
+
+    @property
+    def photos(self) -> Mapping[str, Any]:
+        return self.config.get("photos", {})
+
+    def tags(self) -> dict[str, str]:
+        """What is searched for and listed; all scores are metrics of the run."""
+        summary = self.config.get("summary", {})
+        known: dict[str, Any] = {
+            "domain": self.config["domain"],
+            **{key: self.training.get(key) for key in ("preset", "resolution", "recipe", "renderer", "seed")},
+            "images_seen": summary.get("images_seen"),
+            "photos": self.photos.get("count"),
+            "photos_learned_from": self.photos.get("train"),
+            "data_title": self.data.get("title"),
+            "data_source": self.data.get("Source"),
+            "data_licence": self.data["Licence"],
+            "data_revision": self.config["data"],
+            "git_revision": self.config.get("git_revision"),
+            **self.lineage,
+            "gate": self.reason,
+            "gate_against": self.against,
+            "features": self.scores.get("features"),
+            "degenerate": ", ".join(self.scores.get("degenerate") or []) or "no",
+            "picture": self.pictures.get("scenes") or next(iter(self.pictures.values()), None),
+        }
+        known |= {f"{key}{end}": self.scores.get(f"{key}{end}") for key in HEADLINES for end in ("", *ENDS)}
+        known["gate_rows"] = json.dumps(self.comparisons) if self.comparisons else None
+        return {key: number(value) for key, value in known.items() if value not in (None, "")}
+
+
+def version_card(v: Version) -> str:
+    """The page of a version: what it makes, how good it is, what it learned from, how to load it, where it comes from."""
+    t, summary = v.training, v.config.get("summary", {})
+    domain = v.config["domain"]
+    made = f"{t.get('resolution')} × {t.get('resolution')} px · preset `{t.get('preset')}` · recipe `{t.get('recipe')}`"
+    if seen := summary.get("images_seen"):
+        made += f" · {seen:,} images seen in {summary.get('train_seconds', 0) / 60:.0f} minutes"
+    learned = f"{v.photos['train']:,} flat photographs" if v.photos.get("train") else "flat photographs alone"
+    sick = v.scores.get("degenerate")
+    health = f"**Degenerate: {', '.join(sick)}.** What it calls depth is none." if sick else ""
+    lead = f"**Scenes with depth, and the depth of photographs, learned from {learned} of *{domain}*.** {made}"
+    sections = [  # (what goes first where there is too much, text)
+        (0, lead + (f"\n\n{health}" if health else "")),
+        (2, _picture(v, "scenes")),
+        (0, _scores(v)),
+        (1, _gate(v)),
+        (5, _picture(v, "depth")),
+        (1, _data(v)),
+        (3, loading(v.name, v.number)),
+        (4, _lineage(v)),
+    ]
+    return _fitted(sections)
+
+
+def model_card(name: str, tags: Mapping[str, str], champion: str | None, run_id: str | None, newest: str) -> str:
+    """The page of a registered model: its champion in a picture and a few numbers. tags: the champion's, else the newest's."""
+    domain = tags.get("domain", name.removeprefix("argan-"))
+    learned = f"{int(tags['photos_learned_from']):,} flat photographs" if "photos_learned_from" in tags else "photographs"
+    told = [
+        f"**AR-GAN for *{domain}***: makes scenes (an all-in-focus image and its depth), estimates the depth of a photograph, and gives it "
+        f"bokeh. Learned from {learned}: no depth sensor, no stereo, no focal stack, no pretrained network."
+    ]
+    if champion is None:
+        told.append("**No champion.** `argan models promote` makes one of the versions below.")
+    else:
+        link = f"[version {champion}](#/models/{quote(name)}/versions/{champion})"
+        facts = [f"{tags[key]} px" for key in ("resolution",) if key in tags]
+        facts += [f"{text} **{tags[key]}**{_spread(tags, key)}" for key, text in _LISTED.items() if key in tags]
+        told.append(f"**Champion:** {link}" + (f", {' · '.join(facts)}." if facts else "."))
+        if "picture" in tags and run_id:
+            told.append(f"![scenes of the champion]({artifact(run_id, tags['picture'])})")
+    rights = f"**Data:** {tags.get('data_title', domain)}"
+    rights += f", {tags['data_source']}" if "data_source" in tags else ""
+    told.append(f"{rights}. **Licence of the data:** {tags.get('data_licence', UNKNOWN)}")
+    told.append(loading(name, None))
+    return _fitted([(i, text) for i, text in enumerate(told)])
+
+
+_LISTED = {"depth_spearman": "rank correlation of depth", "kid": "kernel distance"}
+
+
+def run_note(v: Version) -> str:
+    """The description of a training run: which version it became."""
+    page = f"#/models/{quote(v.name)}/versions/{v.number}"
+    told = [f"Training of [{v.name} version {v.number}]({page}): {v.reason}."]
+    if "scenes" in v.pictures:
+        told.append(_picture(v, "scenes"))
+    told.append(_lineage(v))
+    return "\n\n".join(told)
+
+
+def loading(name: str, number: str | None) -> str:
+    """How the model is used; `number` None: whatever is champion."""
+    reference = f"models:/{name}@champion" if number is None else f"models:/{name}/{number}"
+    return f"""### Use it
+
+```python
+import argan
+
+model = argan.load("{reference}")  # or the downloaded folder: nothing else is needed
+scenes = model.sample(16, seed=1)  # images, photos, disparity
+disparity = model.depth("photo.jpg")  # float32 (H, W), larger = nearer
+```
+
+```sh
+argan sample {reference} --count 16 --seed 1
+argan bokeh {reference} photo.jpg --aperture 1 --focus 0.5,0.4
+argan serve {reference}  # over HTTP
+```
+
+`MLFLOW_TRACKING_URI` says where this registry is. Safetensors and JSON; nothing is pickled."""
+
+
+def artifact(run_id: str, path: str) -> str:
+    """The address of an artifact for MLflow's own pages."""
+    return f"/get-artifact?path={quote(path, safe='')}&run_uuid={run_id}"
+
+
+def facts(folder: Path, domain: str) -> dict[str, str]:
+    """What is known of the photographs a model learned from, out of the data card that goes with it."""
+    from argan.metrics.page import data_card
+
+    title, rows = data_card(folder / "data" / "card.md")
+    told = {row[0]: row[1] for row in rows} | {"title": title.removeprefix("Data: ") or domain}
+    if not told.get("Licence") or told["Licence"].startswith("Not stated"):
+        told["Licence"] = UNKNOWN
+    return told
+
+
+def gate_rows(decision: Decision) -> list[list[str]]:
+    """The gate's comparisons as rows of text, named as the report names the scores."""
+    return [[_SCORE.get(row[0], row[0]), *row[1:]] for row in decision.rows()]
+
+
+_SCORE = {
+    "depth_spearman": "depth, rank correlation",
+    "depth_sign_agreement": "near and far the right way round",
+    "depth_mask_auc": "subject before background",
+    "kid": "kernel distance, lower is better",
+}
+
+
+def number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _scores(v: Version) -> str:
+    from argan.metrics.page import depth_rows, photograph_rows
+
+    told = ["### How good it is"]
+    if rows := depth_rows(v.scores):
+        told.append(_table(["depth of held-out photographs", "this model", "95 %", "prior alone", "mean depth", "brightness"], rows))
+        if v.scores.get("depth_reference"):
+            told.append(f"Exact depth is not known: judged by the answer of {v.scores['depth_reference']}.")
+    else:
+        told.append("Of these photographs no depth is known: nothing to score against.")
+    if v.scores.get("kid") is not None:
+        told.append(_table(["photographs", "generated", "real against real"], photograph_rows(v.scores)))
+    where = f"model/{v.pictures['report']}" if "report" in v.pictures else "evaluation/report.html"
+    counts = [f"{v.scores[key]:,} {text}" for key, text in (("images", "generated"), ("images_real", "held-out")) if v.scores.get(key)]
+    told.append(f"{' and '.join(counts)} photographs{'.' if counts else ''} The whole report: [{where.rsplit('/', 1)[-1]}]({_run(v)}/artifacts).")
+    return "\n\n".join(told)
+
+
+def _gate(v: Version) -> str:
+    told = [f"### {'Against the champion' + (f', version {v.against}' if v.against else '') if v.comparisons else 'The gate'}", v.reason.capitalize() + "."]
+    if v.comparisons:
+        told.append(_table(["score", "this model", "champion", "gain", "95 %", "verdict"], v.comparisons))
+    return "\n\n".join(told)
+
+
+def _data(v: Version) -> str:
+    named = {"Source": "source", "Licence": "licence", "Citation": "cite", "photos": "photos", "splits": "splits", "taken": "taken"}
+    rows = [[text, v.data[key]] for key, text in named.items() if v.data.get(key)]
+    if "photos" not in v.data and v.photos.get("count"):
+        rows.append(["photos", f"{v.photos['count']:,}, {v.photos.get('train', 0):,} of them learned from"])
+    rows.append(["revision", f"`{v.config['data']}`"])
+    return f"### What it learned from: {v.data['title']}\n\n" + _table(["", ""], rows)
+
+
+def _lineage(v: Version) -> str:
+    rows = [["MLflow run", f"[{v.run_id}]({_run(v)})"]]
+    if flow := v.lineage.get("prefect_flow_run"):
+        url = v.lineage.get("prefect_url")
+        rows.append(["Prefect flow run", f"[{flow}]({url})" if url else f"`{flow}`"])
+    if photos := v.lineage.get("dvc_photos"):
+        rows.append(["photographs in DVC", f"`{photos}`: `git log -S {photos} -- dvc.lock` names the commits"])
+    named = {"dvc_model": "model in DVC", "dvc_lock": "dvc.lock, this domain", "git_revision": "code in Git"}
+    known = {"git_revision": v.config.get("git_revision")} | dict(v.lineage)
+    rows += [[text, f"`{known[key]}`"] for key, text in named.items() if known.get(key)]
+    return "### Where it comes from\n\n" + _table(["", ""], rows)
+
+
+def _run(v: Version) -> str:
+    return f"#/experiments/{v.experiment_id}/runs/{v.run_id}"
+
+
+def _picture(v: Version, key: str) -> str:
+    return f"![{key}]({artifact(v.run_id, v.pictures[key])})\n\n*{SHOWN[key]}*" if key in v.pictures else ""
+
+
+def _spread(tags: Mapping[str, str], key: str) -> str:
+    if f"{key}_low" in tags:
+        return f" ({tags[f'{key}_low']} to {tags[f'{key}_high']})"
+    return f" ± {float(tags[f'{key}_se']):.2g}" if f"{key}_se" in tags else ""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in line) + " |" for line in lines)
+
+
+def _fitted(sections: Sequence[tuple[int, str]]) -> str:
+    """The sections in order, without the least important ones where all of them are too long for MLflow."""
+    kept = [(order, text) for order, text in sections if text]
+    while len(told := "\n\n".join(text for _, text in kept)) > LIMIT and len(kept) > 1:
+        kept.remove(max(kept, key=lambda section: section[0]))
+    return told if len(told) <= LIMIT else told[: LIMIT - 1] + "…"
+
+
+def clean(lineage: Mapping[str, str]) -> dict[str, str]:
+    """Lineage as it may be shown: addresses without secrets, and nothing that would break a Markdown cell."""
+    told = {key: public(value) if "://" in value else value for key, value in lineage.items() if value}
+    return {key: value for key, value in told.items() if not set(value) & set("|\n()[]`")}
