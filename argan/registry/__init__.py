@@ -22,7 +22,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from argan.registry.place import public, revision, tracking_uri
 from argan.registry.runs import Run, deliver, open_run, start_run
-from argan.registry.versions import download, model_hash, register, registered
+from argan.registry.versions import download, model_hash, register, registered, tag
 
 __all__ = [
     "Run",
@@ -35,5 +35,6 @@ __all__ = [
     "registered",
     "revision",
     "start_run",
+    "tag",
     "tracking_uri",
 ]
