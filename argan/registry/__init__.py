@@ -20,20 +20,26 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
+from argan.registry.catalogue import catalogue
+from argan.registry.champions import delete, promote, rollback
 from argan.registry.place import public, revision, tracking_uri
 from argan.registry.runs import Run, deliver, open_run, start_run
 from argan.registry.versions import download, model_hash, register, registered, tag
 
 __all__ = [
     "Run",
+    "catalogue",
+    "delete",
     "deliver",
     "download",
     "model_hash",
     "open_run",
+    "promote",
     "public",
     "register",
     "registered",
     "revision",
+    "rollback",
     "start_run",
     "tag",
     "tracking_uri",

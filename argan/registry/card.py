@@ -1,6 +1,7 @@
 """What a person reads in MLflow's pages: Markdown for a registered model, for each version, and for a training run.
 
-Pictures are artifacts of the run, under addresses that MLflow's own pages resolve. Without a server they are not shown.
+Pictures are artifacts of the run, under addresses that MLflow's own pages resolve. What comes from a data card or an error
+passes `plain`: MLflow renders links, pictures and frames of elsewhere.
 """
 
 from __future__ import annotations
@@ -18,13 +19,19 @@ if TYPE_CHECKING:
     from argan.gate import Decision
 
 LIMIT = 5000  # characters of a description: MLflow's column in PostgreSQL; SQLite would take more
-UNKNOWN = "The photographer's own; unknown to this registry. Ask whoever took the photographs before you share the model."
-HEADLINES = ("depth_spearman", "depth_sign_agreement", "depth_mask_auc", "kid", "fid")  # scores that are tags of a version
+UNKNOWN = (
+    "The photographer's own; unknown to this registry. Ask whoever took the photographs before you share the model."
+)
+HEADLINES = (  # scores that are tags of a version
+    "depth_spearman", "depth_side", "depth_sign_agreement", "depth_mask_auc", "kid", "fid", "precision", "recall", "sharpness_gap",
+)  # fmt: skip
 ENDS = ("_low", "_high", "_prior", "_mean", "_se")  # and what belongs to them
 SHOWN = {  # plots/<domain>/<name>.png, the ones that a card shows
     "scenes": "Scenes out of nothing: all in focus, their disparity, and photos through wider and wider apertures.",
-    "depth": "Held-out photographs, their exact depth, the estimate, and the prior alone: worst, median and best.",
+    "depth": "Held-out photographs, their depth and the estimate: worst, median and best.",
+    "samples": "Scenes out of nothing: all in focus, their disparity, and the photo through the full aperture.",
 }
+SPECIAL = {character: f"&#{ord(character)};" for character in "\\`*_[]<>|!~#&\"'"}
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Version:
             "gate_against": self.against,
             "features": self.scores.get("features"),
             "degenerate": ", ".join(self.scores.get("degenerate") or []) or "no",
-            "picture": self.pictures.get("scenes") or next(iter(self.pictures.values()), None),
+            "picture": self.pictures.get("scenes") or self.pictures.get("samples"),
         }
         known |= {f"{key}{end}": self.scores.get(f"{key}{end}") for key in HEADLINES for end in ("", *ENDS)}
         known["gate_rows"] = json.dumps(self.comparisons) if self.comparisons else None
@@ -81,49 +88,52 @@ class Version:
 def version_card(v: Version) -> str:
     """The page of a version: what it makes, how good it is, what it learned from, how to load it, where it comes from."""
     t, summary = v.training, v.config.get("summary", {})
-    domain = v.config["domain"]
     made = f"{t.get('resolution')} × {t.get('resolution')} px · preset `{t.get('preset')}` · recipe `{t.get('recipe')}`"
     if seen := summary.get("images_seen"):
         made += f" · {seen:,} images seen in {summary.get('train_seconds', 0) / 60:.0f} minutes"
     learned = f"{v.photos['train']:,} flat photographs" if v.photos.get("train") else "flat photographs alone"
-    sick = v.scores.get("degenerate")
-    health = f"**Degenerate: {', '.join(sick)}.** What it calls depth is none." if sick else ""
-    lead = f"**Scenes with depth, and the depth of photographs, learned from {learned} of *{domain}*.** {made}"
-    sections = [  # (what goes first where there is too much, text)
-        (0, lead + (f"\n\n{health}" if health else "")),
-        (2, _picture(v, "scenes")),
-        (0, _scores(v)),
-        (1, _gate(v)),
-        (5, _picture(v, "depth")),
-        (1, _data(v)),
-        (3, loading(v.name, v.number)),
-        (4, _lineage(v)),
-    ]
-    return _fitted(sections)
+    lead = f"**Scenes with depth, and the depth of photographs, learned from {learned} of *{plain(v.config['domain'])}*.** {made}"
+    if sick := v.scores.get("degenerate"):
+        lead += f"\n\n**Degenerate: {plain(', '.join(sick))}.** What it calls depth is none."
+    return _fitted(
+        [  # (the highest goes first where all is too long, text)
+            (-1, lead),
+            (3, _picture(v, "scenes") or _picture(v, "samples")),
+            (1, _scores(v)),
+            (0, _gate(v)),
+            (6, _picture(v, "depth")),
+            (0, _data(v)),
+            (2, f"### What it is not\n\n{_limits(v)}"),
+            (4, loading(v.name, v.number)),
+            (5, _lineage(v)),
+        ]
+    )
 
 
-def model_card(name: str, tags: Mapping[str, str], champion: str | None, run_id: str | None, newest: str) -> str:
+def model_card(name: str, tags: Mapping[str, str], champion: str | None, run_id: str | None) -> str:
     """The page of a registered model: its champion in a picture and a few numbers. tags: the champion's, else the newest's."""
-    domain = tags.get("domain", name.removeprefix("argan-"))
-    learned = f"{int(tags['photos_learned_from']):,} flat photographs" if "photos_learned_from" in tags else "photographs"
+    domain = name.removeprefix("argan-")
+    learned = (
+        f"{int(tags['photos_learned_from']):,} flat photographs" if "photos_learned_from" in tags else "photographs"
+    )
     told = [
-        f"**AR-GAN for *{domain}***: makes scenes (an all-in-focus image and its depth), estimates the depth of a photograph, and gives it "
-        f"bokeh. Learned from {learned}: no depth sensor, no stereo, no focal stack, no pretrained network."
+        f"**AR-GAN for *{domain}***: makes scenes (an all-in-focus image and its depth), estimates the depth of a photograph, "
+        f"and gives it bokeh. Learned from {learned}: no depth sensor, no stereo, no focal stack, no pretrained network."
     ]
     if champion is None:
-        told.append("**No champion.** `argan models promote` makes one of the versions below.")
+        told.append(f"**No champion.** `argan models promote {domain} VERSION` makes one of the versions below.")
     else:
         link = f"[version {champion}](#/models/{quote(name)}/versions/{champion})"
         facts = [f"{tags[key]} px" for key in ("resolution",) if key in tags]
-        facts += [f"{text} **{tags[key]}**{_spread(tags, key)}" for key, text in _LISTED.items() if key in tags]
+        facts += [f"{text} **{tags[key]}**{spread(tags, key)}" for key, text in _LISTED.items() if key in tags]
         told.append(f"**Champion:** {link}" + (f", {' · '.join(facts)}." if facts else "."))
         if "picture" in tags and run_id:
             told.append(f"![scenes of the champion]({artifact(run_id, tags['picture'])})")
-    rights = f"**Data:** {tags.get('data_title', domain)}"
-    rights += f", {tags['data_source']}" if "data_source" in tags else ""
-    told.append(f"{rights}. **Licence of the data:** {tags.get('data_licence', UNKNOWN)}")
+    rights = f"**Data:** {plain(tags.get('data_title', domain))}"
+    rights += f", {plain(tags['data_source'])}" if "data_source" in tags else ""
+    told.append(f"{rights}. **Licence of the data:** {plain(tags.get('data_licence', UNKNOWN))}")
     told.append(loading(name, None))
-    return _fitted([(i, text) for i, text in enumerate(told)])
+    return _fitted(list(enumerate(told)))
 
 
 _LISTED = {"depth_spearman": "rank correlation of depth", "kid": "kernel distance"}
@@ -132,11 +142,9 @@ _LISTED = {"depth_spearman": "rank correlation of depth", "kid": "kernel distanc
 def run_note(v: Version) -> str:
     """The description of a training run: which version it became."""
     page = f"#/models/{quote(v.name)}/versions/{v.number}"
-    told = [f"Training of [{v.name} version {v.number}]({page}): {v.reason}."]
-    if "scenes" in v.pictures:
-        told.append(_picture(v, "scenes"))
-    told.append(_lineage(v))
-    return "\n\n".join(told)
+    told = [f"Training of [{v.name} version {v.number}]({page}): {plain(v.reason)}."]
+    told += [_picture(v, "scenes"), _lineage(v)]
+    return "\n\n".join(text for text in told if text)
 
 
 def loading(name: str, number: str | None) -> str:
@@ -147,18 +155,17 @@ def loading(name: str, number: str | None) -> str:
 ```python
 import argan
 
-model = argan.load("{reference}")  # or the downloaded folder: nothing else is needed
+model = argan.load("{reference}")  # or the folder of its files, downloaded: MLflow is then not needed
 scenes = model.sample(16, seed=1)  # images, photos, disparity
 disparity = model.depth("photo.jpg")  # float32 (H, W), larger = nearer
 ```
 
 ```sh
-argan sample {reference} --count 16 --seed 1
-argan bokeh {reference} photo.jpg --aperture 1 --focus 0.5,0.4
-argan serve {reference}  # over HTTP
+argan sample {reference} --count 16 --seed 1 --out scenes
+argan bokeh {reference} photo.jpg --aperture 1 --focus 0.5,0.4 --out bokeh
 ```
 
-`MLFLOW_TRACKING_URI` says where this registry is. Safetensors and JSON; nothing is pickled."""
+`MLFLOW_TRACKING_URI` says where this registry is. The files are safetensors and JSON; nothing is pickled."""
 
 
 def artifact(run_id: str, path: str) -> str:
@@ -194,48 +201,82 @@ def number(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else ", ".join(value) if isinstance(value, list) else str(value)
 
 
+def plain(text: object) -> str:
+    """Text that came from elsewhere, as Markdown and HTML that say just that, in one line."""
+    return "".join(SPECIAL.get(c, c) for c in " ".join(str(text).split()) if c.isprintable())
+
+
+def spread(tags: Mapping[str, str], key: str) -> str:
+    """The interval of a score, in brackets, or its standard error; empty where neither is known."""
+    if f"{key}_low" in tags:
+        return f" ({tags[f'{key}_low']} to {tags[f'{key}_high']})"
+    return f" ± {float(tags[f'{key}_se']):.2g}" if f"{key}_se" in tags else ""
+
+
 def _scores(v: Version) -> str:
     from argan.metrics.page import depth_rows, photograph_rows
 
     told = ["### How good it is"]
     if rows := depth_rows(v.scores):
-        told.append(_table(["depth of held-out photographs", "this model", "95 %", "prior alone", "mean depth", "brightness"], rows))
+        head = ["depth of held-out photographs", "this model", "95 %", "prior alone", "mean depth", "brightness"]
+        told.append(_table(head, rows))
         if v.scores.get("depth_reference"):
-            told.append(f"Exact depth is not known: judged by the answer of {v.scores['depth_reference']}.")
+            told.append(f"Exact depth is not known: judged by the answer of {plain(v.scores['depth_reference'])}.")
     else:
         told.append("Of these photographs no depth is known: nothing to score against.")
     if v.scores.get("kid") is not None:
         told.append(_table(["photographs", "generated", "real against real"], photograph_rows(v.scores)))
-    where = f"model/{v.pictures['report']}" if "report" in v.pictures else "evaluation/report.html"
-    counts = [f"{v.scores[key]:,} {text}" for key, text in (("images", "generated"), ("images_real", "held-out")) if v.scores.get(key)]
-    told.append(f"{' and '.join(counts)} photographs{'.' if counts else ''} The whole report: [{where.rsplit('/', 1)[-1]}]({_run(v)}/artifacts).")
+    counted = (("images", "generated"), ("images_real", "held-out"))
+    counts = " and ".join(f"{v.scores[key]:,} {text}" for key, text in counted if v.scores.get(key))
+    report = f"The whole report: [report.html]({_run(v)}/artifacts) in `evaluation/`."
+    told.append((f"Judged on {counts} photographs. " if counts else "") + report)
     return "\n\n".join(told)
 
 
 def _gate(v: Version) -> str:
-    told = [f"### {'Against the champion' + (f', version {v.against}' if v.against else '') if v.comparisons else 'The gate'}", v.reason.capitalize() + "."]
+    champion = f"Against the champion, version {v.against}" if v.against else "Against the champion"
+    told = [f"### {champion if v.comparisons else 'The gate'}", f"{plain(v.reason[:1].upper() + v.reason[1:])}."]
     if v.comparisons:
         told.append(_table(["score", "this model", "champion", "gain", "95 %", "verdict"], v.comparisons))
     return "\n\n".join(told)
 
 
 def _data(v: Version) -> str:
-    named = {"Source": "source", "Licence": "licence", "Citation": "cite", "photos": "photos", "splits": "splits", "taken": "taken"}
-    rows = [[text, v.data[key]] for key, text in named.items() if v.data.get(key)]
+    named = {
+        "Source": "source",
+        "Licence": "licence",
+        "Citation": "cite",
+        "photos": "photos",
+        "splits": "splits",
+        "taken": "taken",
+    }
+    rows = [[text, plain(v.data[key][:500])] for key, text in named.items() if v.data.get(key)]
     if "photos" not in v.data and v.photos.get("count"):
         rows.append(["photos", f"{v.photos['count']:,}, {v.photos.get('train', 0):,} of them learned from"])
     rows.append(["revision", f"`{v.config['data']}`"])
-    return f"### What it learned from: {v.data['title']}\n\n" + _table(["", ""], rows)
+    return f"### What it learned from: {plain(v.data['title'][:200])}\n\n" + _table(["", ""], rows)
+
+
+def _limits(v: Version) -> str:
+    told = [
+        "Disparity is signed, 0 in the focal plane, a fraction of the image's width: relative, no measure in metres.",
+        f"It knows photographs like those it learned from, at {v.training.get('resolution')} px; `argan depth` warns of others.",
+    ]
+    if v.training.get("prior"):
+        told.append("That the subject is in focus and the rest behind it is a prior's word, not the photographs'.")
+    if features := v.scores.get("features"):
+        told.append(f"Distances of photographs are by {plain(features)}: compare them with no other extractor's.")
+    return " ".join(told)
 
 
 def _lineage(v: Version) -> str:
     rows = [["MLflow run", f"[{v.run_id}]({_run(v)})"]]
     if flow := v.lineage.get("prefect_flow_run"):
-        url = v.lineage.get("prefect_url")
-        rows.append(["Prefect flow run", f"[{flow}]({url})" if url else f"`{flow}`"])
+        url = v.lineage.get("prefect_url", "")
+        rows.append(["Prefect flow run", f"[{flow}]({url})" if url.startswith("http") else f"`{flow}`"])
     if photos := v.lineage.get("dvc_photos"):
         rows.append(["photographs in DVC", f"`{photos}`: `git log -S {photos} -- dvc.lock` names the commits"])
-    named = {"dvc_model": "model in DVC", "dvc_lock": "dvc.lock, this domain", "git_revision": "code in Git"}
+    named = {"dvc_model": "model in DVC", "git_revision": "code in Git"}
     known = {"git_revision": v.config.get("git_revision")} | dict(v.lineage)
     rows += [[text, f"`{known[key]}`"] for key, text in named.items() if known.get(key)]
     return "### Where it comes from\n\n" + _table(["", ""], rows)
@@ -249,15 +290,11 @@ def _picture(v: Version, key: str) -> str:
     return f"![{key}]({artifact(v.run_id, v.pictures[key])})\n\n*{SHOWN[key]}*" if key in v.pictures else ""
 
 
-def _spread(tags: Mapping[str, str], key: str) -> str:
-    if f"{key}_low" in tags:
-        return f" ({tags[f'{key}_low']} to {tags[f'{key}_high']})"
-    return f" ± {float(tags[f'{key}_se']):.2g}" if f"{key}_se" in tags else ""
-
-
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |" for row in lines
+    )
 
 
 def _fitted(sections: Sequence[tuple[int, str]]) -> str:
@@ -271,4 +308,4 @@ def _fitted(sections: Sequence[tuple[int, str]]) -> str:
 def clean(lineage: Mapping[str, str]) -> dict[str, str]:
     """Lineage as it may be shown: addresses without secrets, and nothing that would break a Markdown cell."""
     told = {key: public(value) if "://" in value else value for key, value in lineage.items() if value}
-    return {key: value for key, value in told.items() if not set(value) & set("|\n()[]`")}
+    return {key: value for key, value in told.items() if not set(value) & set("|()[]`<>\"' \n")}

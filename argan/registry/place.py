@@ -62,10 +62,11 @@ def reach(uri: str) -> None:
                 "MLflow keeps no registry in a folder; use sqlite:///FILE, postgresql+psycopg://... or http(s)://..."
             )
     except (OSError, ValueError, sqlite3.Error) as error:
-        raise _unreachable(uri, error) from error
+        raise broken(uri, error) from error
 
 
-def _unreachable(uri: str, error: Exception) -> UserError:
+def broken(uri: str, error: Exception) -> UserError:
+    """What went wrong with the registry, in one line without its secrets."""
     reason = re.sub(r"://[^\s/]*@", "://", " ".join(str(error).replace(uri, public(uri)).split()))[:300]
     if isinstance(error, ModuleNotFoundError):
         reason += "; for PostgreSQL: pip install 'argan[postgres]', and a URI that starts with postgresql+psycopg://"
@@ -84,7 +85,7 @@ def speaking(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, ModuleNotFoundError) as error:
-        raise _unreachable(uri, error) from error
+        raise broken(uri, error) from error
 
 
 def connect(uri: str) -> MlflowClient:
@@ -118,3 +119,9 @@ def or_none(ask: Callable[[], Any]) -> Any:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+def prefect() -> dict[str, str]:
+    """Which flow run of Prefect this process works for, as tags; the flows say so in the environment."""
+    told = {"prefect_flow_run": os.environ.get("ARGAN_PREFECT_RUN"), "prefect_url": os.environ.get("ARGAN_PREFECT_URL")}
+    return {key: public(value) for key, value in told.items() if value}

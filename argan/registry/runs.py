@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from argan.errors import UserError
 from argan.params import Mlflow, Training
 from argan.registry import place
-from argan.registry.place import connect, or_none, public, revision, speaking, tracking_uri
+from argan.registry.place import connect, or_none, prefect, public, revision, speaking, tracking_uri
 from argan.spool import Event, Spool
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Run:
                 re.search(r"samples\W+step\W+(\d+)", f.path) for f in self.client.list_artifacts(self.id, "images")
             ]
             self.client.update_run(self.id, status="RUNNING")
+            for key, value in prefect().items():  # another flow run takes it up
+                self.client.set_tag(self.id, key, value)
         self.seen = max([*steps, *(event.images for event in self._pending if event.row)], default=-1)
         pictures = [event.images for event in self._pending if event.picture is not None]
         self.shown = max([*pictures, *(int(found[1]) for found in shown if found)], default=-1)
@@ -192,6 +194,7 @@ def create_run(client: MlflowClient, settings: Mlflow, domain: str, training: Ma
         "domain": domain,
         "data_revision": data,
         "git_revision": revision(),
+        **prefect(),
         **{name: str(training[name]) for name in ("preset", "resolution", "recipe", "renderer", "seed")},
     }
     name = f"{domain}-{training['preset']}-{training['recipe']}-seed{training['seed']}"

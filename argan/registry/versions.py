@@ -9,20 +9,25 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from argan.errors import UserError
 from argan.files import swapped
 from argan.params import Mlflow
-from argan.registry.place import connect, or_none, public, revision, speaking, sqlite_file, tracking_uri
+from argan.registry import card, champions
+from argan.registry.place import connect, or_none, prefect, public, revision, speaking, sqlite_file, tracking_uri
 from argan.registry.runs import alive, create_run, log_rows
 
 if TYPE_CHECKING:
-    from argan.gate import Decision
+    from mlflow import MlflowClient
+
+    from argan.gate import Decision, Scores
+    from argan.registry.catalogue import Version
 
 MODEL_FILES = ("generator.safetensors", "estimator.safetensors", "config.json")
 
@@ -50,12 +55,13 @@ def register(
     settings: Mlflow,
     decide: Callable[[Path | None], Decision],
     say: Callable[[str], None],
+    lineage: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Make the model in `folder` a version of `argan-<domain>`, set the aliases, and return the receipt.
 
     `report`, the folder with the report and the scores, becomes the version's `evaluation/`. `decide` is asked whether it
     becomes champion, and given the folder of the champion there is, None without one. The same model is the same version,
-    however often it is registered. The receipt holds no secret.
+    however often it is registered. lineage: tags that tell where it comes from. The receipt holds no secret.
     """
     from argan.gate import Decision as Decided  # brings scipy, which no other command of the registry needs
     from argan.metrics.page import with_gate
@@ -87,47 +93,76 @@ def register(
             client.log_artifacts(run_id, str(plots), f"plots/{digest}")
         numbers = {f"eval_{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
         log_rows(client, run_id, [(0, numbers, int(time.time() * 1000))])
-        holder = or_none(lambda: client.get_model_version_by_alias(name, "champion"))
-        if holder is not None and str(holder.version) == version:
+        champion = champions.holder(client, name, say)
+        if champion is not None and str(champion.version) == version:
             decision = Decided(True, "is the champion already")
         else:
             try:
-                decision = decide(_files(holder, uri) if holder else None)
+                decision = decide(_files(champion, uri) if champion else None)
             except UserError as error:  # the new version stays, as a challenger
                 decision = Decided(False, f"not comparable: {error}")
-        champion, reason = decision.champion, decision.reason
+        reason = decision.reason
         page = report / "report.html"
         if page.exists():
-            told = with_gate(page.read_text(encoding="utf-8"), reason, champion, decision.rows())
+            told = with_gate(page.read_text(encoding="utf-8"), reason, decision.champion, decision.rows())
             client.log_text(run_id, told, f"model/{digest}/evaluation/report.html")
+        run = client.get_run(run_id)
+        made = card.Version(
+            name=name,
+            number=version,
+            run_id=run_id,
+            experiment_id=run.info.experiment_id,
+            config=config,
+            data=card.facts(folder, domain),
+            scores=metrics,
+            lineage=card.clean({"git_revision": revision(), **prefect(), **(lineage or {})}),
+            pictures=_pictures(folder, plots, digest),
+            reason=reason,
+            against=str(champion.version) if champion is not None and decision.comparisons else "",
+            comparisons=card.gate_rows(decision),
+        )
+        _tell(client, made)
         client.set_registered_model_alias(name, "challenger", version)
-        if champion:
-            client.set_registered_model_alias(name, "champion", version)
-        tags = {
-            "domain": domain,
-            "data_revision": data,
-            "git_revision": revision(),
-            "gate": reason,
-        }
-        tags |= {key: _number(value) for key, value in metrics.items() if value is not None}
-        for key, value in tags.items():
-            client.set_model_version_tag(name, version, key, value)
-        client.update_model_version(name, version, _description(folder, metrics, run_id, digest, plots, reason))
-    say(f"{name} version {version}: {'champion' if champion else 'challenger'} ({reason})")
+        if decision.champion:
+            champions.crown(client, name, version, "gate")
+        else:
+            champions.refresh(client, name)
+    say(f"{name} version {version}: {'champion' if decision.champion else 'challenger'} ({reason})")
     return {
         "name": name,
         "version": version,
-        "aliases": ["challenger", *(["champion"] if champion else [])],
+        "aliases": ["challenger", *(["champion"] if decision.champion else [])],
         "reason": reason,
         "comparison": {name: asdict(comparison) for name, comparison in decision.comparisons.items()},
         "model_hash": digest,
         "run_id": run_id,
+        "experiment_id": run.info.experiment_id,
         "tracking_uri": public(uri),
     }
 
 
-def _number(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else ", ".join(value) if isinstance(value, list) else str(value)
+def _tell(client: MlflowClient, made: card.Version) -> None:
+    """Write the version's card and tags, and into its run what became of it. What is there already is left alone."""
+    there = client.get_model_version(made.name, made.number)
+    told = card.version_card(made)
+    if made.reason == "is the champion already" and "gate" in there.tags:
+        return  # registered again: the card says what the gate said then
+    for key, value in made.tags().items():
+        if there.tags.get(key) != value:
+            client.set_model_version_tag(made.name, made.number, key, value)
+    if there.description != told:
+        client.update_model_version(made.name, made.number, told)
+    client.set_tag(made.run_id, "registered", f"{made.name} version {made.number}")
+    client.set_tag(made.run_id, "mlflow.note.content", card.run_note(made))
+    for key, value in made.lineage.items():
+        client.set_tag(made.run_id, key, value)
+
+
+def _pictures(folder: Path, plots: Path, digest: str) -> dict[str, str]:
+    """What a card shows, by name, as paths among the run's artifacts."""
+    found = {name: (plots / f"{name}.png", f"plots/{digest}/{name}.png") for name in ("scenes", "depth")}
+    found["samples"] = (folder / "samples" / "samples.png", f"model/{digest}/samples/samples.png")
+    return {name: path for name, (file, path) in found.items() if file.exists()}
 
 
 def _history(folder: Path) -> list[tuple[int, dict[str, float], int]]:
@@ -136,20 +171,6 @@ def _history(folder: Path) -> list[tuple[int, dict[str, float], int]]:
     file, now = folder / "history.csv", int(time.time() * 1000)
     rows = pd.read_csv(file).to_dict("records") if file.exists() else []
     return [(int(row["images"]), {str(k): v for k, v in row.items() if k != "images" and v == v}, now) for row in rows]
-
-
-def _description(folder: Path, metrics: Mapping[str, Any], run_id: str, digest: str, plots: Path, reason: str) -> str:
-    """Markdown: the card, the gate's reason, the scores, and pictures out of the run's artifacts."""
-    card = folder / "card.md"
-    told = card.read_text(encoding="utf-8") if card.exists() else ""
-    table = "\n".join(f"| {key} | {_number(value)} |" for key, value in metrics.items() if value is not None)
-    found = [(f"plots/{digest}", file) for file in sorted(plots.glob("*.png"))]
-    found += [(f"model/{digest}/samples", file) for file in sorted((folder / "samples").glob("*.png"))]
-    pictures = "\n\n".join(
-        f"![{file.stem}](/get-artifact?path={quote(f'{place}/{file.name}', safe='')}&run_uuid={run_id})"
-        for place, file in found
-    )
-    return f"{told.strip()}\n\n**Gate:** {reason}\n\n| score | |\n|---|---|\n{table}\n\n{pictures}\n"
 
 
 def registered(receipt: Mapping[str, Any], settings: Mlflow) -> bool:
@@ -199,8 +220,10 @@ def download(reference: str, settings: Mlflow | None = None) -> Path:
         else:
             found = or_none(lambda: client.get_model_version(name, version))
         if found is None:
+            if alias == "champion" and (lost := champions.lost(client, name)):
+                raise UserError(lost)
             raise UserError(
-                f"{reference} is not in the MLflow at {public(uri)}; see its page of {name} for what there is"
+                f"{reference} is not in the MLflow at {public(uri)}; `argan models list` shows what there is"
             )
         return _files(found, uri)
 
@@ -212,7 +235,7 @@ def _files(version: Any, uri: str) -> Path:
         if not local.is_dir():
             raise UserError(
                 f"models:/{version.name}/{version.version}: its files are gone from {local}; register it again (dvc repro -s -f "
-                "register)"
+                "register), restore a backup, or argan models rollback"
             )
         return local
     import mlflow.artifacts
@@ -225,3 +248,38 @@ def _files(version: Any, uri: str) -> Path:
             mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=str(new), tracking_uri=uri)
     inner = sorted((p.parent for p in target.rglob("config.json")), key=lambda p: len(p.parts))
     return inner[0] if inner else target
+
+
+def check_files(version: Any, uri: str) -> None:
+    """Raises UserError where a version's files are gone."""
+    if urlsplit(version.source).scheme in ("", "file"):
+        _files(version, uri)
+        return
+    import mlflow.artifacts
+
+    if not mlflow.artifacts.list_artifacts(artifact_uri=version.source, tracking_uri=uri):
+        raise UserError(
+            f"models:/{version.name}/{version.version}: its files are gone from {version.source}; restore a backup"
+        )
+
+
+def scores(version: Version, uri: str) -> Scores | None:
+    """What a version scored, photo by photo, when it was registered; None where that is not with its files."""
+    from argan.gate import Scores
+
+    inner = "evaluation/scores.json"
+    with TemporaryDirectory() as folder, suppress(ValueError, UserError):
+        if urlsplit(version.source).scheme in ("", "file"):
+            file = Path(unquote(urlsplit(version.source).path)) / inner
+        else:
+            import mlflow.artifacts
+            from mlflow.exceptions import MlflowException
+
+            try:
+                found = f"{version.source}/{inner}"
+                file = Path(mlflow.artifacts.download_artifacts(artifact_uri=found, dst_path=folder, tracking_uri=uri))
+            except (MlflowException, OSError):
+                return None
+        if file.exists():
+            return Scores.of(json.loads(file.read_text(encoding="utf-8")))
+    return None
