@@ -118,10 +118,9 @@ def test_a_version_shows_card_scores_pictures_and_reason(here: Path) -> None:
 
     client = MlflowClient(f"sqlite:///{here}/mlflow.db")
     version = client.get_model_version(receipt["name"], receipt["version"])
-    assert "# argan-meadow" in version.description
-    assert "| depth_spearman | 0.6 |" in version.description
-    assert "depth_side" not in version.description  # what is not known is not told
-    assert version.description.count(f"&run_uuid={receipt['run_id']})") == 2
+    assert "| rank correlation (higher is better) | 0.600 |" in version.description
+    assert "scale-invariant" not in version.description  # what is not known is not told
+    assert f"samples.png&run_uuid={receipt['run_id']})" in version.description
     assert version.tags["gate"] == "the first healthy model"
     told = (registry.download("models:/argan-meadow@champion") / "evaluation" / "report.html").read_text()
     assert told == "<h1>report</h1><h2>Champion</h2><p>the first healthy model</p>"

@@ -116,24 +116,22 @@ def model_card(name: str, tags: Mapping[str, str], champion: str | None, run_id:
     learned = (
         f"{int(tags['photos_learned_from']):,} flat photographs" if "photos_learned_from" in tags else "photographs"
     )
-    told = [
+    lead = (
         f"**AR-GAN for *{domain}***: makes scenes (an all-in-focus image and its depth), estimates the depth of a photograph, "
         f"and gives it bokeh. Learned from {learned}: no depth sensor, no stereo, no focal stack, no pretrained network."
-    ]
-    if champion is None:
-        told.append(f"**No champion.** `argan models promote {domain} VERSION` makes one of the versions below.")
-    else:
+    )
+    told, picture = f"**No champion.** `argan models promote {domain} VERSION` makes one of the versions below.", ""
+    if champion is not None:
         link = f"[version {champion}](#/models/{quote(name)}/versions/{champion})"
         facts = [f"{tags[key]} px" for key in ("resolution",) if key in tags]
         facts += [f"{text} **{tags[key]}**{spread(tags, key)}" for key, text in _LISTED.items() if key in tags]
-        told.append(f"**Champion:** {link}" + (f", {' · '.join(facts)}." if facts else "."))
+        told = f"**Champion:** {link}" + (f", {' · '.join(facts)}." if facts else ".")
         if "picture" in tags and run_id:
-            told.append(f"![scenes of the champion]({artifact(run_id, tags['picture'])})")
-    rights = f"**Data:** {plain(tags.get('data_title', domain))}"
-    rights += f", {plain(tags['data_source'])}" if "data_source" in tags else ""
-    told.append(f"{rights}. **Licence of the data:** {plain(tags.get('data_licence', UNKNOWN))}")
-    told.append(loading(name, None))
-    return _fitted(list(enumerate(told)))
+            picture = f"![scenes of the champion]({artifact(run_id, tags['picture'])})"
+    rights = f"**Data:** {plain(tags.get('data_title', domain)[:200])}"
+    rights += f", {plain(tags['data_source'][:300])}" if "data_source" in tags else ""
+    rights += f". **Licence of the data:** {plain(tags.get('data_licence', UNKNOWN)[:500])}"
+    return _fitted([(-1, lead), (0, told), (3, picture), (1, rights), (2, loading(name, None))])
 
 
 _LISTED = {"depth_spearman": "rank correlation of depth", "kid": "kernel distance"}

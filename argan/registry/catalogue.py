@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -70,25 +72,17 @@ def catalogue(uri: str) -> Catalogue:
     file = sqlite_file(uri)
     if file is not None and not file.exists():
         raise UserError(f"there is no registry at {file.absolute()}; run `dvc repro` first, or set MLFLOW_TRACKING_URI")
-    reach(uri)
-    if uri.startswith("http"):
-        return Server(uri)
     if uri.startswith("databricks"):
         raise UserError("argan models reads a registry of one's own: a database, or a server's http address")
-    return Database(uri)
+    reach(uri)
+    return Server(uri) if uri.startswith("http") else Database(uri)
 
 
 class Database:
     """MLflow's tables, read by SQL."""
 
     def __init__(self, uri: str) -> None:
-        from sqlalchemy import create_engine, pool
-
-        self.uri = uri
-        try:
-            self.engine = create_engine(uri, poolclass=pool.NullPool)
-        except (ModuleNotFoundError, ValueError) as error:
-            raise broken(uri, error) from error
+        self.uri, self.file = uri, sqlite_file(uri)
         self.workspace = os.environ.get("MLFLOW_WORKSPACE") or "default"
 
     def models(self) -> list[Model]:
@@ -140,25 +134,32 @@ class Database:
 
     def _ask(self, *questions: str, **given: Any) -> list[list[Any]]:
         """The rows that answer each question, all of one moment."""
-        from sqlalchemy import text
+        given |= {"workspace": self.workspace}
+        if self.file is not None:  # half a second sooner than with SQLAlchemy
+            with closing(sqlite3.connect(f"{self.file.absolute().as_uri()}?mode=ro", uri=True, timeout=20)) as database:
+                try:
+                    database.execute("begin")
+                    return [database.execute(question, given).fetchall() for question in questions]
+                except sqlite3.Error as error:
+                    raise self._refused(error) from error
+        from sqlalchemy import create_engine, pool, text
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with self.engine.connect() as connection:
-                return [
-                    [tuple(row) for row in connection.execute(text(question), {"workspace": self.workspace} | given)]
-                    for question in questions
-                ]
-        except SQLAlchemyError as error:
-            told = str(getattr(error, "orig", error))
-            if re.search("no such (table|column)|does not exist", told):
-                raise UserError(
-                    f"the database {public(self.uri)} is not that of an MLflow of this version ({' '.join(told.split())[:100]}): "
-                    "after a backup, `python -m pipelines.services migrate` or `mlflow db upgrade URI`; or set MLFLOW_TRACKING_URI"
-                ) from error
-            raise broken(self.uri, error) from error
-        except ModuleNotFoundError as error:
-            raise broken(self.uri, error) from error
+            engine = create_engine(self.uri, poolclass=pool.NullPool, isolation_level="REPEATABLE READ")
+            with engine.connect() as connection:
+                return [[tuple(row) for row in connection.execute(text(question), given)] for question in questions]
+        except (SQLAlchemyError, ModuleNotFoundError, ValueError) as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> UserError:
+        told = " ".join(str(getattr(error, "orig", error)).split())
+        if not re.search("no such (table|column)|does not exist", told):
+            return broken(self.uri, error)
+        return UserError(
+            f"the database {public(self.uri)} is not that of an MLflow of this version ({told[:100]}): after a backup, "
+            "`python -m pipelines.services migrate` or `mlflow db upgrade URI`; or set MLFLOW_TRACKING_URI"
+        )
 
 
 class Server:
