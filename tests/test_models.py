@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,32 @@ def here(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-@pytest.fixture
-def three(here: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Path:
     """Three versions of meadow, each better than the one before: 1, 2 and 3 were champions in turn."""
-    for number, depth in enumerate((0.5, 0.6, 0.7), 1):
-        register(model(here / "m", f"weights {number}"), depth_spearman=depth, **BOUNDS)
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copyfile(database, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.chdir(folder)
+        for number, depth in enumerate((0.5, 0.6, 0.7), 1):
+            register(model(folder / "m", f"weights {number}"), depth_spearman=depth, **BOUNDS)
+    return folder
+
+
+@pytest.fixture
+def three(here: Path, made: Path) -> Path:
+    """A copy of `made`, files included."""
+    shutil.copytree(made, here, dirs_exist_ok=True)
+    places = {
+        "model_versions": ("source", "storage_location"),
+        "runs": ("artifact_uri",),
+        "experiments": ("artifact_location",),
+    }
+    with closing(sqlite3.connect(here / "mlflow.db")) as database, database:
+        for table, columns in places.items():
+            for column in columns:
+                database.execute(f"update {table} set {column} = replace({column}, ?, ?)", (str(made), str(here)))
     return here
 
 
@@ -55,12 +77,12 @@ def client(here: Path) -> Any:
 
 def argan(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
     """What a command prints; checks its exit code, and that what is wrong is told in one line."""
-    before, sys.argv = sys.argv, ["argan", "models", *words]
+    argv, sys.argv = sys.argv, ["argan", "models", *words]
     try:
         with pytest.raises(SystemExit) as ended:
             cli.main()
     finally:
-        sys.argv = before
+        sys.argv = argv
     told = capsys.readouterr()
     assert int(ended.value.code or 0) == code, told
     if code == 2:
