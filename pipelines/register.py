@@ -49,9 +49,8 @@ def _lineage(domain: str) -> dict[str, str]:
 
     try:
         stages = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
-        outs = {
-            out["path"]: str(out["md5"]) for name in ("crop", "train") for out in stages[f"{name}@{domain}"]["outs"]
-        }
+        known = [out for name in ("crop", "train") for out in stages.get(f"{name}@{domain}", {}).get("outs", [])]
+        outs = {out["path"]: str(out["md5"]) for out in known}
     except (OSError, yaml.YAMLError, KeyError, TypeError):
         return {}  # run by hand, without DVC
     named = {"dvc_photos": f"data/photos/{domain}", "dvc_model": f"models/{domain}"}

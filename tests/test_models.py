@@ -319,9 +319,9 @@ def test_a_card_tells_what_a_person_wants_to_know(here: Path, monkeypatch: pytes
     picture = f"plots%2F{receipt['model_hash']}%2Fscenes.png&run_uuid={receipt['run_id']}"
     for text in (
         "### How good it is",
-        "| rank correlation (higher is better) | 0.600 | 0.550 to 0.650 | 0.400 |",
+        "| rank correlation (higher is better) &emsp;| 0.600 &emsp;| 0.550 to 0.650 &emsp;| 0.400 &emsp;|",
         "### What it learned from: Garden",
-        "| licence | CC BY 4.0 |",
+        "| licence &emsp;| CC BY 4.0 |",
         "### What it is not",
         "no measure in metres",
         f'argan.load("models:/{NAME}/1")',
@@ -346,7 +346,7 @@ def test_a_card_tells_what_a_person_wants_to_know(here: Path, monkeypatch: pytes
     assert (
         "[version 1]" in whole.description
         and "CC BY 4.0" in whole.description
-        and "rank correlation of depth **0.6**" in whole.description
+        and "rank correlation of depth **0.600**" in whole.description
     )
     assert whole.tags["champion"] == "1" and whole.tags["depth_spearman"] == "0.6"
     assert not any(

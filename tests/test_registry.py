@@ -118,7 +118,7 @@ def test_a_version_shows_card_scores_pictures_and_reason(here: Path) -> None:
 
     client = MlflowClient(f"sqlite:///{here}/mlflow.db")
     version = client.get_model_version(receipt["name"], receipt["version"])
-    assert "| rank correlation (higher is better) | 0.600 |" in version.description
+    assert "| rank correlation (higher is better) &emsp;| 0.600 " in version.description
     assert "scale-invariant" not in version.description  # what is not known is not told
     assert f"samples.png&run_uuid={receipt['run_id']})" in version.description
     assert version.tags["gate"] == "the first healthy model"

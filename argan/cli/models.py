@@ -110,7 +110,7 @@ def show(
     if gate := found.tags.get("gate"):
         typer.echo(f"gate: {_clean(gate)}")
     told = [
-        [text, _score(found.tags, key), found.tags.get(f"{key}_prior", "")]
+        [text, _score(found.tags, key), _number(found.tags.get(f"{key}_prior", ""))]
         for key, text in SCORES.items()
         if key in found.tags
     ]

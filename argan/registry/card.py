@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,29 +61,40 @@ class Version:
         return self.config.get("photos", {})
 
     def tags(self) -> dict[str, str]:
-        """What is searched for and listed; all scores are metrics of the run."""
-        summary = self.config.get("summary", {})
+        """What is searched for and listed; the tag `details` holds the rest as JSON, see `flat`."""
         known: dict[str, Any] = {
             "domain": self.config["domain"],
-            **{key: self.training.get(key) for key in ("preset", "resolution", "recipe", "renderer", "seed")},
-            "images_seen": summary.get("images_seen"),
+            "preset": self.training.get("preset"),
+            "resolution": self.training.get("resolution"),
             "photos": self.photos.get("count"),
-            "photos_learned_from": self.photos.get("train"),
             "data_title": self.data.get("title"),
-            "data_source": self.data.get("Source"),
             "data_licence": self.data["Licence"],
             "data_revision": self.config["data"],
-            "git_revision": self.config.get("git_revision"),
             **self.lineage,
             "gate": self.reason,
+            "degenerate": ", ".join(self.scores.get("degenerate") or []) or "no",
+            **{key: self.scores.get(key) for key in ("depth_spearman", "kid")},
+        }
+        rest: dict[str, Any] = {
+            **{key: self.training.get(key) for key in ("recipe", "renderer", "seed")},
+            "images_seen": self.config.get("summary", {}).get("images_seen"),
+            "photos_learned_from": self.photos.get("train"),
+            "data_source": self.data.get("Source"),
             "gate_against": self.against,
             "features": self.scores.get("features"),
-            "degenerate": ", ".join(self.scores.get("degenerate") or []) or "no",
             "picture": self.pictures.get("scenes") or self.pictures.get("samples"),
+            **{f"{key}{end}": self.scores.get(f"{key}{end}") for key in HEADLINES for end in ("", *ENDS)},
         }
-        known |= {f"{key}{end}": self.scores.get(f"{key}{end}") for key in HEADLINES for end in ("", *ENDS)}
-        known["gate_rows"] = json.dumps(self.comparisons) if self.comparisons else None
+        told = {key: number(value) for key, value in rest.items() if value not in (None, "") and key not in known}
+        known["details"] = json.dumps(told, separators=(",", ":"))
         return {key: number(value) for key, value in known.items() if value not in (None, "")}
+
+
+def flat(tags: Mapping[str, str]) -> dict[str, str]:
+    """A version's tags with its details among them; what is damaged is left out."""
+    with suppress(ValueError, AttributeError):
+        return {key: str(value) for key, value in json.loads(tags.get("details", "{}")).items()} | dict(tags)
+    return dict(tags)
 
 
 def version_card(v: Version) -> str:
@@ -114,7 +126,9 @@ def model_card(name: str, tags: Mapping[str, str], champion: str | None, run_id:
     """The page of a registered model: its champion in a picture and a few numbers. tags: the champion's, else the newest's."""
     domain = name.removeprefix("argan-")
     learned = (
-        f"{int(tags['photos_learned_from']):,} flat photographs" if "photos_learned_from" in tags else "photographs"
+        f"{int(count):,} flat photographs"
+        if (count := tags.get("photos_learned_from", "")).isdecimal()
+        else "photographs"
     )
     lead = (
         f"**AR-GAN for *{domain}***: makes scenes (an all-in-focus image and its depth), estimates the depth of a photograph, "
@@ -124,7 +138,7 @@ def model_card(name: str, tags: Mapping[str, str], champion: str | None, run_id:
     if champion is not None:
         link = f"[version {champion}](#/models/{quote(name)}/versions/{champion})"
         facts = [f"{tags[key]} px" for key in ("resolution",) if key in tags]
-        facts += [f"{text} **{tags[key]}**{spread(tags, key)}" for key, text in _LISTED.items() if key in tags]
+        facts += [f"{text} **{_short(tags[key])}**{spread(tags, key)}" for key, text in _LISTED.items() if key in tags]
         told = f"**Champion:** {link}" + (f", {' · '.join(facts)}." if facts else ".")
         if "picture" in tags and run_id:
             picture = f"![scenes of the champion]({artifact(run_id, tags['picture'])})"
@@ -153,14 +167,15 @@ def loading(name: str, number: str | None) -> str:
 ```python
 import argan
 
-model = argan.load("{reference}")  # or the folder of its files, downloaded: MLflow is then not needed
+model = argan.load("{reference}")
+# or the downloaded folder of its files: MLflow is then not needed
 scenes = model.sample(16, seed=1)  # images, photos, disparity
 disparity = model.depth("photo.jpg")  # float32 (H, W), larger = nearer
 ```
 
 ```sh
-argan sample {reference} --count 16 --seed 1 --out scenes
-argan bokeh {reference} photo.jpg --aperture 1 --focus 0.5,0.4 --out bokeh
+argan sample {reference} --count 16 --seed 1
+argan bokeh {reference} photo.jpg --aperture 1
 ```
 
 `MLFLOW_TRACKING_URI` says where this registry is. The files are safetensors and JSON; nothing is pickled."""
@@ -206,9 +221,16 @@ def plain(text: object) -> str:
 
 def spread(tags: Mapping[str, str], key: str) -> str:
     """The interval of a score, in brackets, or its standard error; empty where neither is known."""
-    if f"{key}_low" in tags:
-        return f" ({tags[f'{key}_low']} to {tags[f'{key}_high']})"
-    return f" ± {float(tags[f'{key}_se']):.2g}" if f"{key}_se" in tags else ""
+    if f"{key}_low" in tags and f"{key}_high" in tags:
+        return f" ({_short(tags[f'{key}_low'])} to {_short(tags[f'{key}_high'])})"
+    return f" ± {_short(tags[f'{key}_se'])}" if f"{key}_se" in tags else ""
+
+
+def _short(told: str) -> str:
+    try:
+        return f"{float(told):.3f}" if abs(float(told)) < 100 else f"{float(told):.0f}"
+    except ValueError:  # written by hand
+        return plain(told[:20])
 
 
 def _scores(v: Version) -> str:
@@ -289,10 +311,10 @@ def _picture(v: Version, key: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |" for row in lines
-    )
+    def line(cells: Sequence[str], gap: str = " &emsp;| ") -> str:  # MLflow's tables have no gaps
+        return "| " + gap.join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(head), line(["---"] * len(head), " | "), *map(line, rows)])
 
 
 def _fitted(sections: Sequence[tuple[int, str]]) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from argan.errors import UserError
+from argan.registry.card import flat
 from argan.registry.place import broken, public, reach, sqlite_file
 
 PREFIX = "argan-"
@@ -42,7 +43,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Version:
-    """A version of it. made: milliseconds since 1970."""
+    """A version of it. made: milliseconds since 1970; tags: with what the tag `details` holds."""
 
     name: str
     number: int
@@ -124,7 +125,7 @@ class Database:
         for version, key, value in tags:
             told.setdefault(int(version), {})[key] = value or ""
         return [
-            Version(name, int(v), stage, int(made or 0), run or "", source or "", told.get(int(v), {}))
+            Version(name, int(v), stage, int(made or 0), run or "", source or "", flat(told.get(int(v), {})))
             for v, stage, made, run, source in rows
         ]
 
@@ -205,7 +206,7 @@ class Server:
                 int(v.get("creation_timestamp", 0)),
                 v.get("run_id", ""),
                 v.get("source", ""),
-                _tags(v),
+                flat(_tags(v)),
             )
             for v in told
         ]

@@ -119,14 +119,15 @@ def refresh(client: MlflowClient, name: str) -> None:
     if number is None:
         return
     version = client.get_model_version(name, str(number))
-    wanted = {key: version.tags[key] for key in HEAD if key in version.tags and champion}
+    tags = card.flat(version.tags)
+    wanted = {key: tags[key] for key in HEAD if key in tags and champion}
     wanted |= {"domain": name.removeprefix(PREFIX)} | ({"champion": str(champion)} if champion else {})
     for key, value in wanted.items():
         if model.tags.get(key) != value[:500]:
             client.set_registered_model_tag(name, key, value[:500])
     for key in {"champion", *HEAD} & model.tags.keys() - wanted.keys():
         client.delete_registered_model_tag(name, key)
-    told = card.model_card(name, version.tags, str(champion) if champion else None, version.run_id)
+    told = card.model_card(name, tags, str(champion) if champion else None, version.run_id)
     if model.description != told:
         client.update_registered_model(name, told)
 

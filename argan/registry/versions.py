@@ -115,7 +115,9 @@ def register(
             config=config,
             data=card.facts(folder, domain),
             scores=metrics,
-            lineage=card.clean({"git_revision": revision(), **prefect(), **(lineage or {})}),
+            lineage=card.clean(
+                {"git_revision": config.get("git_revision") or revision(), **prefect(), **(lineage or {})}
+            ),
             pictures=_pictures(folder, plots, digest),
             reason=reason,
             against=str(champion.version) if champion is not None and decision.comparisons else "",
