@@ -127,7 +127,7 @@ def test_a_version_shows_card_scores_pictures_and_reason(here: Path) -> None:
     assert version.tags["data_revision"] == "abc"
     run = client.get_run(receipt["run_id"])
     assert run.data.params["images"] == str(params.training("quick").images)
-    assert run.data.metrics["eval_depth_spearman"] == 0.6
+    assert run.data.metrics["eval/depth_spearman"] == 0.6
     # Trained against another MLflow (or none): the curves came along.
     assert [m.step for m in client.get_metric_history(receipt["run_id"], "loss_d")] == [32, 64]
 

@@ -91,7 +91,7 @@ def register(
             client.log_artifacts(run_id, str(report), f"model/{digest}/evaluation")
         if plots.is_dir():
             client.log_artifacts(run_id, str(plots), f"plots/{digest}")
-        numbers = {f"eval_{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
+        numbers = {f"eval/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
         log_rows(client, run_id, [(0, numbers, int(time.time() * 1000))])
         champion = champions.holder(client, name, say)
         if champion is not None and str(champion.version) == version:
