@@ -509,3 +509,18 @@ def _remote(servers: Servers) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(servers.mlflow, registry_uri=servers.mlflow)
+
+
+def test_a_version_names_its_photographs_and_model_in_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.register import _lineage
+
+    monkeypatch.chdir(tmp_path)
+    assert _lineage("meadow") == {}
+    (tmp_path / "dvc.lock").write_text(
+        "stages:\n  crop@meadow:\n    outs:\n    - path: data/photos/meadow\n      md5: aa.dir\n"
+        "  train@meadow:\n    outs:\n    - path: models/meadow\n      md5: bb.dir\n"
+    )
+    assert _lineage("meadow") == {"dvc_photos": "aa.dir", "dvc_model": "bb.dir"}
+    assert _lineage("birds") == {}
+    (tmp_path / "dvc.lock").write_text("stages: [")
+    assert _lineage("meadow") == {}

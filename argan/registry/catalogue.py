@@ -155,7 +155,7 @@ class Database:
 
     def _refused(self, error: Exception) -> UserError:
         told = " ".join(str(getattr(error, "orig", error)).split())
-        if not re.search("no such (table|column)|does not exist", told):
+        if not re.search("no such (table|column)|(relation|column) .* does not exist", told):
             return broken(self.uri, error)
         return UserError(
             f"the database {public(self.uri)} is not that of an MLflow of this version ({told[:100]}): after a backup, "

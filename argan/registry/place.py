@@ -67,7 +67,10 @@ def reach(uri: str) -> None:
 
 def broken(uri: str, error: Exception) -> UserError:
     """What went wrong with the registry, in one line without its secrets."""
-    reason = re.sub(r"://[^\s/]*@", "://", " ".join(str(error).replace(uri, public(uri)).split()))[:300]
+    told = re.sub(r"\(Background on this error[^)]*\)", "", str(error)).replace(
+        uri, public(uri)
+    )  # an address elsewhere
+    reason = re.sub(r"://[^\s/]*@", "://", " ".join(told.split()))[:300]
     if isinstance(error, ModuleNotFoundError):
         reason += "; for PostgreSQL: pip install 'argan[postgres]', and a URI that starts with postgresql+psycopg://"
     return UserError(

@@ -69,7 +69,9 @@ class Run:
         self._pending = [event for event in self.spool.events() if not event.end]  # it has not ended after all
         self._spooled = len(self._pending)
         with speaking(self.uri):
-            logged = sorted(key for key in self.client.get_run(self.id).data.metrics if not key.startswith(("eval/", "eval_")))
+            logged = sorted(
+                key for key in self.client.get_run(self.id).data.metrics if not key.startswith(("eval/", "eval_"))
+            )
             key = "loss_d" if "loss_d" in logged else logged[0] if logged else ""
             steps = [m.step for m in self.client.get_metric_history(self.id, key)] if key else []
             shown = [

@@ -257,6 +257,8 @@ def check_files(version: Any, uri: str) -> None:
     if urlsplit(version.source).scheme in ("", "file"):
         _files(version, uri)
         return
+    if version.source.startswith("mlflow-artifacts:") and not uri.startswith("http"):
+        return  # only the server knows; this is its database
     import mlflow.artifacts
 
     if not mlflow.artifacts.list_artifacts(artifact_uri=version.source, tracking_uri=uri):
