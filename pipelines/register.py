@@ -29,7 +29,7 @@ def register(domain: str, params: Params) -> None:
             return Decision(False, f"not comparable: the champion cannot be judged on these photos: {error}")
 
     receipt = registry.register(
-        Path("models") / domain, metrics, Path("plots") / domain, report, params.mlflow, decide, say
+        Path("models") / domain, metrics, Path("plots") / domain, report, params.mlflow, decide, say, _lineage(domain)
     )
     write_json(Path("registry") / f"{domain}.json", receipt)
 
@@ -41,6 +41,20 @@ def _champion(folder: Path, judged_on: str, domain: str, params: Params) -> Scor
         return scores
     say(f"{domain}: judging the champion on the photos of today")
     return champion.today(folder, domain, params)
+
+
+def _lineage(domain: str) -> dict[str, str]:
+    """What DVC calls the photographs and the model: `dvc.lock` of some commit names both."""
+    import yaml
+
+    try:
+        stages = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))["stages"]
+        known = [out for name in ("crop", "train") for out in stages.get(f"{name}@{domain}", {}).get("outs", [])]
+        outs = {out["path"]: str(out["md5"]) for out in known}
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return {}  # run by hand, without DVC
+    named = {"dvc_photos": f"data/photos/{domain}", "dvc_model": f"models/{domain}"}
+    return {key: outs[path] for key, path in named.items() if path in outs}
 
 
 def _read(path: Path, domain: str) -> dict[str, Any]:

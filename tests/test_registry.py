@@ -118,17 +118,16 @@ def test_a_version_shows_card_scores_pictures_and_reason(here: Path) -> None:
 
     client = MlflowClient(f"sqlite:///{here}/mlflow.db")
     version = client.get_model_version(receipt["name"], receipt["version"])
-    assert "# argan-meadow" in version.description
-    assert "| depth_spearman | 0.6 |" in version.description
-    assert "depth_side" not in version.description  # what is not known is not told
-    assert version.description.count(f"&run_uuid={receipt['run_id']})") == 2
+    assert "| rank correlation (higher is better) &emsp;| 0.600 " in version.description
+    assert "scale-invariant" not in version.description  # what is not known is not told
+    assert f"samples.png&run_uuid={receipt['run_id']})" in version.description
     assert version.tags["gate"] == "the first healthy model"
     told = (registry.download("models:/argan-meadow@champion") / "evaluation" / "report.html").read_text()
     assert told == "<h1>report</h1><h2>Champion</h2><p>the first healthy model</p>"
     assert version.tags["data_revision"] == "abc"
     run = client.get_run(receipt["run_id"])
     assert run.data.params["images"] == str(params.training("quick").images)
-    assert run.data.metrics["eval_depth_spearman"] == 0.6
+    assert run.data.metrics["eval/depth_spearman"] == 0.6
     # Trained against another MLflow (or none): the curves came along.
     assert [m.step for m in client.get_metric_history(receipt["run_id"], "loss_d")] == [32, 64]
 
@@ -152,16 +151,16 @@ def test_a_run_is_resumed_while_its_server_has_it(here: Path, monkeypatch: pytes
 def test_training_outlives_its_server(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     run = registry.start_run(Mlflow(), "meadow", params.training("quick"), "abc", here / "checkpoints", say=said.append)
-    reach = registry._reach
+    reach = registry.place.reach
 
     def away(uri: str) -> None:
         raise UserError("away")
 
-    monkeypatch.setattr(registry, "_reach", away)
+    monkeypatch.setattr(registry.place, "reach", away)
     run.watch(32, {"loss_d": 0.5})
     run.watch(64, {"loss_d": 0.4})
     assert said == ["warning: not logged yet, training goes on: away"]
-    monkeypatch.setattr(registry, "_reach", reach)
+    monkeypatch.setattr(registry.place, "reach", reach)
     run.watch(96, {"loss_d": 0.3})
     assert [m.step for m in run.client.get_metric_history(run.id, "loss_d")] == [32, 64, 96]
 

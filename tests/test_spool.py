@@ -108,18 +108,18 @@ def test_a_spool_cut_off_by_a_kill_loses_its_last_line_alone(tmp_path: Path) -> 
 
 def test_a_full_disk_keeps_rows_in_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = start([])
-    reach = registry._reach
+    reach = registry.place.reach
 
     def away(uri: str) -> None:
         raise UserError("away")
 
-    monkeypatch.setattr(registry, "_reach", away)
+    monkeypatch.setattr(registry.place, "reach", away)
     Path("checkpoints/abc/unsent").write_text("")  # no folder can be made there
     run.watch(32, {"loss_d": 0.5})
     Path("checkpoints/abc/unsent").unlink()
     run.watch(64, {"loss_d": 0.4})
     assert [event.images for event in run.spool.events()] == [32, 64]
-    monkeypatch.setattr(registry, "_reach", reach)
+    monkeypatch.setattr(registry.place, "reach", reach)
     run.watch(96, {"loss_d": 0.3})
     assert steps(run) == [32, 64, 96]
     assert not run.spool.folder.exists()
@@ -134,8 +134,8 @@ def test_a_server_that_hangs_does_not_hold_up_training(here: Path, monkeypatch: 
         raise UserError("timed out")
 
     clock = [1000.0]
-    monkeypatch.setattr(registry, "_reach", hang)
-    monkeypatch.setattr(registry.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(registry.place, "reach", hang)
+    monkeypatch.setattr(registry.runs.time, "monotonic", lambda: clock[0])
     for images in range(32, 32 * 200, 32):
         run.watch(images, {"loss_d": 0.5})
         clock[0] += 1.0  # a row a second

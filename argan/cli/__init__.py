@@ -9,7 +9,14 @@ import sys
 
 import typer
 
-from argan.cli import collections, photos, pipeline, scenes, serve  # noqa: F401 (each adds its commands to the app)
+from argan.cli import (  # noqa: F401 (each adds its commands to the app)
+    collections,
+    models,
+    photos,
+    pipeline,
+    scenes,
+    serve,
+)
 from argan.cli.common import app
 from argan.errors import UserError
 

@@ -68,7 +68,7 @@ def write(path: Path, model: Path, photos: Path, plots: Path, metrics: Metrics) 
     parts = [f"<h1>{escape(name)}</h1><p class=soft>{escape(_subtitle(config, metrics))}</p>{verdict}", GATE]
     shown = {picture: figure(uri(plots / picture), told) for picture, told in PICTURES if (plots / picture).exists()}
     parts += [shown.pop(first, "") for first in ("scenes.png", "light_field.gif")]
-    if rows := _depth(metrics):
+    if rows := depth_rows(metrics):
         head = ["", "this model", "95 %", "prior alone", "mean depth", "brightness"]
         if metrics.get("depth_reference"):
             parts.append(
@@ -79,7 +79,7 @@ def write(path: Path, model: Path, photos: Path, plots: Path, metrics: Metrics) 
         parts.append(
             "<h2>Depth</h2><p class=soft>Of these photographs no depth is known: nothing to score against.</p>"
         )
-    parts += ["<h2>Photographs</h2>", table(_photographs(metrics), ["", "generated", "real against real"])]
+    parts += ["<h2>Photographs</h2>", table(photograph_rows(metrics), ["", "generated", "real against real"])]
     parts.append(
         "<p class=soft>Real against real: validation photographs in the place of generated ones, what no model can beat but by "
         f"chance. {metrics['images']:,} generated, {metrics['images_real']:,} real; below 10,000 the kernel distance is the one to "
@@ -108,7 +108,8 @@ def _subtitle(config: Mapping[str, Any], metrics: Metrics) -> str:
     return ", ".join([*(part for part in parts if part), f"judged on {metrics['images_real']:,} held-out photographs"])
 
 
-def _depth(metrics: Metrics) -> list[list[str]]:
+def depth_rows(metrics: Metrics) -> list[list[str]]:
+    """Score, this model's, its 95 % interval, the baselines': of what is known."""
     rows = []
     for score, text in DEPTH.items():
         if metrics.get(f"depth_{score}") is None:
@@ -120,7 +121,8 @@ def _depth(metrics: Metrics) -> list[list[str]]:
     return rows
 
 
-def _photographs(metrics: Metrics) -> list[list[str]]:
+def photograph_rows(metrics: Metrics) -> list[list[str]]:
+    """Score, of the generated photographs, of real ones in their place."""
     fid, kid = distance_names(metrics["features"])
     error = "" if metrics.get("kid_se") is None else f" ± {metrics['kid_se']:.2g}"
     rows = [
@@ -144,20 +146,23 @@ def _training(config: Mapping[str, Any], metrics: Metrics) -> list[list[str]]:
 
 
 def _card(path: Path) -> str:
-    """The data card, whose Markdown is our own: a title, bold names, a table, text."""
-    if not path.exists():
-        return "<p class=soft>No data card.</p>"
-    rows, texts = [], []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    title, rows = data_card(path)
+    return f"<p>{escape(title)}</p>{table(rows)}" if rows else "<p class=soft>No data card.</p>"
+
+
+def data_card(path: Path) -> tuple[str, list[list[str]]]:
+    """Title and facts of a data card, whose Markdown is our own: a title, bold names, a table. Empty where there is none."""
+    rows, titles = [], []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if line.startswith("|"):
             if len(cells) == 2 and set(cells[0]) - set("-"):
                 rows.append(cells)
         elif found := re.match(r"\*\*(.+?)\*\*:? ?(.*)", line):
             rows.append([found[1], found[2].strip()])
-        elif line.strip():
-            texts.append(line.lstrip("# "))
-    return "".join(f"<p>{escape(text)}</p>" for text in texts[:1]) + table(rows)
+        elif line.startswith("# "):
+            titles.append(line[2:])
+    return titles[0] if titles else "", rows
 
 
 def _number(value: Any) -> str:

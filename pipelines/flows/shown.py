@@ -33,7 +33,12 @@ def show(domain: str) -> str:
     told = [f"# {domain}\n\n**{line}**\n"]
     if uri.startswith("http"):
         page = f"{uri}/#/models/{name}/versions/{version}?workflowType=machine_learning"
-        told.append(f"[{name} version {version}]({page}) in MLflow: how it was trained, its files, how to load it.\n")
+        told.append(f"[{name} version {version}]({page}) in MLflow: how good it is, its files, how to load it.\n")
+        if "experiment_id" in receipt:
+            run = (
+                f"{uri}/#/experiments/{receipt['experiment_id']}/runs/{receipt['run_id']}?workflowType=machine_learning"
+            )
+            told.append(f"[The training's run]({run}) in MLflow: its curves, its pictures over the steps.\n")
     else:
         told.append(f"Registered in {uri}; `make registry` shows it.\n")
     for key, file in there.items():

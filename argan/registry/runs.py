@@ -1,0 +1,233 @@
+"""A training run in MLflow: its parameters, its curves and its pictures over training."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from argan.errors import UserError
+from argan.params import Mlflow, Training
+from argan.registry import place
+from argan.registry.place import connect, or_none, prefect, public, revision, speaking, tracking_uri
+from argan.spool import Event, Spool
+
+if TYPE_CHECKING:
+    import numpy as np
+    from mlflow import MlflowClient
+
+ARTIFACTS = Path("mlartifacts")  # of stores that are a database without a server
+UNSENT = "unsent"  # beside a training's checkpoints: what its server has not got yet
+
+
+@dataclass
+class Run:
+    """A training run in MLflow. A server that goes away while training runs costs neither the training nor its log.
+
+    What could not be sent waits in `spool` and is sent with the next row, by the next start of this training, or by `deliver`,
+    each row once: a training that resumes repeats the rows since its checkpoint, and those are not logged again.
+    """
+
+    client: MlflowClient
+    uri: str
+    id: str
+    say: Callable[[str], None]
+    spool: Spool
+    seen: int = -1  # images of the newest row that MLflow or the spool has ...
+    shown: int = -1  # ... and of the newest picture
+    _pending: list[Event] = field(default_factory=list)
+    _spooled: int = 0  # so many of them are in the spool
+    _silent: bool = False
+    _again: float = 0.0  # not before then is the server tried again
+
+    def watch(self, images: int, row: Mapping[str, float]) -> None:
+        """Log a row of numbers at `images` seen."""
+        if images > self.seen:
+            self.seen = images
+            self._log(Event(images, {k: float(v) for k, v in row.items() if k != "images" and v == v}))  # no NaN
+
+    def show(self, images: int, picture: np.ndarray) -> None:
+        """Log a picture (H, W, 3) uint8 at `images` seen: MLflow shows them under a slider."""
+        if images > self.shown:
+            self.shown = images
+            self._log(Event(images, picture=picture))
+
+    def end(self, status: str = "FINISHED") -> None:
+        self._again = 0.0
+        self._log(Event(end=status))
+
+    def reference(self) -> dict[str, str]:
+        return {"run_id": self.id, "tracking_uri": public(self.uri)}
+
+    def resume(self) -> None:
+        """Go on where the run was left: with what waits in the spool, after the rows that MLflow has."""
+        self._pending = [event for event in self.spool.events() if not event.end]  # it has not ended after all
+        self._spooled = len(self._pending)
+        with speaking(self.uri):
+            logged = sorted(
+                key for key in self.client.get_run(self.id).data.metrics if not key.startswith(("eval/", "eval_"))
+            )
+            key = "loss_d" if "loss_d" in logged else logged[0] if logged else ""
+            steps = [m.step for m in self.client.get_metric_history(self.id, key)] if key else []
+            shown = [
+                re.search(r"samples\W+step\W+(\d+)", f.path) for f in self.client.list_artifacts(self.id, "images")
+            ]
+            self.client.update_run(self.id, status="RUNNING")
+            for key, value in prefect().items():  # another flow run takes it up
+                self.client.set_tag(self.id, key, value)
+        self.seen = max([*steps, *(event.images for event in self._pending if event.row)], default=-1)
+        pictures = [event.images for event in self._pending if event.picture is not None]
+        self.shown = max([*pictures, *(int(found[1]) for found in shown if found)], default=-1)
+        self._send()
+
+    def deliver(self) -> int:
+        """Send what waits in the spool; how much that was. Raises UserError when the server is away still."""
+        self._pending = self.spool.events()
+        with speaking(self.uri):
+            self._speak()
+        count = len(self._pending)
+        self.spool.clear()
+        return count
+
+    def _log(self, event: Event) -> None:
+        self._pending.append(event)
+        self._send()
+
+    def _send(self) -> None:
+        """Send what is pending; where the server is away, write it down, say so once and go on."""
+        began = time.monotonic()
+        if began >= self._again:
+            try:
+                place.reach(self.uri)
+                with speaking(self.uri):
+                    self._speak()
+                self._pending.clear()
+                if self._spooled:
+                    self.spool.clear()
+                    self._spooled = 0
+                if self._silent:
+                    self.say("MLflow is back; what was missing is logged")
+                self._silent = False
+                return
+            except UserError as error:
+                if not self._silent:
+                    self.say(f"warning: not logged yet, training goes on: {error}")
+                self._silent = True
+                # One that hangs takes a twentieth of the time, not all of it
+                self._again = time.monotonic() + min(20 * (time.monotonic() - began), 600)
+        with suppress(OSError):  # a full disk: it stays in memory
+            self._pending[self._spooled :] = self.spool.append(self._pending[self._spooled :])
+            self._spooled = len(self._pending)
+
+    def _speak(self) -> None:
+        rows = [(event.images, dict(event.row), event.time) for event in self._pending if event.row]
+        log_rows(self.client, self.id, rows)
+        for event in self._pending:
+            if event.picture is not None:
+                self.client.log_image(self.id, event.pixels(), key="samples", step=event.images, synchronous=True)
+            if event.end:
+                self.client.set_terminated(self.id, event.end, end_time=event.time)
+
+
+def start_run(
+    settings: Mlflow, domain: str, training: Training, data: str, folder: Path, say: Callable[[str], None]
+) -> Run:
+    """The run that `folder`/run.json names, if this MLflow has it; else a new one. `folder` holds one training's checkpoints.
+
+    Raises UserError when MLflow cannot be reached: before an hour of training, not after it.
+    """
+    from argan.files import write_json
+
+    spool = Spool(folder / UNSENT)
+    if run := open_run(settings, _run_of(folder), say, spool):
+        run.resume()
+        return run
+    spool.clear()  # another MLflow's
+    uri = tracking_uri(settings)
+    client = connect(uri)
+    with speaking(uri):
+        run = Run(client, uri, create_run(client, settings, domain, training.model_dump(), data), say, spool)
+    write_json(folder / "run.json", run.reference())
+    return run
+
+
+def deliver(home: Path, settings: Mlflow, say: Callable[[str], None]) -> None:
+    """Send what the trainings whose checkpoints lie in folders of `home` could not send while they ran. Raises UserError."""
+    from filelock import FileLock, Timeout
+
+    for folder in sorted({file.parent.parent for file in home.glob(f"*/{UNSENT}/events.jsonl")}):
+        try:
+            with FileLock(home / ".lock", timeout=0):  # else a training runs, and sends it itself
+                run = open_run(settings, _run_of(folder), say, Spool(folder / UNSENT))
+                if run is None:
+                    say(
+                        f"warning: {folder / UNSENT} stays: its run is not in the MLflow at {public(tracking_uri(settings))}"
+                    )
+                else:
+                    say(f"logged late: {run.deliver()} rows and pictures of {folder}")
+        except Timeout:
+            return
+
+
+def _run_of(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["run_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def open_run(settings: Mlflow, run_id: str | None, say: Callable[[str], None], spool: Spool) -> Run | None:
+    """A run made earlier, or None when this MLflow does not have it."""
+    uri = tracking_uri(settings)
+    client = connect(uri)
+    with speaking(uri):
+        return Run(client, uri, run_id, say, spool) if run_id and alive(client, run_id) else None
+
+
+def create_run(client: MlflowClient, settings: Mlflow, domain: str, training: Mapping[str, Any], data: str) -> str:
+    from mlflow.entities import Param
+
+    tags = {
+        "domain": domain,
+        "data_revision": data,
+        "git_revision": revision(),
+        **prefect(),
+        **{name: str(training[name]) for name in ("preset", "resolution", "recipe", "renderer", "seed")},
+    }
+    name = f"{domain}-{training['preset']}-{training['recipe']}-seed{training['seed']}"
+    run = client.create_run(_experiment(client, settings.experiment), run_name=name, tags=tags)
+    client.log_batch(run.info.run_id, params=[Param(k, str(v)) for k, v in training.items()])
+    return run.info.run_id
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    """Its id. In a store without a server the artifacts lie in ./mlartifacts; a server has its own place for them."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        local = not client.tracking_uri.startswith("http")
+        return client.create_experiment(name, artifact_location=ARTIFACTS.absolute().as_uri() if local else None)
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    return found.experiment_id
+
+
+def alive(client: MlflowClient, run_id: str | None) -> bool:
+    return (
+        run_id is not None
+        and (found := or_none(lambda: client.get_run(run_id))) is not None
+        and (found.info.lifecycle_stage == "active")
+    )
+
+
+def log_rows(client: MlflowClient, run_id: str, rows: Sequence[tuple[int, Mapping[str, float], int]]) -> None:
+    """Rows of (step, numbers, milliseconds since 1970); a row that is there already stays one."""
+    from mlflow.entities import Metric
+
+    metrics = [Metric(name, float(value), when, step) for step, row, when in rows for name, value in row.items()]
+    for i in range(0, len(metrics), 1000):  # a batch holds at most so many
+        client.log_batch(run_id, metrics=metrics[i : i + 1000])
