@@ -99,6 +99,7 @@ def step() -> Numbers:
     import torch
 
     from argan import params
+    from argan.objective import aperture_scales
     from argan.training import Trainer
 
     config = params.training("quick")
@@ -114,7 +115,8 @@ def step() -> Numbers:
 
     def optics_alone() -> None:
         for _ in range(config.penalty_every):
-            trainer.photograph(image, disparity, random).sum().backward()
+            scale = aperture_scales(config.batch, config, random)
+            trainer.state.generator.photograph(image, disparity, scale).sum().backward()
 
     def loader_alone() -> None:
         for _ in range(config.penalty_every):

@@ -16,7 +16,8 @@ from argan.errors import UserError
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary name in the same folder; on success it is fsynced and renamed to `path`, else removed."""
+    """Yields a temporary name in the same folder; on success it is fsynced, renamed to `path` and the folder fsynced;
+    else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
@@ -27,6 +28,7 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         temporary.replace(path)
+        _sync(path.parent)  # else a crash of the machine may forget the new name
     except Exception as error:
         if (
             not isinstance(error, OSError) and type(error).__name__ != "SafetensorError"
@@ -38,6 +40,14 @@ def atomic(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

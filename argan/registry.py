@@ -160,6 +160,12 @@ class Run:
         """Log a picture (H, W, 3) uint8 at `images` seen: MLflow shows them under a slider."""
         self._send(lambda: self.client.log_image(self.id, picture, key="samples", step=images, synchronous=True))
 
+    def tag(self, name: str, value: str) -> None:
+        def send() -> None:
+            self.client.set_tag(self.id, name, value)
+
+        self._send(send)
+
     def end(self, status: str = "FINISHED") -> None:
         self._send(lambda: self.client.set_terminated(self.id, status))
 
