@@ -92,45 +92,63 @@ def optics() -> Numbers:
     return numbers
 
 
+# preset -> images at a time, rounds. The plain way's memory must fit a small machine, and its patience a person.
+STEP = {"quick": (8, 5), "64": (8, 3)}
+
+
 def step() -> Numbers:
-    """One training step of the `quick` preset: images a second, the share of it that optics takes, and how much faster than the
-    step photos come out of the loader."""
+    """The whole training step against the plain one of `benchmarks/reference_step.py`, at the presets' networks; the share of it
+    that optics takes, and how much faster than the step photos come out of the loader.
+
+    `speedup`: images a second, the plain way taking R1 and R2 in every step. `speedup_lazy`: the plain way taking them as rarely as
+    ours. `memory_ratio`: peaks of a step with them. Both take the same first step, and their answers are compared after it.
+    """
     import numpy as np
     import torch
 
     from argan import params
-    from argan.objective import aperture_scales
-    from argan.training import Trainer
+    from argan.training import Draw, Trainer, step_random
+    from benchmarks import reference_step
 
-    config = params.training("quick")
-    photos = np.random.default_rng(0).integers(0, 256, (256, config.resolution, config.resolution, 3), np.uint8)
-    trainer = Trainer(config, photos, torch.device("cpu"))
-    image, disparity = trainer.state.generator(torch.randn(config.batch, config.latent))
-    image, disparity = image.detach().requires_grad_(), disparity.detach().requires_grad_()
-    random = torch.Generator().manual_seed(0)
+    numbers: Numbers = {}
+    for preset, (batch, rounds) in STEP.items():
+        config = params.training(preset, {"batch": batch})
+        photos = np.random.default_rng(0).integers(0, 256, (256, config.resolution, config.resolution, 3), np.uint8)
+        ours, plain = Trainer(config, photos, torch.device("cpu")), reference_step.Trainer(config, photos, lazy=True)
+        ours.step()
+        plain.step()
+        latents = torch.randn(8, config.latent, generator=step_random(0, 0))
+        with torch.no_grad():
+            for a, b in zip(ours.state.generator(latents), plain.generator(latents), strict=True):
+                assert (a - b).norm() < 1e-3 * b.norm()  # a ratio between two different things means nothing
 
-    def lazy_interval() -> None:  # every step of it, the one with the penalty among them
-        for _ in range(config.penalty_every):
-            trainer.step()
+        def at(trainer: Any, images: int) -> Work:
+            def work() -> None:
+                holder = getattr(trainer, "state", trainer)
+                holder.images = images  # 0: a step with the penalty
+                trainer.step()
 
-    def optics_alone() -> None:
-        for _ in range(config.penalty_every):
-            scale = aperture_scales(config.batch, config, random)
-            trainer.state.generator.photograph(image, disparity, scale).sum().backward()
+            return work
 
-    def loader_alone() -> None:
-        for _ in range(config.penalty_every):
-            trainer.reals()
+        draw = Draw.of(config, step_random(0, 0)).rows(slice(None), ours.device)
+        image, disparity, _ = (t.detach().requires_grad_() for t in ours.photograph(draw))
 
-    works = (lazy_interval, optics_alone, loader_alone)
-    for work in works:
-        work()
-    times = interleaved(5, *works)
-    return {
-        "step_quick_images_per_second": config.penalty_every * config.batch / statistics.median(a for a, *_ in times),
-        "step_quick_optics_share": statistics.median(b / a for a, b, _ in times),
-        "loader_ratio": statistics.median(a / c for a, _, c in times),
-    }
+        def optics_alone() -> None:
+            ours.state.generator.photograph(image, disparity, draw.scale).sum().backward()  # noqa: B023
+
+        works = (at(ours, 0), at(ours, batch), at(plain, 0), at(plain, batch), optics_alone, ours.reals)
+        times = [statistics.median(column) for column in zip(*interleaved(rounds, *works), strict=True)]
+        rare, often = 1 / config.penalty_every, 1 - 1 / config.penalty_every
+        mean, plain_lazy = rare * times[0] + often * times[1], rare * times[2] + often * times[3]
+        key = f"step_{preset}"
+        numbers[f"{key}_speedup"] = times[2] / mean
+        numbers[f"{key}_speedup_lazy"] = plain_lazy / mean
+        numbers[f"{key}_memory_ratio"] = peak_bytes(works[2]) / peak_bytes(works[0])
+        numbers[f"{key}_images_per_second"] = batch / mean
+        numbers[f"{key}_optics_share"] = times[4] / mean
+        if preset == "quick":
+            numbers["loader_ratio"] = mean / times[5]
+    return numbers
 
 
 def meadow() -> Numbers:
