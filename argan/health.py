@@ -31,21 +31,18 @@ class Alarm:
     """
 
     deferred: bool
-    names: dict[str, list[str]] = field(default_factory=dict)
-    first: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # of each player: (images, number of the tensor), or (-1, -1)
+    names: list[tuple[str, ...]] = field(default_factory=list)  # of the tensors of a turn: a penalty's has more
+    first: Tensor | None = None  # images, number in `names`, number of the tensor; images -1: all was well so far
 
-    def __call__(self, player: str, named: Mapping[str, Tensor], images: int) -> Tensor | None:
+    def __call__(self, named: Mapping[str, Tensor], images: int) -> Tensor | None:
         """`named`: losses and gradients of the step that begins at `images`. Returns a 0-d float, 1 where one is not finite, for
         Adam's `found_inf`; None on a CPU. Raises UserError."""
-        norms = torch.stack(torch._foreach_norm([t.detach() for t in named.values()]))
-        bad = ~norms.isfinite()
-        self.names[player] = list(named)
+        if (names := tuple(named)) not in self.names:
+            self.names.append(names)
+        bad = ~torch.stack(torch._foreach_norm([t.detach() for t in named.values()])).isfinite()
         found, which = bad.any(), bad.int().argmax()
-        now = torch.stack([torch.where(found, images, -1), which])
-        before = self.first.get(player)
-        self.first[player] = now if before is None else torch.where(before[0] >= 0, before, now)
+        now = torch.stack([torch.where(found, images, -1), torch.full_like(which, self.names.index(names)), which])
+        self.first = now if self.first is None else torch.where(self.first[0] >= 0, self.first, now)
         if self.deferred:
             return found.float()
         if found:
@@ -54,11 +51,12 @@ class Alarm:
 
     def check(self) -> None:
         """Raises UserError, naming the first step and tensor that were not finite."""
-        steps = [(int(images), player, int(i)) for player, (images, i) in self.first.items() if images >= 0]
-        if steps:
-            images, player, i = min(steps)
+        if self.first is None:
+            return
+        images, turn, which = (int(number) for number in self.first)
+        if images >= 0:
             raise UserError(
-                f"training diverged: {self.names[player][i]} is not finite in the step at {images} images; it was not "
+                f"training diverged: {self.names[turn][which]} is not finite in the step at {images} images; it was not "
                 "taken, and the last checkpoint is good: lower train.learning_rate or raise train.penalty"
             )
 

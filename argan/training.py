@@ -303,7 +303,7 @@ class Trainer:
         gradients = {f"the gradient of {player}.{n}": p.grad for n, p in named.items() if p.grad is not None}
         fresh = means.take()
         self.processes.mean_([*fresh.values(), *gradients.values()])
-        optimizer.found_inf = self.alarm(player, fresh | gradients, self.state.images)  # type: ignore[attr-defined]
+        optimizer.found_inf = self.alarm(fresh | gradients, self.state.images)  # type: ignore[attr-defined]
         optimizer.step()
 
     def numbers(self, means: Means) -> dict[str, Tensor]:

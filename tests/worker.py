@@ -25,7 +25,9 @@ SMALL = {
 
 def work() -> None:
     folder, changes = Path(sys.argv[1]), json.loads(sys.argv[2])
-    torch.set_default_dtype(torch.float64)  # rounding, which Adam makes a step of where a gradient is nothing else, is then nothing
+    torch.set_default_dtype(
+        torch.float64
+    )  # rounding, which Adam makes a step of where a gradient is nothing else, is then nothing
     config = training("quick", SMALL | changes)
     photos = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
     device = processes.device("cpu")
