@@ -151,6 +151,56 @@ def step() -> Numbers:
     return numbers
 
 
+def cost() -> Numbers:
+    """What each preset costs: parameters, operations of a training step an image, memory, and this machine's speed at it.
+
+    Operations are multiplications and additions, as torch counts them, of convolutions and matrices, forward and backward, the rare penalty
+    spread over its interval: counted on two images, and the same on every machine. `memory_gb` is `argan.cost`'s estimate for the
+    preset's batch; `memory_measured` the peak of a step of these two images over the estimate for two.
+    """
+    import numpy as np
+    import torch
+
+    from argan import cost, params
+    from argan.training import Trainer
+
+    numbers: Numbers = {}
+    for preset in COST:
+        config = params.training(preset, {"batch": 2})
+        photos = np.random.default_rng(0).integers(0, 256, (4, config.resolution, config.resolution, 3), np.uint8)
+        trainer, key = Trainer(config, photos, torch.device("cpu")), f"cost_{preset}"
+        rare, often = _operations(trainer.step), _operations(trainer.step)
+        numbers |= {f"{key}_parameters_{name}": count for name, count in cost.parameters(config).items() if count}
+        mean = (rare + (config.penalty_every - 1) * often) / config.penalty_every
+        numbers[f"{key}_gflop_per_image"] = mean / config.batch / 1e9
+        numbers[f"{key}_memory_gb"] = cost.bytes_needed(params.training(preset)) / 1e9
+        trainer.state.images = 0
+        numbers[f"{key}_memory_measured"] = peak_bytes(trainer.step) / (2 * cost.bytes_per_image(config))
+    return numbers
+
+
+COST = ("quick", "64", "128", "256")
+
+
+def _operations(work: Work) -> float:
+    """Floating point operations of `work`, by torch's own formulas. (Its FlopCounterMode cannot follow a penalty on gradients.)"""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
+
+    class Count(TorchDispatchMode):
+        total = 0.0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if (formula := flop_registry.get(func._overloadpacket)) is not None:
+                self.total += formula(*args, **(kwargs or {}), out_val=out)
+            return out
+
+    with Count() as count:
+        work()
+    return count.total
+
+
 def meadow() -> Numbers:
     """Photographs of the embedded domain at 64 px, on every core, starting the workers included."""
     from argan.meadow import SMALL, photographs
@@ -281,6 +331,7 @@ def _photograph(path: Path, width: int, height: int, seed: int) -> Path:
 PARTS: dict[str, Callable[[], Numbers]] = {
     "optics": optics,
     "step": step,
+    "cost": cost,
     "meadow": meadow,
     "sample": sample,
     "depth": depth,

@@ -7,6 +7,7 @@ says of a real photograph is what the generator learned of depth from photograph
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def distill(
         student.load_state_dict(named(tensors, "student"))
         restore_optimizer(optimizer, named(tensors, "optimizer"))
         schedule.last_epoch = begin - 1  # rate and momentum are functions of the step alone
-        schedule.step()
+        with warnings.catch_warnings(action="ignore"):  # that the optimiser has not moved yet
+            schedule.step()
         say(f"resuming the estimator at {begin * config.estimator_batch} of {config.estimator_images} images")
 
     def keep(step: int) -> None:

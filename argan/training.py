@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from torch import Generator, Tensor, nn
 
-from argan import checkpoint, health, networks, objective
+from argan import checkpoint, cost, health, networks, objective
 from argan.augment import augment, draw
 from argan.errors import UserError
 from argan.health import Alarm
@@ -136,16 +135,16 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
 class Loader:
     """Photos as (B, 3, H, W) uint8 on the device, by their numbers.
 
-    They stay on the device, a CPU's being the memory, where they take no more than `share` of what is free there; else each
-    batch is read from `photos`, a memory map, whose pages the system keeps as long as it can.
+    They stay on the device, a CPU's being the memory, where they take no more than `share` of what training leaves free there; else
+    each batch is read from `photos`, a memory map, whose pages the system keeps as long as it can.
     """
 
-    def __init__(self, photos: np.ndarray, rows: np.ndarray, device: torch.device, share: float = 0.5) -> None:
+    def __init__(
+        self, photos: np.ndarray, rows: np.ndarray, device: torch.device, share: float = 0.5, needed: int = 0
+    ) -> None:
         self.photos, self.rows, self.device = photos, rows, device
-        cuda = device.type == "cuda"
-        free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
         self.held: Tensor | None = None
-        if len(rows) * photos[:1].nbytes <= share * free:
+        if len(rows) * photos[:1].nbytes <= share * (cost.free(device) - needed):
             self.held = torch.from_numpy(photos[rows]).to(device).permute(0, 3, 1, 2)
 
     def __len__(self) -> int:
@@ -209,7 +208,7 @@ class Trainer:
         self.parts = self.processes.slices(config.batch, config.accumulate)
         self.state = State.fresh(config, device)
         self.alarm = Alarm(deferred=device.type != "cpu")
-        self.load = Loader(photos, rows, device)
+        self.load = Loader(photos, rows, device, needed=cost.bytes_needed(config, self.processes.count))
         self.order = Order(len(rows), config.seed)
         self.prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope).to(device)
 
@@ -384,7 +383,9 @@ def train(
     the first alone reads and writes `folder`, watches, shows and says.
     """
     processes = processes or Processes()
-    trainer = Trainer(config, photos, device or torch.device("cpu"), rows, processes)
+    device = device or torch.device("cpu")
+    cost.check(config, device, processes.count)
+    trainer = Trainer(config, photos, device, rows, processes)
     state, first = trainer.state, processes.rank == 0
     tell = say if first else lambda line: None
     mark = checkpoint.fingerprint(config.recipe_only, data)
