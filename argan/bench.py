@@ -152,11 +152,11 @@ def step() -> Numbers:
 
 
 def cost() -> Numbers:
-    """What each preset costs: parameters, operations of a training step an image, memory, and this machine's speed at it.
+    """What each preset costs: parameters, operations of a training step an image, and memory.
 
-    Operations are multiplications and additions, as torch counts them, of convolutions and matrices, forward and backward, the rare penalty
-    spread over its interval: counted on two images, and the same on every machine. `memory_gb` is `argan.cost`'s estimate for the
-    preset's batch; `memory_measured` the peak of a step of these two images over the estimate for two.
+    Operations are multiplications and additions, as torch counts them, of convolutions and matrices, forward and backward, the
+    rare penalty spread over its interval: counted on two images, and the same on every machine. `memory_gb` is `argan.cost`'s
+    estimate for the preset's batch; `memory_measured` the peak of a step of these two images over the estimate for two.
     """
     import numpy as np
     import torch

@@ -18,7 +18,7 @@ FLOAT = 4  # bytes
 # Copies that a step keeps of what one image is made of, fitted to the peak of the steps with R1 and R2 as torch's profiler has it
 # (docs/results.md, Cost): of the discriminator's activations, for a photo and a rendering, differentiated twice; of the
 # generator's; of the renderer's layers. With the gather renderer there are no layers, and the estimate is on the safe side.
-DISCRIMINATOR, GENERATOR, LAYERS = 4.5, 1.5, 14.0
+DISCRIMINATOR, GENERATOR, LAYERS = {"modern": 5.4, "paper": 10.0}, 1.5, 14.5
 RESERVE = 1.15  # what allocators and libraries take besides
 
 
@@ -44,7 +44,7 @@ def bytes_per_image(config: Training) -> int:
         generator = _activations(networks.generator(config), torch.empty(1, config.latent))
         discriminator = _activations(networks.discriminator(config), torch.empty(1, 3, r, r))
     layers = config.layers * 4 * r**2
-    return round(FLOAT * (DISCRIMINATOR * discriminator + GENERATOR * generator + LAYERS * layers))
+    return round(FLOAT * (DISCRIMINATOR[config.recipe] * discriminator + GENERATOR * generator + LAYERS * layers))
 
 
 def _activations(network: nn.Module, given: torch.Tensor) -> int:
@@ -83,7 +83,7 @@ def check(config: Training, device: torch.device, processes: int = 1) -> None:
     there, needed = free(device), bytes_needed(config, processes)
     if needed <= there:
         return
-    told = f"a batch of {config.batch} at {config.resolution} px needs about {_gb(needed)} of memory, {_gb(there)} are free on {device}"
+    told = f"train.batch {config.batch} at {config.resolution} px needs about {_gb(needed)} of memory, {_gb(there)} are free"
     even = [n for n in range(config.accumulate + 1, config.batch + 1) if config.batch % (n * processes) == 0]
     for parts in even:
         if bytes_needed(config.model_copy(update={"accumulate": parts}), processes) <= there:
