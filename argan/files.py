@@ -15,9 +15,12 @@ from argan.errors import UserError
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary name in the same folder; on success it is fsynced, renamed to `path` and the folder fsynced;
-    else it is removed."""
+def atomic(path: Path, mode: int | None = None) -> Iterator[Path]:
+    """Yields a temporary name in the same folder; on success it is fsynced, renamed to `path` and the folder fsynced; else it
+    is removed.
+
+    mode: its rights, which it has before it has its name; those of any new file by default.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
@@ -26,7 +29,8 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        # mkstemp makes files that only their owner can read
+        temporary.chmod(0o666 & ~_umask() if mode is None else mode)
         temporary.replace(path)
         _sync(path.parent)  # else a crash of the machine may forget the new name
     except Exception as error:
