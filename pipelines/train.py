@@ -119,7 +119,6 @@ def _train(
             device=device, processes=group,
         )  # fmt: skip
         processes.leave()
-        tracked.tag("health", ", ".join(trained.health) or "ok")
         say(f"{domain}: distilling the depth estimator from {config.estimator_images} generated photos")
         began = time.perf_counter()
         mark = fingerprint(config.recipe_only, f"{data}-{code_revision(('estimator',))}")
@@ -161,7 +160,7 @@ def _train(
         (new / "data").mkdir()
         for part in ("card.md", "quality.json", "report.html"):  # what it learned from goes where the model goes
             shutil.copyfile(store.folder / part, new / "data" / part)
-    tracked.end()
+    tracked.end(tags={"health": ", ".join(trained.health) or "ok"})
     say(f"{domain}: models/{domain} written, {summary['images_per_second']} images/s")
 
 
