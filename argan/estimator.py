@@ -94,7 +94,7 @@ def distill(
                 saved = step + 1
             if heard:
                 say(f"interrupted, the estimator {'saved' if folder else 'lost'} at {done} images; {AGAIN}")
-                raise KeyboardInterrupt(*heard)
+                raise KeyboardInterrupt(heard[0])
     return student.eval()
 
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from argan.errors import UserError
-from argan.metrics.scenes import ALIKE, COPIED, FLAT, LUMA
 from argan.params import Training
 
 Row = Mapping[str, float]
@@ -71,6 +70,12 @@ BLIND = 0.99  # the same: above it the discriminator guesses, and has nothing to
 COLLAPSED = 0.3  # spread of generated pictures, of the photographs' own: healthy trainings have 0.8 to 1.1
 SETTLED = 0.05  # of the training: before that everything is in motion
 GIVE_UP = 0.1  # of the training: who has stood wrong for so long does not come back
+
+LUMA = (0.299, 0.587, 0.114)  # BT.601, of the encoded values
+# Degenerate depth, here and in evaluation (argan/metrics/scenes.py); docs/method.md says what exact scenes have
+FLAT = 0.05  # mean spread of disparity in a scene, of its range: at 32 px a sixth of a pixel of blur, which no eye sees
+ALIKE = 0.9  # mean correlation of two scenes' disparity: 1 is one map for all, as the prior alone would give
+COPIED = 0.9  # mean |correlation| of disparity and brightness: 1 is a copy; light tells of depth, but not so much
 
 MEANING = {
     "diverged": "the losses grow without bound; lower train.learning_rate or raise train.penalty",

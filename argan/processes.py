@@ -26,6 +26,7 @@ from argan.errors import UserError
 
 T = TypeVar("T")
 
+AGAIN = "run the same command again to resume from the last checkpoint"
 PATIENCE = timedelta(minutes=30)  # for one that waits; one that has died is noticed at once
 
 
@@ -104,8 +105,7 @@ def _or_lost(message: Callable[[], object]) -> None:
     except RuntimeError as error:  # a connection that closed, whatever the backend calls it
         reason = " ".join(str(error).split())
         raise UserError(
-            f"a process of this training was lost, so all of them end ({reason[-120:]}); "
-            "run the same command again to resume from the last checkpoint"
+            f"a process of this training was lost, so all of them end ({reason[-120:]}); {AGAIN}"
         ) from error
 
 
@@ -184,7 +184,9 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:  # it could not say so itself
             name = signal.Signals(-failure.exitcode).name
-            print(f"process {rank} of {count} was killed by {name}; so all of them end", file=sys.stderr, flush=True)
+            print(
+                f"error: process {rank} of {count} was killed by {name}, so all of them end; {AGAIN}", file=sys.stderr
+            )
             return 2
         return failure.exitcode
     return 0

@@ -428,9 +428,9 @@ def train(
                 if first:
                     keep()
                 saved = state.images
-            if interrupted and state.images < config.images:
+            if interrupted:
                 tell(f"interrupted, saved at {state.images} images; {AGAIN}")
-                raise KeyboardInterrupt(*heard or ("SIGTERM",))
+                raise KeyboardInterrupt(heard[0] if heard else "SIGTERM")
             if config.stop_when_hopeless and (why := health.hopeless(state.history, config, spread)):
                 raise UserError(
                     f"training is hopeless at {state.images} images: {why} for {health.GIVE_UP:.0%} of its length; "

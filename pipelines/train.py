@@ -38,22 +38,22 @@ def train(domain: str, params: Params) -> None:
     config = params.training(domain)
     device = processes.device(config.device)
     count = processes.wanted(device, config.batch, config.accumulate, say)
-    store = Photos.open(Path("data/photos") / domain)
-    if store.pixels.shape[1:3] != (config.resolution, config.resolution):
-        height, width = store.pixels.shape[1:3]
-        raise UserError(
-            f"train.resolution is {config.resolution}, the photos of {domain} are {width} x {height} px; "
-            f"the preset decides both: set {domain}.preset and leave train.resolution out"
-        )
-    _fit(domain, store.folder)
     if count > 1:
         say(f"{domain}: one process for each of {count} GPUs")
         if code := processes.launch(count, ["-m", "pipelines.train", domain]):
             sys.exit(code)
         return
-    data = f"{store.fingerprint}-{code_revision(CODE)}"
-    home = Path("checkpoints") / domain
     with processes.joined(device) as group:
+        store = Photos.open(Path("data/photos") / domain)
+        if store.pixels.shape[1:3] != (config.resolution, config.resolution):
+            height, width = store.pixels.shape[1:3]
+            raise UserError(
+                f"train.resolution is {config.resolution}, the photos of {domain} are {width} x {height} px; "
+                f"the preset decides both: set {domain}.preset and leave train.resolution out"
+            )
+        _fit(domain, store.folder)
+        data = f"{store.fingerprint}-{code_revision(CODE)}"
+        home = Path("checkpoints") / domain
         if group.rank:  # the first process does all there is to do but for the steps
             argan.training.train(
                 config, store.pixels, home, data=data, rows=store.rows("train"), device=device, processes=group
