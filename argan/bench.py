@@ -118,7 +118,7 @@ def step() -> Numbers:
     for preset, (batch, rounds) in STEP.items():
         config = params.training(preset, {"batch": batch})
         photos = np.random.default_rng(0).integers(0, 256, (256, config.resolution, config.resolution, 3), np.uint8)
-        ours, plain = Trainer(config, photos, torch.device("cpu")), reference_step.Trainer(config, photos, lazy=True)
+        ours, plain = Trainer(config, photos, torch.device("cpu")), reference_step.Trainer(config, photos, ["lazy"])
         ours.step()
         plain.step()
         latents = torch.randn(8, config.latent, generator=step_random(0, 0))
@@ -152,6 +152,48 @@ def step() -> Numbers:
         numbers[f"{key}_optics_share"] = times[4] / mean
         if preset == "quick":
             numbers["loader_ratio"] = mean / times[5]
+    return numbers
+
+
+CHOICES = (8, 5)  # images at a time, rounds
+
+
+def choices() -> Numbers:
+    """What each choice of the step is worth at the preset `quick`: the plain step of `benchmarks/reference_step.py`, which takes up
+    one after the other. `gain`: in time, over the one before; `memory_ratio`: in peak memory; `all`: ours over the plain one."""
+    import numpy as np
+
+    from argan import params
+    from benchmarks import reference_step
+
+    batch, rounds = CHOICES
+    config = params.training("quick", {"batch": batch})
+    photos = np.random.default_rng(0).integers(0, 256, (256, config.resolution, config.resolution, 3), np.uint8)
+    names = list(reference_step.CHOICES)
+    trainers = [reference_step.Trainer(config, photos, names[:n]) for n in range(len(names) + 1)]
+    rare = 1 / config.penalty_every
+
+    def at(trainer: reference_step.Trainer, images: int) -> Work:
+        def work() -> None:
+            trainer.images = images  # 0: a step with the penalty
+            trainer.step()
+
+        return work
+
+    works = [at(trainer, images) for trainer in trainers for images in (0, batch)]
+    for work in works:
+        work()
+    means = [
+        [rare * times[i] + (1 - rare) * times[i + 1] for i in range(0, len(times), 2)]
+        for times in interleaved(rounds, *works)
+    ]
+    peaks = [peak_bytes(works[i]) for i in range(0, len(works), 2)]
+    numbers: Numbers = {}
+    for i, name in enumerate(names, 1):
+        numbers[f"choice_{name}_gain"] = statistics.median(mean[i - 1] / mean[i] for mean in means)
+        numbers[f"choice_{name}_memory_ratio"] = peaks[i - 1] / peaks[i]
+    numbers["choice_all_gain"] = statistics.median(mean[0] / mean[-1] for mean in means)
+    numbers["choice_all_memory_ratio"] = peaks[0] / peaks[-1]
     return numbers
 
 
@@ -376,6 +418,7 @@ def _photograph(path: Path, width: int, height: int, seed: int) -> Path:
 PARTS: dict[str, Callable[[], Numbers]] = {
     "optics": optics,
     "step": step,
+    "choices": choices,
     "cost": cost,
     "meadow": meadow,
     "sample": sample,

@@ -474,5 +474,6 @@ def _validated(model: type[T], values: dict[str, Any], section: str, file: str =
         if first["type"] == "extra_forbidden":
             names = [f.alias or name for name, f in model.model_fields.items()]
             raise UserError(f"{file}: unknown parameter '{where}'{_nearest(first['loc'][-1], names)}") from error
-        got = f", got {first['input']!r}" if first["type"] != "missing" else ""
+        one = first["type"] != "missing" and first["loc"]  # a rule about several has no value of its own
+        got = f", got {first['input']!r}" if one else ""
         raise UserError(f"{file}: {where}: {first['msg'].lower().removeprefix('value error, ')}{got}") from error

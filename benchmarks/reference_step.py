@@ -2,12 +2,14 @@
 
 The same networks, losses, random numbers and photographs, so the same weights, to the rounding of sums. But: 25 look-ups a photo
 in a loop, every view kept; tensors in planes; Adam as torch has it with neither fusing nor grouping; the average in a loop over
-parameters; scenes anew for each player; R1 and R2 in every step unless `lazy`; nothing switched off where no gradient is wanted.
+parameters; scenes anew for each player; R1 and R2 in every step; nothing switched off where no gradient is wanted. Each of these
+can be taken back by its name in CHOICES, so that what each is worth can be measured.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -20,20 +22,29 @@ from argan.params import Training
 from argan.training import Draw, Order, State, step_random
 from benchmarks.reference_optics import look_up
 
+CHOICES = {
+    "lazy": "R1 and R2 every `penalty_every` steps, scaled to match",
+    "scenes": "the discriminator's renderings serve the generator too",
+    "frozen": "no gradient of what is not trained: photographs without a penalty, the discriminator in the generator's turn",
+    "layout": "channels last",
+    "optics": "a blur is a convolution, a look-up compiled; views are never stored",
+    "fused": "fused Adam, the average by foreach",
+}
+
 
 class Trainer:
-    """The interface of `argan.training.Trainer`, as far as a step needs it."""
+    """The interface of `argan.training.Trainer`, as far as a step needs it. `choices`: names in CHOICES."""
 
-    def __init__(self, config: Training, photos: np.ndarray, lazy: bool = False) -> None:
-        self.config, self.photos, self.lazy, self.images = config, photos, lazy, 0
+    def __init__(self, config: Training, photos: np.ndarray, choices: Iterable[str] = ()) -> None:
+        self.config, self.photos, self.choices, self.images = config, photos, frozenset(choices), 0
         fresh = State.fresh(config, torch.device("cpu"))
+        layout = torch.channels_last if "layout" in self.choices else torch.contiguous_format
         self.generator, self.discriminator = (
-            fresh.generator.to(memory_format=torch.contiguous_format),
-            fresh.discriminator,
+            network.to(memory_format=layout) for network in (fresh.generator, fresh.discriminator)
         )
-        self.discriminator.to(memory_format=torch.contiguous_format)
         self.average = copy.deepcopy(self.generator)
-        adam = {"lr": config.learning_rate, "betas": (0.0, 0.99), "foreach": False, "fused": False}
+        fused = "fused" in self.choices
+        adam = {"lr": config.learning_rate, "betas": (0.0, 0.99), "foreach": False, "fused": fused}
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), **adam)
         self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), **adam)
         self.order = Order(len(photos), config.seed)
@@ -41,21 +52,29 @@ class Trainer:
 
     def photograph(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         image, disparity = self.generator(draw.latents)
+        if "optics" in self.choices:
+            return image, disparity, self.generator.photograph(image, disparity, draw.scale)
         return image, disparity, render(image, disparity, draw.scale, self.generator)
 
+    def laid_out(self, photos: Tensor) -> Tensor:
+        return photos.contiguous(memory_format=torch.channels_last) if "layout" in self.choices else photos
+
     def step(self) -> None:
-        c = self.config
+        c, frozen = self.config, "frozen" in self.choices
+        every = c.penalty_every if "lazy" in self.choices else 1
+        penalised = (self.images // c.batch) % every == 0
         draw = Draw.of(c, step_random(c.seed, self.images))
         photos = torch.from_numpy(self.photos[self.order(self.images, c.batch)]).permute(0, 3, 1, 2)
         reals = augment(networks.from_uint8(photos), c, draw.real)
 
         # Discriminator
-        _, _, fakes = self.photograph(draw)
-        reals, fakes = reals.requires_grad_(), augment(fakes.detach(), c, draw.fake).requires_grad_()
-        real, fake = self.discriminator(torch.cat([reals, fakes])).chunk(2)
+        shot = self.photograph(draw)
+        fakes = augment(shot[2].detach(), c, draw.fake)
+        if penalised or not frozen:
+            reals, fakes = reals.requires_grad_(), fakes.requires_grad_()
+        real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes]))).chunk(2)
         loss = objective.discriminator_loss(real, fake, c.recipe)
-        every = c.penalty_every if self.lazy else 1
-        if (self.images // c.batch) % every == 0:
+        if penalised:
             loss = loss + c.penalty * every * objective.gradient_penalty(reals, real)
             if c.recipe == "modern":
                 loss = loss + c.penalty * every * objective.gradient_penalty(fakes, fake)
@@ -64,8 +83,10 @@ class Trainer:
         self.optimizer_d.step()
 
         # Generator
-        image, disparity, fakes = self.photograph(draw)
-        fake = self.discriminator(augment(fakes, c, draw.again))
+        image, disparity, fakes = shot if "scenes" in self.choices else self.photograph(draw)
+        self.discriminator.requires_grad_(not frozen)
+        fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)))
+        self.discriminator.requires_grad_(True)
         loss = objective.generator_loss(real.detach(), fake, c.recipe)
         loss = loss + objective.prior_weight(self.images, c) * objective.prior_loss(
             disparity, self.prior, c.disparity_max
@@ -82,9 +103,13 @@ class Trainer:
 
         self.images += c.batch
         decay = 0.5 ** (c.batch / min(c.ema_images, max(self.images / 4, 1)))
+        mine, theirs = list(self.average.parameters()), list(self.generator.parameters())
         with torch.no_grad():
-            for mine, theirs in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-                mine.copy_(decay * mine + (1 - decay) * theirs)
+            if "fused" in self.choices:
+                torch._foreach_lerp_(mine, theirs, 1 - decay)
+                return
+            for a, b in zip(mine, theirs, strict=True):
+                a.copy_(decay * a + (1 - decay) * b)
 
 
 def render(image: Tensor, disparity: Tensor, scale: Tensor, scene: networks.Scene) -> Tensor:

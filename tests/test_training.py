@@ -161,14 +161,16 @@ def test_where_and_how_it_runs_may_change_on_the_way(tmp_path: Path, photos: np.
     assert checkpoint.fingerprint(small(learning_rate=1e-3).recipe_only, "d") != mark
 
 
-@pytest.mark.parametrize("changes", [{}, {"renderer": "gather"}])
+@pytest.mark.parametrize(
+    ("changes", "choices"), [({}, ["lazy"]), ({"renderer": "gather"}, ["lazy"]), ({}, reference_step.CHOICES)]
+)
 def test_the_plain_way_of_writing_the_step_gives_the_same_numbers(
-    photos: np.ndarray, changes: dict[str, object]
+    photos: np.ndarray, changes: dict[str, object], choices: list[str]
 ) -> None:
     torch.set_default_dtype(torch.float64)
     try:
         config = small(augment_color=0.4, **changes)
-        ours, plain = Trainer(config, photos, torch.device("cpu")), reference_step.Trainer(config, photos, lazy=True)
+        ours, plain = Trainer(config, photos, torch.device("cpu")), reference_step.Trainer(config, photos, choices)
         for _ in range(3):
             ours.step()
             plain.step()
