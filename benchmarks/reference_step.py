@@ -68,8 +68,9 @@ class Trainer:
         reals = augment(networks.from_uint8(photos), c, draw.real)
 
         # Discriminator
-        shot = self.photograph(draw)
+        shot: tuple[Tensor, Tensor, Tensor] | None = self.photograph(draw)
         fakes = augment(shot[2].detach(), c, draw.fake)
+        shot = shot if "scenes" in self.choices else None  # what is made anew need not be kept
         if penalised or not frozen:
             reals, fakes = reals.requires_grad_(), fakes.requires_grad_()
         real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes]))).chunk(2)
@@ -83,7 +84,7 @@ class Trainer:
         self.optimizer_d.step()
 
         # Generator
-        image, disparity, fakes = shot if "scenes" in self.choices else self.photograph(draw)
+        image, disparity, fakes = shot or self.photograph(draw)
         self.discriminator.requires_grad_(not frozen)
         fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)))
         self.discriminator.requires_grad_(True)
