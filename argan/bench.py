@@ -96,43 +96,156 @@ def optics() -> Numbers:
     return numbers
 
 
+# preset -> images at a time, rounds. The plain way's memory must fit a small machine, and its patience a person.
+STEP = {"quick": (8, 9), "64": (8, 5)}
+
+
 def step() -> Numbers:
-    """One training step of the `quick` preset: images a second, the share of it that optics takes, and how much faster than the
-    step photos come out of the loader."""
+    """The whole training step against the plain one of `benchmarks/reference_step.py`, at the presets' networks; the share of it
+    that optics takes, and how much faster than the step photos come out of the loader.
+
+    `speedup`: images a second, the plain way taking R1 and R2 in every step. `speedup_lazy`: the plain way taking them as rarely as
+    ours. `memory_ratio`: peaks of a step with them. Both take the same first step, and their answers are compared after it.
+    """
     import numpy as np
     import torch
 
     from argan import params
-    from argan.training import Trainer
+    from argan.training import Draw, Trainer, step_random
+    from benchmarks import reference_step
 
-    config = params.training("quick")
+    numbers: Numbers = {}
+    for preset, (batch, rounds) in STEP.items():
+        config = params.training(preset, {"batch": batch})
+        photos = np.random.default_rng(0).integers(0, 256, (256, config.resolution, config.resolution, 3), np.uint8)
+        ours, plain = Trainer(config, photos, torch.device("cpu")), reference_step.Trainer(config, photos, ["lazy"])
+        ours.step()
+        plain.step()
+        latents = torch.randn(8, config.latent, generator=step_random(0, 0))
+        with torch.no_grad():
+            for a, b in zip(ours.state.generator(latents), plain.generator(latents), strict=True):
+                assert (a - b).norm() < 1e-3 * b.norm()  # a ratio between two different things means nothing
+
+        def at(trainer: Any, images: int) -> Work:
+            def work() -> None:
+                holder = getattr(trainer, "state", trainer)
+                holder.images = images  # 0: a step with the penalty
+                trainer.step()
+
+            return work
+
+        draw = Draw.of(config, step_random(0, 0)).rows(slice(None), ours.device)
+        image, disparity, _ = (t.detach().requires_grad_() for t in ours.photograph(draw))
+
+        def optics_alone() -> None:
+            ours.state.generator.photograph(image, disparity, draw.scale).sum().backward()  # noqa: B023
+
+        works = (at(ours, 0), at(ours, batch), at(plain, 0), at(plain, batch), optics_alone, ours.reals)
+        rare, key = 1 / config.penalty_every, f"step_{preset}"
+        means = []  # of a round: our step, the plain one, the plain one with rare penalties, our optics, our loader
+        for a, b, c, d, optics_, loader in interleaved(rounds, *works):
+            means.append((rare * a + (1 - rare) * b, c, rare * c + (1 - rare) * d, optics_, loader))
+        mean = statistics.median(ours for ours, *_ in means)
+        numbers[f"{key}_speedup"] = statistics.median(plain / ours for ours, plain, *_ in means)
+        numbers[f"{key}_speedup_lazy"] = statistics.median(lazy / ours for ours, _, lazy, *_ in means)
+        numbers[f"{key}_memory_ratio"] = peak_bytes(works[2]) / peak_bytes(works[0])
+        numbers[f"{key}_images_per_second"] = batch / mean
+        numbers[f"{key}_optics_share"] = statistics.median(m[3] / m[0] for m in means)
+        if preset == "quick":
+            numbers["loader_ratio"] = statistics.median(m[0] / m[4] for m in means)
+    return numbers
+
+
+CHOICES = (8, 9)  # images at a time, rounds
+
+
+def choices() -> Numbers:
+    """What each choice of the step is worth at the preset `quick`: the plain step of `benchmarks/reference_step.py`, which takes up
+    one after the other. `gain`: in time, over the one before; `memory_ratio`: in peak memory; `all`: ours over the plain one."""
+    import numpy as np
+
+    from argan import params
+    from benchmarks import reference_step
+
+    batch, rounds = CHOICES
+    config = params.training("quick", {"batch": batch})
     photos = np.random.default_rng(0).integers(0, 256, (256, config.resolution, config.resolution, 3), np.uint8)
-    trainer = Trainer(config, photos, torch.device("cpu"))
-    image, disparity = trainer.state.generator(torch.randn(config.batch, config.latent))
-    image, disparity = image.detach().requires_grad_(), disparity.detach().requires_grad_()
-    random = torch.Generator().manual_seed(0)
+    names = list(reference_step.CHOICES)
+    trainers = [reference_step.Trainer(config, photos, names[:n]) for n in range(len(names) + 1)]
+    rare = 1 / config.penalty_every
 
-    def lazy_interval() -> None:  # every step of it, the one with the penalty among them
-        for _ in range(config.penalty_every):
+    def at(trainer: reference_step.Trainer, images: int) -> Work:
+        def work() -> None:
+            trainer.images = images  # 0: a step with the penalty
             trainer.step()
 
-    def optics_alone() -> None:
-        for _ in range(config.penalty_every):
-            trainer.photograph(image, disparity, random).sum().backward()
+        return work
 
-    def loader_alone() -> None:
-        for _ in range(config.penalty_every):
-            trainer.reals()
-
-    works = (lazy_interval, optics_alone, loader_alone)
+    works = [at(trainer, images) for trainer in trainers for images in (0, batch)]
     for work in works:
         work()
-    times = interleaved(5, *works)
-    return {
-        "step_quick_images_per_second": config.penalty_every * config.batch / statistics.median(a for a, *_ in times),
-        "step_quick_optics_share": statistics.median(b / a for a, b, _ in times),
-        "loader_ratio": statistics.median(a / c for a, _, c in times),
-    }
+    means = [
+        [rare * times[i] + (1 - rare) * times[i + 1] for i in range(0, len(times), 2)]
+        for times in interleaved(rounds, *works)
+    ]
+    peaks = [peak_bytes(works[i]) for i in range(0, len(works), 2)]
+    numbers: Numbers = {}
+    for i, name in enumerate(names, 1):
+        numbers[f"choice_{name}_gain"] = statistics.median(mean[i - 1] / mean[i] for mean in means)
+        numbers[f"choice_{name}_memory_ratio"] = peaks[i - 1] / peaks[i]
+    numbers["choice_all_gain"] = statistics.median(mean[0] / mean[-1] for mean in means)
+    numbers["choice_all_memory_ratio"] = peaks[0] / peaks[-1]
+    return numbers
+
+
+def cost() -> Numbers:
+    """What each preset costs: parameters, operations of a training step an image, and memory.
+
+    Operations are multiplications and additions, as torch counts them, of convolutions and matrices, forward and backward, the
+    rare penalty spread over its interval: counted on two images, and the same on every machine. `memory_gb` is `argan.cost`'s
+    estimate for the preset's batch; `memory_measured` the peak of a step of these two images over the estimate for two.
+    """
+    import numpy as np
+    import torch
+
+    from argan import cost, params
+    from argan.training import Trainer
+
+    numbers: Numbers = {}
+    for preset in COST:
+        config = params.training(preset, {"batch": 2})
+        photos = np.random.default_rng(0).integers(0, 256, (4, config.resolution, config.resolution, 3), np.uint8)
+        trainer, key = Trainer(config, photos, torch.device("cpu")), f"cost_{preset}"
+        rare, often = _operations(trainer.step), _operations(trainer.step)
+        numbers |= {f"{key}_parameters_{name}": count for name, count in cost.parameters(config).items() if count}
+        mean = (rare + (config.penalty_every - 1) * often) / config.penalty_every
+        numbers[f"{key}_gflop_per_image"] = mean / config.batch / 1e9
+        numbers[f"{key}_memory_gb"] = cost.bytes_needed(params.training(preset)) / 1e9
+        trainer.state.images = 0
+        numbers[f"{key}_memory_measured"] = peak_bytes(trainer.step) / (2 * cost.bytes_per_image(config))
+    return numbers
+
+
+COST = ("quick", "64", "128", "256")
+
+
+def _operations(work: Work) -> float:
+    """Floating point operations of `work`, by torch's own formulas. (Its FlopCounterMode cannot follow a penalty on gradients.)"""
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
+
+    class Count(TorchDispatchMode):
+        total = 0.0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            if (formula := flop_registry.get(func._overloadpacket)) is not None:
+                self.total += formula(*args, **(kwargs or {}), out_val=out)
+            return out
+
+    with Count() as count:
+        work()
+    return count.total
 
 
 def meadow() -> Numbers:
@@ -306,6 +419,8 @@ def _photograph(path: Path, width: int, height: int, seed: int) -> Path:
 PARTS: dict[str, Callable[[], Numbers]] = {
     "optics": optics,
     "step": step,
+    "choices": choices,
+    "cost": cost,
     "meadow": meadow,
     "sample": sample,
     "depth": depth,

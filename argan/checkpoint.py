@@ -62,7 +62,12 @@ def save(folder: Path, images: int, tensors: dict[str, Tensor], meta: dict[str, 
 
 
 def newest(folder: Path, print_: str, say: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest valid checkpoint whose fingerprint is `print_`, or None to start fresh. Whatever is refused is said."""
+    """The newest valid checkpoint whose fingerprint is `print_`, or None to start fresh. Whatever is refused is said.
+
+    What a kill in the middle of a write has left is removed: only one training at a time uses a folder.
+    """
+    for half in folder.glob(".*.safetensors.*.tmp"):
+        half.unlink()
     foreign = None
     for path in _numbered(folder):
         try:

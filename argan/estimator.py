@@ -7,16 +7,18 @@ says of a real photograph is what the generator learned of depth from photograph
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from argan import networks, objective
+from argan import checkpoint, networks, objective
 from argan.augment import color
 from argan.params import Training
-from argan.training import step_random
+from argan.training import AGAIN, due, named, optimizer_tensors, restore_optimizer, signals, step_random
 
 DISTILLATION = 1  # salt that keeps its random numbers apart from training's
 
@@ -27,8 +29,14 @@ def distill(
     *,
     device: torch.device | None = None,
     watch: Callable[[int, float], None] = lambda images, loss: None,
+    folder: Path | None = None,
+    mark: str = "",
+    say: Callable[[str], None] = print,
 ) -> networks.Estimator:
     """Train an estimator on `config.estimator_images` renderings. `watch` gets (images seen, loss) now and then.
+
+    With a `folder`, what is there under the fingerprint `mark` is gone on with; SIGINT and SIGTERM save there and raise
+    KeyboardInterrupt, as in `argan.training.train`.
 
     The loss is the squared error of disparity in units of its range, so the estimate is the mean of what is likely; beside it
     the error to expect, by its likelihood under a Laplace distribution (Kendall and Gal, 2017), of the estimate as given. Photos
@@ -41,27 +49,52 @@ def distill(
     optimizer = torch.optim.Adam(student.parameters(), lr=config.estimator_learning_rate, fused=True)
     steps = math.ceil(config.estimator_images / config.estimator_batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.estimator_learning_rate, total_steps=steps + 1)
-    for step in range(steps):
-        random = step_random(config.seed, step * config.estimator_batch, DISTILLATION)
-        with torch.no_grad():
-            latents = torch.randn(config.estimator_batch, config.latent, generator=random).to(device)
-            image, disparity = generator(latents)
-            scale = objective.aperture_scales(len(image), config, random).to(device)
-            photos = generator.photograph(image, disparity, scale)
-            if step % 2:  # every scene comes unflipped or flipped as a whole: photo and disparity together
-                photos, disparity = photos.flip(3), disparity.flip(3)
-            photos = color(photos, 0.4, random).clamp(-1, 1)
-        photos = photos.contiguous(memory_format=torch.channels_last)
-        said, error = student.with_error(photos)
-        with torch.no_grad():
-            off = (guided(said, photos) - disparity).abs()
-        loss = F.mse_loss(said, disparity) / config.disparity_max**2 + (off / error + error.log()).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % 50 == 0:
-            watch(step * config.estimator_batch, loss.item())
+    begin = saved = 0
+    if folder and (found := checkpoint.newest(folder, mark, say)):
+        tensors, meta = found
+        begin = saved = meta["step"]
+        student.load_state_dict(named(tensors, "student"))
+        restore_optimizer(optimizer, named(tensors, "optimizer"))
+        schedule.last_epoch = begin - 1  # rate and momentum are functions of the step alone
+        with warnings.catch_warnings(action="ignore"):  # that the optimiser has not moved yet
+            schedule.step()
+        say(f"resuming the estimator at {begin * config.estimator_batch} of {config.estimator_images} images")
+
+    def keep(step: int) -> None:
+        assert folder
+        tensors = {f"student.{k}": v for k, v in student.state_dict().items()}
+        tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(optimizer).items()}
+        checkpoint.save(folder, step * config.estimator_batch, tensors, {"fingerprint": mark, "step": step}, keep=1)
+
+    with signals(lambda: say(f"interrupted in the middle of a long step; saved at step {saved}; {AGAIN}")) as heard:
+        for step in range(begin, steps):
+            random = step_random(config.seed, step * config.estimator_batch, DISTILLATION)
+            with torch.no_grad():
+                latents = torch.randn(config.estimator_batch, config.latent, generator=random).to(device)
+                image, disparity = generator(latents)
+                scale = objective.aperture_scales(len(image), config, random).to(device)
+                photos = generator.photograph(image, disparity, scale)
+                if step % 2:  # every scene comes unflipped or flipped as a whole: photo and disparity together
+                    photos, disparity = photos.flip(3), disparity.flip(3)
+                photos = color(photos, 0.4, *torch.rand(3, len(photos), generator=random)).clamp(-1, 1)
+            photos = photos.contiguous(memory_format=torch.channels_last)
+            said, error = student.with_error(photos)
+            with torch.no_grad():
+                off = (guided(said, photos) - disparity).abs()
+            loss = F.mse_loss(said, disparity) / config.disparity_max**2 + (off / error + error.log()).mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if step % 50 == 0:
+                watch(step * config.estimator_batch, loss.item())
+            done = (step + 1) * config.estimator_batch
+            if folder and (heard or due(done, config.checkpoint_every, config.estimator_batch)):
+                keep(step + 1)
+                saved = step + 1
+            if heard:
+                say(f"interrupted, the estimator {'saved' if folder else 'lost'} at {done} images; {AGAIN}")
+                raise KeyboardInterrupt(heard[0])
     return student.eval()
 
 

@@ -26,6 +26,7 @@ from argan import estimator, networks, objective
 from argan.errors import UserError
 from argan.files import atomic, write_json
 from argan.gate import Scores
+from argan.health import LUMA
 from argan.metrics import (
     depth_scores_per_photo,
     frechet_distance,
@@ -41,7 +42,7 @@ from argan.metrics.cache import Cache
 from argan.metrics.features import Extractor, extractor
 from argan.metrics.neighbours import NEIGHBOUR
 from argan.metrics.optics import Optics
-from argan.metrics.scenes import LUMA, Scenes, degenerate
+from argan.metrics.scenes import Scenes, degenerate
 from argan.metrics.uncertainty import interval
 from argan.model import Model
 from argan.params import Evaluate, Training

@@ -16,7 +16,8 @@ from argan.errors import UserError
 
 @contextmanager
 def atomic(path: Path, mode: int | None = None) -> Iterator[Path]:
-    """Yields a temporary name in the same folder; on success it is fsynced and renamed to `path`, else removed.
+    """Yields a temporary name in the same folder; on success it is fsynced, renamed to `path` and the folder fsynced; else it
+    is removed.
 
     mode: its rights, which it has before it has its name; those of any new file by default.
     """
@@ -31,6 +32,7 @@ def atomic(path: Path, mode: int | None = None) -> Iterator[Path]:
         # mkstemp makes files that only their owner can read
         temporary.chmod(0o666 & ~_umask() if mode is None else mode)
         temporary.replace(path)
+        _sync(path.parent)  # else a crash of the machine may forget the new name
     except Exception as error:
         if (
             not isinstance(error, OSError) and type(error).__name__ != "SafetensorError"
@@ -42,6 +44,14 @@ def atomic(path: Path, mode: int | None = None) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -106,6 +106,26 @@ class Training(Frozen):
     checkpoint_every: Positive  # images between two checkpoints
     checkpoints_kept: Positive = 2  # the newest, and the one before it should the newest be damaged
 
+    # Where and how it runs: nothing here changes what is learned, but for the rounding of sums, so a training goes on under others
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: every GPU there is, else the CPU
+    accumulate: Positive = 1  # parts a batch is worked off in, one after the other: less memory, somewhat slower
+    stop_when_hopeless: bool = (
+        False  # end a training that argan/health.py has given up, by name; it only warns otherwise
+    )
+
+    @model_validator(mode="after")
+    def _parts_are_even(self) -> Training:
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate {self.accumulate} must divide batch {self.batch}")
+        return self
+
+    @property
+    def recipe_only(self) -> dict[str, Any]:
+        """What decides what is learned: the whole but for where and how it runs. A checkpoint belongs to it."""
+        return {name: value for name, value in self.model_dump().items() if name not in RUNNING}
+
+
+RUNNING = ("device", "accumulate", "stop_when_hopeless", "checkpoint_every", "checkpoints_kept")
 
 _QUICK: dict[str, Any] = {
     "resolution": 32,  # the least at which a petal's blur (3 px at the far end) can be told from its texture
@@ -454,5 +474,6 @@ def _validated(model: type[T], values: dict[str, Any], section: str, file: str =
         if first["type"] == "extra_forbidden":
             names = [f.alias or name for name, f in model.model_fields.items()]
             raise UserError(f"{file}: unknown parameter '{where}'{_nearest(first['loc'][-1], names)}") from error
-        got = f", got {first['input']!r}" if first["type"] != "missing" else ""
+        one = first["type"] != "missing" and first["loc"]  # a rule about several has no value of its own
+        got = f", got {first['input']!r}" if one else ""
         raise UserError(f"{file}: {where}: {first['msg'].lower().removeprefix('value error, ')}{got}") from error

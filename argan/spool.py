@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """One of `row`, `picture` (H, W, 3) uint8 and `end`."""
+    """One of `row`, `picture` (H, W, 3) uint8 and `end`, which may bring `tags` of the run."""
 
     images: int = 0
     row: Mapping[str, float] = field(default_factory=dict)
     picture: np.ndarray | Path | None = None
     end: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
     time: int = field(default_factory=lambda: int(time.time() * 1000))  # milliseconds
 
     def pixels(self) -> np.ndarray:
@@ -93,5 +94,5 @@ def _plain(event: Event) -> dict[str, Any]:
     if isinstance(event.picture, Path):
         told["picture"] = event.picture.name
     if event.end:
-        told["end"] = event.end
+        told |= {"end": event.end, "tags": dict(event.tags)}
     return told

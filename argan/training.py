@@ -6,25 +6,29 @@ more than the tensors: N + M steps equal N, a kill, a resume and M, bit for bit 
 
 from __future__ import annotations
 
+import math
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from torch import Generator, Tensor, nn
 
-from argan import checkpoint, networks, objective
-from argan.augment import augment
+from argan import checkpoint, cost, health, networks, objective
+from argan.augment import augment, draw
 from argan.errors import UserError
+from argan.health import Alarm
 from argan.optics import ray_disparity
 from argan.params import Training
+from argan.processes import Processes
 
 Watch = Callable[[int, dict[str, float]], None]  # (images seen, a row of numbers)
 Show = Callable[[int, networks.Scene], None]  # (images seen, the EMA generator)
@@ -85,33 +89,18 @@ class State:
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        named: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
         for name in ("generator", "discriminator", "average"):
-            named |= {f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()}
+            found |= {f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()}
         for name in ("optimizer_g", "optimizer_d"):
-            for i, slots in getattr(self, name).state_dict()["state"].items():
-                named |= {f"{name}.{i}.{slot}": value for slot, value in slots.items()}
-        return named | {f"pending.{i}.{k}": v for i, row in enumerate(self.pending) for k, v in row.items()}
+            found |= {f"{name}.{k}": v for k, v in optimizer_tensors(getattr(self, name)).items()}
+        return found | {f"pending.{i}.{k}": v for i, row in enumerate(self.pending) for k, v in row.items()}
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         for name in ("generator", "discriminator", "average"):
-            module: nn.Module = getattr(self, name)
-            module.load_state_dict(
-                {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-            )
+            getattr(self, name).load_state_dict(named(tensors, name))
         for name in ("optimizer_g", "optimizer_d"):
-            optimizer: torch.optim.Adam = getattr(self, name)
-            parameters = list(optimizer.param_groups[0]["params"])
-            slots: dict[int, dict[str, Tensor]] = {}
-            for key, value in tensors.items():
-                if key.startswith(f"{name}."):
-                    _, i, slot = key.split(".")
-                    if (
-                        slot != "step"
-                    ):  # in its parameter's memory layout: the fused optimiser walks both as plain memory
-                        value = torch.empty_like(parameters[int(i)]).copy_(value)
-                    slots.setdefault(int(i), {})[slot] = value
-            optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+            restore_optimizer(getattr(self, name), named(tensors, name))
         self.pending = []
         for key, value in tensors.items():
             if key.startswith("pending."):
@@ -121,19 +110,41 @@ class State:
         self.images, self.seconds, self.history = meta["images"], meta["seconds"], meta["history"]
 
 
+def named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose name begins with `prefix` and a dot, without it."""
+    return {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimiser remembers, as `<number of the parameter>.<slot>`."""
+    return {f"{i}.{slot}": v for i, slots in optimizer.state_dict()["state"].items() for slot, v in slots.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The reverse of `optimizer_tensors`."""
+    parameters = list(optimizer.param_groups[0]["params"])
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        i, slot = key.split(".")
+        if slot != "step":  # in its parameter's memory layout: the fused optimiser walks both as plain memory
+            value = torch.empty_like(parameters[int(i)]).copy_(value)
+        slots.setdefault(int(i), {})[slot] = value
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
 class Loader:
     """Photos as (B, 3, H, W) uint8 on the device, by their numbers.
 
-    They stay on the device, a CPU's being the memory, where they take no more than `share` of what is free there; else each
-    batch is read from `photos`, a memory map, whose pages the system keeps as long as it can.
+    They stay on the device, a CPU's being the memory, where they take no more than `share` of what training leaves free there; else
+    each batch is read from `photos`, a memory map, whose pages the system keeps as long as it can.
     """
 
-    def __init__(self, photos: np.ndarray, rows: np.ndarray, device: torch.device, share: float = 0.5) -> None:
+    def __init__(
+        self, photos: np.ndarray, rows: np.ndarray, device: torch.device, share: float = 0.5, needed: int = 0
+    ) -> None:
         self.photos, self.rows, self.device = photos, rows, device
-        cuda = device.type == "cuda"
-        free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
         self.held: Tensor | None = None
-        if len(rows) * photos[:1].nbytes <= share * free:
+        if len(rows) * photos[:1].nbytes <= share * (cost.free(device) - needed):
             self.held = torch.from_numpy(photos[rows]).to(device).permute(0, 3, 1, 2)
 
     def __len__(self) -> int:
@@ -145,11 +156,47 @@ class Loader:
         return torch.from_numpy(self.photos[self.rows[numbers]]).to(self.device).permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of one step, a row per image of the whole batch: whoever takes a part of it takes its rows of them."""
+
+    latents: Tensor
+    scale: Tensor  # of the aperture
+    real: Tensor  # augmentation of photographs, ...
+    fake: Tensor  # ... of renderings in the discriminator's turn, ...
+    again: Tensor  # ... and in the generator's
+
+    @classmethod
+    def of(cls, config: Training, random: Generator) -> Draw:
+        latents = torch.randn(config.batch, config.latent, generator=random)
+        scale = objective.aperture_scales(config.batch, config, random)
+        return cls(latents, scale, *(draw(config.batch, config, random) for _ in range(3)))
+
+    def rows(self, part: slice, device: torch.device) -> Draw:
+        return Draw(*(getattr(self, f.name)[part].to(device) for f in fields(self)))
+
+
+class Shot(NamedTuple):
+    """Scenes and the photos taken of them, (N, 3 or 1, R, R)."""
+
+    image: Tensor
+    disparity: Tensor
+    photos: Tensor
+
+
 class Trainer:
-    """One training step of AR-GAN: sample scenes, photograph them, train both players."""
+    """One training step of AR-GAN: sample scenes, photograph them, train both players.
+
+    Raises UserError for fewer photos than a batch has, and for a batch that its processes cannot share.
+    """
 
     def __init__(
-        self, config: Training, photos: np.ndarray, device: torch.device, rows: np.ndarray | None = None
+        self,
+        config: Training,
+        photos: np.ndarray,
+        device: torch.device,
+        rows: np.ndarray | None = None,
+        processes: Processes | None = None,
     ) -> None:
         rows = np.arange(len(photos)) if rows is None else rows
         if len(rows) < config.batch:
@@ -157,48 +204,82 @@ class Trainer:
                 f"{len(rows)} training photos are fewer than one batch of {config.batch}; add photos or lower train.batch"
             )
         self.config, self.device = config, device
+        self.processes = processes or Processes()
+        self.parts = self.processes.slices(config.batch, config.accumulate)
         self.state = State.fresh(config, device)
-        self.load = Loader(photos, rows, device)
+        self.alarm = Alarm(deferred=device.type != "cpu")
+        self.load = Loader(photos, rows, device, needed=cost.bytes_needed(config, self.processes.count))
         self.order = Order(len(rows), config.seed)
         self.prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope).to(device)
 
-    def reals(self) -> Tensor:
-        return networks.from_uint8(self.load(self.order(self.state.images, self.config.batch)))
+    def reals(self, part: slice = slice(None)) -> Tensor:
+        return networks.from_uint8(self.load(self.order(self.state.images, self.config.batch)[part]))
 
-    def photograph(self, image: Tensor, disparity: Tensor, random: Generator) -> Tensor:
-        """Render every scene with an aperture of its own (DoF mixture)."""
-        scale = objective.aperture_scales(len(image), self.config, random).to(self.device)
-        return self.state.generator.photograph(image, disparity, scale)
+    def photograph(self, draw: Draw) -> Shot:
+        """New scenes, every one photographed with an aperture of its own (DoF mixture)."""
+        generator = self.state.generator
+        image, disparity = generator(draw.latents)
+        return Shot(image, disparity, generator.photograph(image, disparity, draw.scale))
 
     def step(self) -> dict[str, Tensor]:
-        """Both players, once. Returns detached scalars; nothing here waits for the device."""
+        """Both players, once. Returns detached scalars; nothing here waits for the device.
+
+        A batch in parts is the same step in less memory: scenes are made anew for the generator's turn, where one part keeps them.
+        """
         c, s = self.config, self.state
-        random = step_random(c.seed, s.images)
         lazy = (s.images // c.batch) % c.penalty_every == 0
+        whole = Draw.of(c, step_random(c.seed, s.images))
+        share, means = 1 / len(self.parts), Means()
+        kept: list[tuple[Draw, Tensor, Shot | None]] = []
 
-        latents = torch.randn(c.batch, c.latent, generator=random).to(self.device)
-        image, disparity = s.generator(latents)
-        fakes = self.photograph(image, disparity, random)
+        s.optimizer_d.zero_grad(set_to_none=True)
+        for i, part in enumerate(self.parts):
+            s.discriminator.train(i == 0)  # a spectral norm moves on once a turn, whatever the parts
+            draw = whole.rows(part, self.device)
+            with torch.set_grad_enabled(share == 1):
+                shot = self.photograph(draw)
+            loss, real = self.discriminate(draw, self.reals(part), shot.photos.detach(), lazy, means)
+            (loss * share).backward()
+            kept.append((draw, real, shot if share == 1 else None))
+        self.update("discriminator", means)
 
-        # Discriminator: relativistic or non-saturating, with R1 (and R2) every few steps
-        both = torch.cat([augment(self.reals(), c, random), augment(fakes.detach(), c, random)])
+        s.discriminator.requires_grad_(False)
+        s.optimizer_g.zero_grad(set_to_none=True)
+        for i, (draw, real, shot_before) in enumerate(kept):
+            s.discriminator.train(i == 0)
+            loss = self.deceive(draw, real, shot_before or self.photograph(draw), lazy, means)
+            (loss * share).backward()
+        s.discriminator.requires_grad_(True)
+        self.update("generator", means)
+
+        s.images += c.batch
+        decay = 0.5 ** (c.batch / min(c.ema_images, max(s.images / 4, 1)))  # a short memory at first
+        with torch.no_grad():
+            torch._foreach_lerp_(list(s.average.parameters()), list(s.generator.parameters()), 1 - decay)
+        return self.numbers(means)
+
+    def discriminate(self, draw: Draw, reals: Tensor, fakes: Tensor, lazy: bool, means: Means) -> tuple[Tensor, Tensor]:
+        """The discriminator's loss: relativistic or non-saturating, R1 (and R2) every few steps. And how real it finds `reals`."""
+        c, s = self.config, self.state
+        both = torch.cat([augment(reals, c, draw.real), augment(fakes, c, draw.fake)])
         both = both.contiguous(memory_format=torch.channels_last).requires_grad_(lazy)
         realness = s.discriminator(both)
         real, fake = realness.chunk(2)
-        loss_d = objective.discriminator_loss(real, fake, c.recipe)
-        penalty = loss_d.new_zeros(())
+        loss = objective.discriminator_loss(real, fake, c.recipe)
+        means.add(loss_d=loss, accuracy=(real > fake).to(loss))
         if lazy:
             seen = realness if c.recipe == "modern" else real  # R1 + R2, or R1 alone
             penalty = objective.gradient_penalty(both, seen) * 2  # the mean was over both halves
-        s.optimizer_d.zero_grad(set_to_none=True)
-        (loss_d + c.penalty * c.penalty_every * penalty).backward()
-        s.optimizer_d.step()
+            loss = loss + c.penalty * c.penalty_every * penalty
+            means.add(penalty=penalty)
+        return loss, real.detach()
 
-        # Generator: fool it, under the depth priors
-        s.discriminator.requires_grad_(False)
-        fake_again = s.discriminator(augment(fakes, c, random).contiguous(memory_format=torch.channels_last))
-        s.discriminator.requires_grad_(True)
-        loss_g = objective.generator_loss(real.detach(), fake_again, c.recipe)
+    def deceive(self, draw: Draw, real: Tensor, shot: Shot, lazy: bool, means: Means) -> Tensor:
+        """The generator's loss: fool the discriminator, under the depth priors."""
+        c, s = self.config, self.state
+        image, disparity, photos = shot
+        fake = s.discriminator(augment(photos, c, draw.again).contiguous(memory_format=torch.channels_last))
+        loss_g = objective.generator_loss(real, fake, c.recipe)
         prior = objective.prior_loss(disparity, self.prior, c.disparity_max)
         smooth = objective.smoothness(disparity, image, c.disparity_max)
         total = loss_g + objective.prior_weight(s.images, c) * prior + c.smoothness * smooth
@@ -207,33 +288,76 @@ class Trainer:
             total = total + c.expansion_tie * objective.expansion_tie(
                 s.generator.expansion(rays), rays, c.disparity_max
             )
-        s.optimizer_g.zero_grad(set_to_none=True)
-        total.backward()
-        s.optimizer_g.step()
+        spread = (disparity.detach() / c.disparity_max).std((1, 2, 3))
+        means.add(loss_g=loss_g, prior=prior, smoothness=smooth, disparity_std=spread, **moments(image))
+        if lazy:  # looked at as rarely as the penalty
+            means.add(**health.observe(image, disparity))
+        return total
 
-        s.images += c.batch
-        with torch.no_grad():
-            decay = 0.5 ** (c.batch / min(c.ema_images, max(s.images / 4, 1)))  # a short memory at first
-            torch._foreach_lerp_(list(s.average.parameters()), list(s.generator.parameters()), 1 - decay)
-            return {
-                "loss_d": loss_d.detach(),
-                "loss_g": loss_g.detach(),
-                "penalty": penalty.detach() if lazy else torch.full_like(loss_d, float("nan")),
-                "prior": prior.detach(),
-                "smoothness": smooth.detach(),
-                "disparity_std": (disparity.detach() / c.disparity_max).std((1, 2, 3)).mean(),
-                "image_std": image.detach().std(0).mean(),
-            }
+    def update(self, player: str, means: Means) -> None:
+        """Average losses and gradients over the processes, and take the step unless one of them is not finite."""
+        network: nn.Module = getattr(self.state, player)
+        optimizer = self.state.optimizer_d if player == "discriminator" else self.state.optimizer_g
+        named = {n: p for n, p in network.named_parameters() if p.grad is not None}
+        gradients = {f"the gradient of {player}.{n}": p.grad for n, p in named.items() if p.grad is not None}
+        fresh = means.take()
+        self.processes.mean_([*fresh.values(), *gradients.values()])
+        optimizer.found_inf = self.alarm(fresh | gradients, self.state.images)  # type: ignore[attr-defined]
+        optimizer.step()
+
+    def numbers(self, means: Means) -> dict[str, Tensor]:
+        """A row of the log, of the whole batch: scalars; what was not looked at in this step is not a number."""
+        c, told = self.config, means.told
+        row = {name: torch.full_like(told["loss_d"], math.nan) for name in RARE} | told
+        row["image_std"] = std(row.pop("moment_1"), row.pop("moment_2"), c.batch).mean()
+        if "depth_map" in row:
+            row["depth_alike"] = health.alike(row.pop("depth_map"), c.batch)
+        return row
+
+
+RARE = ("penalty", "luminance_correlation", "depth_alike")  # known of the steps with a penalty
+
+
+class Means:
+    """Means over a batch, gathered from its parts, which are equal in size."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, Tensor] = {}
+        self._parts: dict[str, list[Tensor]] = {}
+
+    def add(self, **values: Tensor) -> None:
+        """Of one part: scalars, maps, or (n,) values of its images, whose mean counts."""
+        for name, value in values.items():
+            self._parts.setdefault(name, []).append((value.mean() if value.ndim == 1 else value).detach())
+
+    def take(self) -> dict[str, Tensor]:
+        """What came in since the last time; it stays in `told`."""
+        fresh = {name: torch.stack(parts).mean(0) for name, parts in self._parts.items()}
+        self._parts.clear()
+        self.told |= fresh
+        return fresh
+
+
+def moments(image: Tensor) -> dict[str, Tensor]:
+    """Of every pixel over the batch, for `std`."""
+    image = image.detach()
+    return {"moment_1": image.mean(0), "moment_2": image.square().mean(0)}
+
+
+def std(first: Tensor, second: Tensor, count: int) -> Tensor:
+    """The standard deviation over `count` images from their moments."""
+    return ((second - first.square()).clamp(min=0) * (count / (count - 1))).sqrt()
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: the averaged generator, the curves, and what it took."""
+    """What training leaves: the averaged generator, the curves, what it took, and what was wrong at its end (`argan.health`)."""
 
     generator: networks.Scene
     history: list[dict[str, float]]
     seconds: float
     images: int
+    health: list[str]
 
 
 def train(
@@ -247,57 +371,95 @@ def train(
     show: Show = lambda images, generator: None,
     say: Callable[[str], None] = print,
     device: torch.device | None = None,
+    processes: Processes | None = None,
 ) -> Trained:
     """Train on `photos` (N, R, R, 3) uint8, resuming from `folder`'s newest checkpoint that fits; `data` is their hash.
 
     Only on those of `rows`, where given: `photos` may be a memory map that holds others too.
 
     `watch` gets a row of numbers every `log_every` images, `show` the averaged generator every `samples_every`. SIGINT and
-    SIGTERM end the step, save a checkpoint and raise KeyboardInterrupt. Raises UserError when a loss is no longer finite,
-    naming the interval; the last good checkpoint stays.
+    SIGTERM end the step, save a checkpoint and raise KeyboardInterrupt. Raises UserError for a number that is not finite, naming
+    step and tensor, and for a training that `stop_when_hopeless` ends; the last good checkpoint stays. Of several `processes`
+    the first alone reads and writes `folder`, watches, shows and says.
     """
-    trainer = Trainer(config, photos, device or torch.device("cpu"), rows)
-    state = trainer.state
-    mark = checkpoint.fingerprint(config.model_dump(), data)
-    if found := checkpoint.newest(folder, mark, say):
+    processes = processes or Processes()
+    device = device or torch.device("cpu")
+    cost.check(config, device, processes.count)
+    trainer = Trainer(config, photos, device, rows, processes)
+    state, first = trainer.state, processes.rank == 0
+    tell = say if first else lambda line: None
+    mark = checkpoint.fingerprint(config.recipe_only, data)
+    processes.agree("params, code or photos", mark)
+    if found := processes.share(checkpoint.newest(folder, mark, say) if first else None):
         state.restore(*found)
-        say(f"resuming at {state.images} of {config.images} images")
+        tell(f"resuming at {state.images} of {config.images} images")
+    spread, saved, warned = photo_spread(photos, rows), state.images, set[str]()
 
     def keep() -> None:
         meta = {"fingerprint": mark, "images": state.images, "seconds": state.seconds, "history": state.history}
         checkpoint.save(folder, state.images, state.tensors(), meta, config.checkpoints_kept)
 
+    def late() -> None:
+        tell(f"interrupted in the middle of a long step, which is lost; saved at {saved} images; {AGAIN}")
+
     began, base = time.perf_counter(), state.seconds
-    with signals() as heard:
+    with signals(late) as heard:
         while state.images < config.images:
             state.pending.append(trainer.step())
             state.seconds = base + time.perf_counter() - began
-            if _due(state.images, config.log_every, config.batch):
+            if due(state.images, config.log_every, config.batch):
+                trainer.alarm.check()
                 steps, state.pending = state.pending, []
                 row = {name: torch.stack([step[name] for step in steps]).nanmean().item() for name in steps[0]}
-                if broken := [name for name, value in row.items() if not np.isfinite(value) and name != "penalty"]:
-                    raise UserError(
-                        f"training diverged: {', '.join(broken)} not finite between "
-                        f"{state.images - config.log_every} and {state.images} images; "
-                        f"lower train.learning_rate or raise train.penalty"
-                    )
                 state.history.append({"images": state.images, **row})
-                watch(state.images, row)
-            if _due(state.images, config.samples_every, config.batch):
+                standing = health.warnings(state.history, config, spread)
+                for name in standing:
+                    if name not in warned:
+                        tell(f"warning: {name} at {state.images} images: {health.MEANING[name]}")
+                warned = set(standing)
+                if first:
+                    watch(state.images, row | {f"warning_{name}": 1.0 for name in standing})
+            if first and due(state.images, config.samples_every, config.batch):
                 show(state.images, state.average)
-            if _due(state.images, config.checkpoint_every, config.batch) or state.images >= config.images or heard:
-                keep()
-            if heard and state.images < config.images:
-                say(f"interrupted, saved at {state.images} images; run the same command again to resume")
-                raise KeyboardInterrupt(*heard)
-    return Trained(state.average, state.history, state.seconds, state.images)
+            interrupted = processes.any(bool(heard))  # all of them leave after the same step
+            ends = interrupted or state.images >= config.images
+            if ends or due(state.images, config.checkpoint_every, config.batch):
+                trainer.alarm.check()
+                if first:
+                    keep()
+                saved = state.images
+            if interrupted:
+                tell(f"interrupted, saved at {state.images} images; {AGAIN}")
+                raise KeyboardInterrupt(heard[0] if heard else "SIGTERM")
+            if config.stop_when_hopeless and (why := health.hopeless(state.history, config, spread)):
+                raise UserError(
+                    f"training is hopeless at {state.images} images: {why} for {health.GIVE_UP:.0%} of its length; "
+                    f"{health.MEANING[why]}; to go on all the same: train.stop_when_hopeless: false"
+                )
+    return Trained(
+        state.average, state.history, state.seconds, state.images, health.warnings(state.history, config, spread)
+    )
+
+
+AGAIN = "run the same command again to resume"
+
+
+def photo_spread(photos: np.ndarray, rows: np.ndarray | None = None, most: int = 512) -> float:
+    """How much photographs differ: the standard deviation of a pixel over them, in the generator's units, as `image_std`."""
+    rows = np.arange(len(photos)) if rows is None else rows
+    some = photos[rows[:: max(1, len(rows) // most)]].astype(np.float32)
+    return float(some.std(0, ddof=1).mean() / 127.5)
+
+
+PATIENCE = 4.0  # seconds; a spot instance's notice may be 5
 
 
 @contextmanager
-def signals() -> Iterator[list[str]]:
+def signals(late: Callable[[], None] = lambda: None) -> Iterator[list[str]]:
     """While it holds, SIGINT and SIGTERM only put their names into the list: a step is never left half done.
 
-    Handlers belong to the main thread; in any other the list stays empty.
+    Unless it takes too long: who is not out of here PATIENCE seconds after the first signal is ended by exit code 130 or 143,
+    whatever it is doing, after a call of `late`. Handlers belong to the main thread; in any other the list stays empty.
     """
     heard: list[str] = []
     if threading.current_thread() is not threading.main_thread():
@@ -305,13 +467,36 @@ def signals() -> Iterator[list[str]]:
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda n, _: heard.append(signal.Signals(n).name)) for number in numbers]
+    # Handlers wait until the main thread is back from whatever torch does; a byte in a pipe is written at once.
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    pipe_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    left = threading.Event()
+
+    def watchdog() -> None:
+        while (number := os.read(reading, 1)[0]) not in numbers:
+            if number == 0:
+                return
+        if not left.wait(PATIENCE):
+            late()
+            sys.stdout.flush()
+            os._exit(128 + number)
+
+    thread = threading.Thread(target=watchdog, daemon=True)
+    thread.start()
     try:
         yield heard
     finally:
+        left.set()
+        signal.set_wakeup_fd(pipe_before)
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+        os.write(writing, bytes(1))
+        thread.join()
+        os.close(reading)
+        os.close(writing)
 
 
-def _due(images: int, every: int, batch: int) -> bool:
+def due(images: int, every: int, batch: int) -> bool:
     """Whether the step that ended at `images` crossed a multiple of `every`."""
     return images // every != (images - batch) // every

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import pandas as pd
 import torch
 
 import argan.training
-from argan import estimator, networks, pictures, registry
+from argan import estimator, networks, pictures, processes, registry
 from argan.checkpoint import fingerprint, write_tensors
 from argan.errors import UserError
 from argan.files import swapped, write_json, write_text
 from argan.likeness import Likeness
 from argan.params import Params, Training
 from argan.photos import Photos
+from argan.processes import Processes
 from pipelines import alone, run, say
 
 # A change to one of these makes another training: an old checkpoint must not pass for the new code's work.
@@ -29,21 +31,38 @@ SAMPLES = 12  # scenes on a sample sheet
 
 
 def train(domain: str, params: Params) -> None:
-    """Train, distil the estimator, and write the model whole. One training per domain and workspace at a time."""
+    """Train, distil the estimator, and write the model whole. One training per domain and workspace at a time.
+
+    On a machine with several GPUs by as many processes; under torchrun by those it has started.
+    """
     config = params.training(domain)
-    store = Photos.open(Path("data/photos") / domain)
-    if store.pixels.shape[1:3] != (config.resolution, config.resolution):
-        height, width = store.pixels.shape[1:3]
-        raise UserError(
-            f"train.resolution is {config.resolution}, the photos of {domain} are {width} x {height} px; "
-            f"the preset decides both: set {domain}.preset and leave train.resolution out"
-        )
-    _fit(domain, store.folder)
-    data = f"{store.fingerprint}-{_code()}"
-    home = Path("checkpoints") / domain
-    busy = f"{domain}: another training of it runs in this workspace; waiting for it to end"
-    with alone(home / ".lock", say, busy):
-        _train(domain, params, config, store, data, checkpoints(home, fingerprint(config.model_dump(), data)))
+    device = processes.device(config.device)
+    count = processes.wanted(device, config.batch, config.accumulate, say)
+    if count > 1:
+        say(f"{domain}: one process for each of {count} GPUs")
+        if code := processes.launch(count, ["-m", "pipelines.train", domain]):
+            sys.exit(code)
+        return
+    with processes.joined(device) as group:
+        store = Photos.open(Path("data/photos") / domain)
+        if store.pixels.shape[1:3] != (config.resolution, config.resolution):
+            height, width = store.pixels.shape[1:3]
+            raise UserError(
+                f"train.resolution is {config.resolution}, the photos of {domain} are {width} x {height} px; "
+                f"the preset decides both: set {domain}.preset and leave train.resolution out"
+            )
+        _fit(domain, store.folder)
+        data = f"{store.fingerprint}-{code_revision(CODE)}"
+        home = Path("checkpoints") / domain
+        if group.rank:  # the first process does all there is to do but for the steps
+            argan.training.train(
+                config, store.pixels, home, data=data, rows=store.rows("train"), device=device, processes=group
+            )
+            return
+        busy = f"{domain}: another training of it runs in this workspace; waiting for it to end"
+        with alone(home / ".lock", say, busy):
+            folder = checkpoints(home, fingerprint(config.recipe_only, data))
+            _train(domain, params, config, store, data, folder, device, group)
 
 
 def _fit(domain: str, store: Path) -> None:
@@ -71,8 +90,16 @@ def checkpoints(home: Path, mark: str) -> Path:
     return folder
 
 
-def _train(domain: str, params: Params, config: Training, store: Photos, data: str, folder: Path) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _train(
+    domain: str,
+    params: Params,
+    config: Training,
+    store: Photos,
+    data: str,
+    folder: Path,
+    device: torch.device,
+    group: Processes,
+) -> None:
     tracked = registry.start_run(params.mlflow, domain, config, data, folder, say)
     progress = Progress(domain, config.images)
     rows = store.rows("train")
@@ -84,14 +111,20 @@ def _train(domain: str, params: Params, config: Training, store: Photos, data: s
     def show(images: int, generator: networks.Scene) -> None:
         tracked.show(images, samples(generator, config))
 
+    by = f", {group.count} processes" if group.count > 1 else ""
     try:
-        say(f"{domain}: training on {len(rows)} photos, {config.images} images to see, on {device}")
+        say(f"{domain}: training on {len(rows)} photos, {config.images} images to see, on {device}{by}")
         trained = argan.training.train(
-            config, store.pixels, folder, data=data, rows=rows, watch=watch, show=show, say=say, device=device
-        )
+            config, store.pixels, folder, data=data, rows=rows, watch=watch, show=show, say=say,
+            device=device, processes=group,
+        )  # fmt: skip
+        processes.leave()
         say(f"{domain}: distilling the depth estimator from {config.estimator_images} generated photos")
         began = time.perf_counter()
-        student = estimator.distill(trained.generator, config, device=device)
+        mark = fingerprint(config.recipe_only, f"{data}-{code_revision(('estimator',))}")
+        student = estimator.distill(
+            trained.generator, config, device=device, folder=folder / "estimator", mark=mark, say=say
+        )
         say(f"{domain}: distilled in {time.perf_counter() - began:.0f} s")
         likeness = Likeness.of(store.pixels, rows, store.rows("validation"))
     except BaseException as error:
@@ -101,10 +134,12 @@ def _train(domain: str, params: Params, config: Training, store: Photos, data: s
         "train_seconds": round(trained.seconds, 1),
         "images_per_second": round(trained.images / max(trained.seconds, 1e-9), 2),
         "images_seen": trained.images,
+        "health": trained.health,
     }
+    recipe = config.model_dump(exclude={"device", "accumulate", "stop_when_hopeless"})  # not what the model is
     meta = {
         "domain": domain,
-        "training": config.model_dump(),
+        "training": recipe,
         "data": store.fingerprint,
         "photos": {"count": len(store), "train": len(rows)},
         "prior": {"radius": config.prior_radius, "slope": config.prior_slope},
@@ -113,7 +148,7 @@ def _train(domain: str, params: Params, config: Training, store: Photos, data: s
         "git_revision": registry.revision(),
     }
     with swapped(Path("models") / domain) as new:
-        shape = {"domain": domain, "training": config.model_dump()}
+        shape = {"domain": domain, "training": recipe}
         write_tensors(new / "generator.safetensors", trained.generator.state_dict(), shape)
         write_tensors(new / "estimator.safetensors", student.state_dict(), shape)
         likeness.save(new / "likeness.safetensors")
@@ -125,7 +160,7 @@ def _train(domain: str, params: Params, config: Training, store: Photos, data: s
         (new / "data").mkdir()
         for part in ("card.md", "quality.json", "report.html"):  # what it learned from goes where the model goes
             shutil.copyfile(store.folder / part, new / "data" / part)
-    tracked.end()
+    tracked.end(tags={"health": ", ".join(trained.health) or "ok"})
     say(f"{domain}: models/{domain} written, {summary['images_per_second']} images/s")
 
 
@@ -166,10 +201,10 @@ def samples(generator: networks.Scene, config: Training) -> np.ndarray:
     return pictures.grid(trios, columns=12, upscale=max(1, 128 // config.resolution))
 
 
-def _code() -> str:
+def code_revision(modules: tuple[str, ...]) -> str:
     """A short hash of the code that decides what the weights become."""
     package = Path(argan.training.__file__).parent
-    return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in CODE)).hexdigest()[:8]
+    return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in modules)).hexdigest()[:8]
 
 
 def card(meta: dict[str, Any]) -> str:

@@ -28,6 +28,15 @@ def test_a_comparison_of_different_numbers_is_no_result(monkeypatch: pytest.Monk
         bench.optics()
 
 
+def test_the_step_is_compared_with_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "STEP", {"quick": (2, 1)})
+    monkeypatch.setattr(bench, "CHOICES", (2, 1))
+    numbers = bench.step() | bench.choices()
+    assert {"step_quick_speedup", "step_quick_memory_ratio", "choice_all_gain"} < set(numbers)
+    assert all(math.isfinite(value) and value > 0 for value in numbers.values())
+    assert numbers["step_quick_memory_ratio"] > 1.5 and numbers["choice_all_memory_ratio"] > 1.5, "bytes, not seconds"
+
+
 def test_using_a_model_is_timed_without_one() -> None:
     assert bench.sample()["sample_warm_ms"] > 0
     assert bench.depth()["depth_warm_ms"] > 0

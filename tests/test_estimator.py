@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
+import pytest
 import torch
 
 from argan import estimator, networks, objective
@@ -67,6 +71,29 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     generator = networks.generator(config).eval()
     first, again = (estimator.distill(generator, config).state_dict() for _ in range(2))
     assert all(torch.equal(first[k], again[k]) for k in first)
+
+
+def test_interrupted_and_resumed_it_learns_the_same_bit_for_bit(tmp_path: Path) -> None:
+    config = training("quick", {**SMALL, "estimator_images": 160, "checkpoint_every": 32})
+    generator = TwoPlanes(config)
+    whole = estimator.distill(generator, config).state_dict()
+
+    def interrupt(images: int, loss: float) -> None:
+        if images == 0 and not list(tmp_path.iterdir()):
+            signal.raise_signal(signal.SIGTERM)
+
+    def run(mark: str = "m") -> estimator.networks.Estimator:
+        return estimator.distill(generator, config, folder=tmp_path, mark=mark, watch=interrupt, say=said.append)
+
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        run()
+    resumed = run().state_dict()
+    assert said[0].startswith("interrupted, the estimator saved at 16 images")
+    assert said[1] == "resuming the estimator at 16 of 160 images"
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    run("other")
+    assert "starting fresh" in said[-1], "what another generator taught is not gone on with"
 
 
 def test_estimates_do_not_depend_on_the_side_a_photo_is_seen_from() -> None:

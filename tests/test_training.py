@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from argan import checkpoint, networks
 from argan.errors import UserError
 from argan.params import Training, training
-from argan.training import Loader, Order, Trained, step_random, train
+from argan.training import Loader, Order, Trained, Trainer, step_random, train
+from benchmarks import reference_step
 
 SMALL = {
     "images": 96, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,
@@ -29,6 +35,10 @@ def small(**changes: object) -> Training:
     return training("quick", SMALL | changes)
 
 
+def weights(network: torch.nn.Module) -> str:
+    return hashlib.sha256(b"".join(t.numpy(force=True).tobytes() for t in network.state_dict().values())).hexdigest()
+
+
 def same(a: Trained, b: Trained) -> bool:
     """Weights and curves, bit for bit."""
     x, y = a.generator.state_dict(), b.generator.state_dict()
@@ -38,29 +48,45 @@ def same(a: Trained, b: Trained) -> bool:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"recipe": "paper", "renderer": "gather"}, {"augment_color": 0.4, "augment_cutout": 0.3}]
+    "changes",
+    [
+        {},
+        {"recipe": "paper", "renderer": "gather"},
+        {"augment_color": 0.4, "augment_translate": 0.1, "augment_cutout": 0.3, "accumulate": 2},
+    ],
 )
 def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
     tmp_path: Path, photos: np.ndarray, changes: dict[str, object]
 ) -> None:
+    """Weights, average, curves and every sample sheet, wherever the kills fall."""
     config = small(**changes)
-    whole = train(config, photos, tmp_path / "whole", data="d")
 
     class Killed(Exception): ...
 
-    for stop in (16, 48, 64):  # before the first checkpoint, on one, and between two
-
-        def kill(images: int, row: dict[str, float], stop: int = stop) -> None:
-            if images >= stop:
+    def run(folder: str, rows: dict[int, str], shown: dict[int, str], stop: int, say: Callable[[str], None]) -> Trained:
+        def watch(images: int, row: dict[str, float]) -> None:
+            rows[images] = json.dumps(row, sort_keys=True)
+            if images == stop:
                 raise Killed
 
+        def show(images: int, generator: networks.Scene) -> None:
+            shown[images] = weights(generator)
+            if images == -stop:
+                raise Killed
+
+        return train(config, photos, tmp_path / folder, data="d", watch=watch, show=show, say=say)
+
+    rows, shown, rows_again, shown_again = {}, {}, {}, {}  # type: ignore[var-annotated]
+    whole = run("whole", rows, shown, 0, print)
+    for stop in (16, -48, 64, 80):  # before the first checkpoint, in a sample sheet beside one, and between two
         with pytest.raises(Killed):
-            train(config, photos, tmp_path / "killed", data="d", watch=kill, say=lambda line: None)
+            run("killed", rows_again, shown_again, stop, lambda line: None)
     said: list[str] = []
-    resumed = train(config, photos, tmp_path / "killed", data="d", say=said.append)
+    resumed = run("killed", rows_again, shown_again, 0, said.append)
     assert any("resuming at" in line for line in said)
     equal = same(whole, resumed)  # a name, for a failing comparison would print every weight
     assert equal and resumed.images == whole.images == 96
+    assert rows == rows_again and shown == shown_again and list(shown) == [48, 96]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -79,6 +105,80 @@ def test_a_signal_ends_the_step_and_saves(tmp_path: Path, photos: np.ndarray, nu
     resumed = train(small(), photos, tmp_path / "cut", data="d", say=said.append)
     equal = same(whole, resumed)
     assert equal and said == ["resuming at 32 of 96 images"]
+
+
+def test_a_step_that_takes_too_long_is_left_in_the_middle(tmp_path: Path) -> None:
+    """Handlers wait until torch is back; a spot instance's notice does not."""
+    script = """
+import torch
+from argan import training
+from pipelines import guarded, say
+training.PATIENCE = 0.5
+def work():
+    with training.signals(lambda: say("left")):
+        say("begins")
+        for _ in range(10**9):
+            torch.linalg.svd(torch.rand(3000, 3000))
+guarded(work)
+"""
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stdout.readline() == "begins\n"
+        process.send_signal(number)
+        assert process.communicate(timeout=60)[0] == "left\n" and process.returncode == code
+
+
+@pytest.mark.parametrize("changes", [{}, {"recipe": "paper", "renderer": "gather"}])
+def test_a_batch_in_parts_is_the_same_step(photos: np.ndarray, changes: dict[str, object]) -> None:
+    torch.set_default_dtype(torch.float64)  # in which what Adam makes of rounding is nothing
+    try:
+        whole, parts = (
+            Trainer(small(accumulate=n, augment_color=0.4, **changes), photos, torch.device("cpu")) for n in (1, 4)
+        )
+        for _ in range(4):
+            expected, got = whole.step(), parts.step()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name in ("average", "discriminator"):
+        for a, b in zip(*(getattr(t.state, name).parameters() for t in (whole, parts)), strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-8)
+    assert set(got) == set(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name], value, rtol=1e-6, atol=1e-8, equal_nan=True, msg=name)
+
+
+def test_where_and_how_it_runs_may_change_on_the_way(tmp_path: Path, photos: np.ndarray) -> None:
+    train(small(images=24), photos, tmp_path / "mine", data="d")
+    mark = checkpoint.fingerprint(small().recipe_only, "d")
+    running = {
+        "accumulate": 4,
+        "device": "cpu",
+        "stop_when_hopeless": True,
+        "checkpoint_every": 8,
+        "checkpoints_kept": 1,
+    }
+    assert checkpoint.fingerprint(small(**running).recipe_only, "d") == mark
+    assert checkpoint.fingerprint(small(learning_rate=1e-3).recipe_only, "d") != mark
+
+
+@pytest.mark.parametrize(
+    ("changes", "choices"), [({}, ["lazy"]), ({"renderer": "gather"}, ["lazy"]), ({}, reference_step.CHOICES)]
+)
+def test_the_plain_way_of_writing_the_step_gives_the_same_numbers(
+    photos: np.ndarray, changes: dict[str, object], choices: list[str]
+) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        config = small(augment_color=0.4, **changes)
+        ours, plain = Trainer(config, photos, torch.device("cpu")), reference_step.Trainer(config, photos, choices)
+        for _ in range(3):
+            ours.step()
+            plain.step()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name in ("average", "discriminator"):
+        pairs = zip(getattr(ours.state, name).parameters(), getattr(plain, name).parameters(), strict=True)
+        assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs)
 
 
 def test_another_seed_is_another_training(tmp_path: Path, photos: np.ndarray) -> None:
@@ -127,7 +227,7 @@ def test_random_state_is_a_function_of_seed_and_images() -> None:
 
 
 def test_divergence_is_named_and_the_last_good_checkpoint_stays(tmp_path: Path, photos: np.ndarray) -> None:
-    with pytest.raises(UserError, match=r"not finite between \d+ and \d+ images.*learning_rate"):
+    with pytest.raises(UserError, match=r"loss_d is not finite|is not finite in the step at \d+ images.*learning_rate"):
         train(small(learning_rate=0.1, images=4000, penalty=1e38), photos, tmp_path, data="d")
 
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from argan import networks
+from argan.health import FLAT, LUMA
 from argan.metrics.depth import rank_correlation
-from argan.metrics.scenes import FLAT, LUMA, QUANTISATION, log_sharpness
+from argan.metrics.scenes import QUANTISATION, log_sharpness
 
 JUDGED = 32  # pixels across, to which photos are averaged first: the 21 views of a wide aperture leave finer ghosts
 WINDOW = 5  # of those pixels, over which sharpness is local: 3 see single details, 9 mix a petal with what is behind it

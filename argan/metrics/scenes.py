@@ -13,15 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from argan import objective
+from argan.health import ALIKE, COPIED, FLAT, LUMA
 from argan.metrics.depth import correlation, rank_correlation
 from argan.params import Training
 
-LUMA = (0.299, 0.587, 0.114)  # BT.601, of the encoded values
-
-# The degenerate answers, each threshold with its reason; docs/method.md says what exact scenes have.
-FLAT = 0.05  # mean spread of disparity in a scene, of its range: at 32 px a sixth of a pixel of blur, which no eye sees
-ALIKE = 0.9  # mean correlation of two scenes' disparity: 1 is one map for all, as the prior alone would give
-COPIED = 0.9  # mean |rank correlation| of disparity and brightness: 1 is a copy; light tells of depth, but not so much
+# The degenerate answers that training cannot see; docs/method.md says what exact scenes have.
 UNSHARP = 0.3  # defocus gap: exact meadow scenes have 1.2, and 0.25 with all blur painted into the image already
 CHANCE = 3.0  # standard errors by which the inverted must exceed half of the photos to be no accident
 

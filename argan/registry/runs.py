@@ -57,9 +57,9 @@ class Run:
             self.shown = images
             self._log(Event(images, picture=picture))
 
-    def end(self, status: str = "FINISHED") -> None:
+    def end(self, status: str = "FINISHED", tags: Mapping[str, str] | None = None) -> None:
         self._again = 0.0
-        self._log(Event(end=status))
+        self._log(Event(end=status, tags=tags or {}))
 
     def reference(self) -> dict[str, str]:
         return {"run_id": self.id, "tracking_uri": public(self.uri)}
@@ -130,6 +130,8 @@ class Run:
         for event in self._pending:
             if event.picture is not None:
                 self.client.log_image(self.id, event.pixels(), key="samples", step=event.images, synchronous=True)
+            for key, value in event.tags.items():
+                self.client.set_tag(self.id, key, value)
             if event.end:
                 self.client.set_terminated(self.id, event.end, end_time=event.time)
 

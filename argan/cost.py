@@ -1,0 +1,97 @@
+"""What a training costs, said before it begins: parameters, operations, memory."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+import psutil
+import torch
+from torch import nn
+
+from argan import networks
+from argan.errors import UserError
+from argan.params import Training
+
+FLOAT = 4  # bytes
+
+# Copies that a step keeps of what one image is made of, fitted to the peak of the steps with R1 and R2 as torch's profiler has it
+# (docs/results.md, Cost): of the discriminator's activations, for a photo and a rendering, differentiated twice; of the
+# generator's; of the renderer's layers. With the gather renderer there are no layers, and the estimate is on the safe side.
+DISCRIMINATOR, GENERATOR, LAYERS = {"modern": 5.4, "paper": 10.0}, 1.5, 14.5
+RESERVE = 1.15  # what allocators and libraries take besides
+
+
+@lru_cache(maxsize=16)
+def parameters(config: Training) -> dict[str, int]:
+    """How many each network has; `expansion` is T, and part of the generator."""
+    with torch.device("meta"):
+        scene = networks.generator(config)
+        made = {
+            "generator": scene,
+            "expansion": scene.expansion or nn.Identity(),
+            "discriminator": networks.discriminator(config),
+            "estimator": networks.Estimator(config.estimator_channels, config.disparity_max),
+        }
+    return {name: sum(p.numel() for p in network.parameters()) for name, network in made.items()}
+
+
+@lru_cache(maxsize=16)
+def bytes_per_image(config: Training) -> int:
+    """Memory that a step takes for each image that is worked on at a time."""
+    r = config.resolution
+    with torch.device("meta"):
+        generator = _activations(networks.generator(config), torch.empty(1, config.latent))
+        discriminator = _activations(networks.discriminator(config), torch.empty(1, 3, r, r))
+    layers = config.layers * 4 * r**2
+    return round(FLOAT * (DISCRIMINATOR[config.recipe] * discriminator + GENERATOR * generator + LAYERS * layers))
+
+
+def _activations(network: nn.Module, given: torch.Tensor) -> int:
+    """Numbers that come out of its convolutions."""
+    count = 0
+
+    def add(_: nn.Module, __: object, out: torch.Tensor) -> None:
+        nonlocal count
+        count += out.numel()
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(add)
+    network(given)
+    return count
+
+
+def bytes_needed(config: Training, processes: int = 1) -> int:
+    """Memory that training takes in one of `processes`, without the photographs: weights, gradients, Adam's two moments, the
+    average, and a part of the batch."""
+    count = parameters(config)
+    weights = FLOAT * (5 * count["generator"] + 4 * count["discriminator"])
+    at_a_time = -(-config.batch // (config.accumulate * processes))
+    return round(RESERVE * (weights + at_a_time * bytes_per_image(config)))
+
+
+def free(device: torch.device) -> int:
+    """Bytes that a process may still take there. Processes on one CPU share."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def check(config: Training, device: torch.device, processes: int = 1) -> None:
+    """Raises UserError where a training cannot fit into the memory there is, saying what would."""
+    there, needed = free(device), bytes_needed(config, processes)
+    if needed <= there:
+        return
+    told = f"train.batch {config.batch} at {config.resolution} px needs about {_gb(needed)} of memory, {_gb(there)} are free"
+    even = [n for n in range(config.accumulate + 1, config.batch + 1) if config.batch % (n * processes) == 0]
+    for parts in even:
+        if bytes_needed(config.model_copy(update={"accumulate": parts}), processes) <= there:
+            raise UserError(
+                f"{told}; set train.accumulate to {parts}: the same training, {parts} parts one after the other"
+            )
+    raise UserError(f"{told}, and a single image does not fit; choose a smaller preset or free some memory")
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

@@ -1,0 +1,137 @@
+"""One training step written the plain way: what `argan.training.Trainer.step` is measured against.
+
+The same networks, losses, random numbers and photographs, so the same weights, to the rounding of sums. But: 25 look-ups a photo
+in a loop, every view kept; tensors in planes; Adam as torch has it with neither fusing nor grouping; the average in a loop over
+parameters; scenes anew for each player; R1 and R2 in every step; nothing switched off where no gradient is wanted. Each of these
+can be taken back by its name in CHOICES, so that what each is worth can be measured.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from argan import networks, objective
+from argan.augment import augment
+from argan.optics import Aperture, ray_disparity
+from argan.params import Training
+from argan.training import Draw, Order, State, step_random
+from benchmarks.reference_optics import look_up
+
+CHOICES = {
+    "lazy": "R1 and R2 every `penalty_every` steps, scaled to match",
+    "scenes": "the discriminator's renderings serve the generator too",
+    "frozen": "no gradient of what is not trained: photographs without a penalty, the discriminator in the generator's turn",
+    "layout": "channels last",
+    "optics": "a blur is a convolution, a look-up compiled; views are never stored",
+    "fused": "fused Adam, the average by foreach",
+}
+
+
+class Trainer:
+    """The interface of `argan.training.Trainer`, as far as a step needs it. `choices`: names in CHOICES."""
+
+    def __init__(self, config: Training, photos: np.ndarray, choices: Iterable[str] = ()) -> None:
+        self.config, self.photos, self.choices, self.images = config, photos, frozenset(choices), 0
+        fresh = State.fresh(config, torch.device("cpu"))
+        layout = torch.channels_last if "layout" in self.choices else torch.contiguous_format
+        self.generator, self.discriminator = (
+            network.to(memory_format=layout) for network in (fresh.generator, fresh.discriminator)
+        )
+        self.average = copy.deepcopy(self.generator)
+        fused = "fused" in self.choices
+        adam = {"lr": config.learning_rate, "betas": (0.0, 0.99), "foreach": False, "fused": fused}
+        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), **adam)
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), **adam)
+        self.order = Order(len(photos), config.seed)
+        self.prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope)
+
+    def photograph(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        image, disparity = self.generator(draw.latents)
+        if "optics" in self.choices:
+            return image, disparity, self.generator.photograph(image, disparity, draw.scale)
+        return image, disparity, render(image, disparity, draw.scale, self.generator)
+
+    def laid_out(self, photos: Tensor) -> Tensor:
+        return photos.contiguous(memory_format=torch.channels_last) if "layout" in self.choices else photos
+
+    def step(self) -> None:
+        c, frozen = self.config, "frozen" in self.choices
+        every = c.penalty_every if "lazy" in self.choices else 1
+        penalised = (self.images // c.batch) % every == 0
+        draw = Draw.of(c, step_random(c.seed, self.images))
+        photos = torch.from_numpy(self.photos[self.order(self.images, c.batch)]).permute(0, 3, 1, 2)
+        reals = augment(networks.from_uint8(photos), c, draw.real)
+
+        # Discriminator
+        shot: tuple[Tensor, Tensor, Tensor] | None = self.photograph(draw)
+        fakes = augment(shot[2].detach(), c, draw.fake)
+        shot = shot if "scenes" in self.choices else None  # what is made anew need not be kept
+        if penalised or not frozen:
+            reals, fakes = reals.requires_grad_(), fakes.requires_grad_()
+        real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes]))).chunk(2)
+        loss = objective.discriminator_loss(real, fake, c.recipe)
+        if penalised:
+            loss = loss + c.penalty * every * objective.gradient_penalty(reals, real)
+            if c.recipe == "modern":
+                loss = loss + c.penalty * every * objective.gradient_penalty(fakes, fake)
+        self.optimizer_d.zero_grad()
+        loss.backward()
+        self.optimizer_d.step()
+
+        # Generator
+        image, disparity, fakes = shot or self.photograph(draw)
+        self.discriminator.requires_grad_(not frozen)
+        fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)))
+        self.discriminator.requires_grad_(True)
+        loss = objective.generator_loss(real.detach(), fake, c.recipe)
+        loss = loss + objective.prior_weight(self.images, c) * objective.prior_loss(
+            disparity, self.prior, c.disparity_max
+        )
+        loss = loss + c.smoothness * objective.smoothness(disparity, image, c.disparity_max)
+        if self.generator.expansion is not None and c.expansion_tie:
+            rays = ray_disparity(disparity, self.generator.aperture)
+            loss = loss + c.expansion_tie * objective.expansion_tie(
+                self.generator.expansion(rays), rays, c.disparity_max
+            )
+        self.optimizer_g.zero_grad()
+        loss.backward()
+        self.optimizer_g.step()
+
+        self.images += c.batch
+        decay = 0.5 ** (c.batch / min(c.ema_images, max(self.images / 4, 1)))
+        mine, theirs = list(self.average.parameters()), list(self.generator.parameters())
+        with torch.no_grad():
+            if "fused" in self.choices:
+                torch._foreach_lerp_(mine, theirs, 1 - decay)
+                return
+            for a, b in zip(mine, theirs, strict=True):
+                a.copy_(decay * a + (1 - decay) * b)
+
+
+def render(image: Tensor, disparity: Tensor, scale: Tensor, scene: networks.Scene) -> Tensor:
+    """The photo as `argan.optics.render` defines it, by 25 look-ups, whose views are all kept until they are averaged."""
+    aperture: Aperture = scene.aperture
+    if scene.renderer == "gather":
+        rays = ray_disparity(disparity, aperture)
+        rays = rays if scene.expansion is None else scene.expansion(rays)
+        shifts = (scale[:, None, None, None] * rays).unbind(1)
+        views = [look_up(image, shift, u) for shift, u in zip(shifts, aperture.offsets, strict=True)]
+        return torch.einsum("v,vnchw->nchw", aperture.weights.to(image), torch.stack(views))
+    n, _, h, w = image.shape
+    levels = torch.linspace(-1, 1, scene.layers) * scene.disparity_max
+    coverage = 1 - (disparity - levels[:, None, None]).abs() / (levels[1] - levels[0])
+    coverage = coverage.clamp(min=0)[:, :, None]
+    stack = torch.cat([image[:, None] * coverage, coverage], 2).flatten(0, 1)  # N K, 4, H, W: far to near
+    shift = (scale[:, None] * levels).flatten()[:, None, None].expand(-1, h, w)
+    views = torch.stack([look_up(stack, shift, u) for u in aperture.offsets])
+    blurred = torch.einsum("v,vnchw->nchw", aperture.weights.to(image), views).view(n, scene.layers, 4, h, w)
+    photo = torch.zeros_like(blurred[:, 0])
+    for layer in blurred.unbind(1):
+        photo = layer + photo * (1 - layer[:, -1:])
+    photo = photo[:, :-1] / photo[:, -1:].clamp(min=1e-6)
+    return torch.where(scale[:, None, None, None] == 0, image, photo)
