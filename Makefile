@@ -2,6 +2,7 @@
 # make test    set everything up, then lint, type check and test
 # make registry   show the registered models in the browser (PORT=5000)
 # make services   Prefect's and MLflow's servers and a worker (PREFECT_PORT=4200 MLFLOW_PORT=5000 PASSWORDS=1); services-stop, services-status
+# make deploy   bring prefect.yaml (schedules, flows) to the Prefect server in use
 # make backup     databases, artifacts and parameters into one file (FILE=...); make restore FILE=... brings them back
 PYTHON ?= python3
 VENV   := .venv
@@ -18,7 +19,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: setup repro registry services services-stop services-status backup restore test lint
+.PHONY: setup repro registry services services-stop services-status deploy backup restore test lint
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -52,6 +53,11 @@ services-stop: setup
 
 services-status: setup
 	@$(SERVICES) status
+
+# To the server of `make services`, unless the environment names another
+deploy: setup
+	@e="$${ARGAN_SERVICES:-services}/env"; if [ -z "$$PREFECT_API_URL" ] && [ -f "$$e" ]; then . "$$(realpath "$$e")"; fi; \
+	  $(BIN)/python -m pipelines.deploy
 
 backup: setup
 	@$(SERVICES) backup $(FILE) $(if $(CACHE),--cache) $(if $(KEEP),--keep $(KEEP))

@@ -503,6 +503,17 @@ def registered(receipt: Mapping[str, Any], settings: Mlflow) -> bool:
         return _or_none(lambda: client.get_model_version(name, version)) is not None
 
 
+def tag(name: str, alias: str, tags: Mapping[str, str], settings: Mlflow) -> str:
+    """Write tags of the version that an alias names, and return its number. Raises UserError."""
+    uri = tracking_uri(settings)
+    client = _client(uri)
+    with _speaking(uri):
+        version = str(client.get_model_version_by_alias(name, alias).version)
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+    return version
+
+
 def download(reference: str, settings: Mlflow | None = None) -> Path:
     """The folder of `models:/<name>@<alias>` or `models:/<name>/<version>`; fetched once, then kept in the user's cache."""
     match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", reference)

@@ -28,7 +28,7 @@ from argan.errors import UserError
 from argan.files import atomic, swapped, write_json
 from pipelines import say
 from pipelines.databases import NAMES, Databases, installed, tool
-from pipelines.services import Services, Settings, kept_settings
+from pipelines.servers import Services, Settings, kept_settings
 
 FORMAT = 1
 WORKSPACE = (

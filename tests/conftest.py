@@ -102,7 +102,15 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Wo
         made.folder.mkdir()
         for name in ("argan", "pipelines"):
             shutil.copytree(ROOT / name, made.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
+        for name in (
+            "dvc.yaml",
+            "params.yaml",
+            "prefect.yaml",
+            ".dvcignore",
+            ".gitignore",
+            ".dvc/config",
+            ".dvc/.gitignore",
+        ):
             target = made.folder / name
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(ROOT / name, target)

@@ -87,6 +87,7 @@ def test_started_servers_have_what_flows_need(servers: Servers) -> None:
     assert told.count("already running") == 3
     assert "/#/models?workflowType=machine_learning" in told
     assert servers.run("status").count(" running,") == 3
+    assert "with passwords False and not True; to change it" in servers.run("start", "--passwords", code=2)
     for port in (servers.prefect_port, servers.mlflow_port):
         listening = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port]
         assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
@@ -95,7 +96,7 @@ def test_started_servers_have_what_flows_need(servers: Servers) -> None:
 def test_what_runs_is_not_moved_and_a_taken_port_is_told(servers: Servers, tmp_path: Path) -> None:
     told = servers.run("start", "--prefect-port", "4999", code=2)
     assert told == (
-        f"error: prefect runs already, at port {servers.prefect_port} and not 4999; to change it: "
+        f"error: prefect runs already, with prefect_port {servers.prefect_port} and not 4999; to change it: "
         "make services-stop, then make services\n"
     )
     elsewhere = Servers(tmp_path / "services", tmp_path, tmp_path / "connections.txt", servers.prefect_port)
@@ -339,6 +340,7 @@ def test_postgres_backed_up_and_restored_beside_and_over(team: Servers, tmp_path
     assert "cannot be used (password authentication failed" in other.run(
         "restore", str(archive), code=2, ARGAN_DATABASE_URL=url.replace(secret, "wrong")
     )
+    assert other.run("status", code=1, ARGAN_DATABASE_URL="").count("not running") == 3
     told = other.run("start", code=2, ARGAN_DATABASE_URL="")
     assert "set ARGAN_DATABASE_URL to it" in told and secret not in told
     told = other.run("restore", str(archive), "--force", code=2, ARGAN_DATABASE_URL="sqlite")
