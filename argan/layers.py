@@ -71,11 +71,13 @@ def stepped(disparity: Float) -> Float:
     Every pixel on a steep ramp goes to the nearer of the two ends of it, a few pixels at a time (a shock filter: Osher and
     Rudin, 1990); then near objects grow by FRINGE pixels.
     """
-    small, large = (cv2.getStructuringElement(cv2.MORPH_RECT, (n, n)) for n in (3, 5))
+    small, large = (cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (n, n)) for n in (3, 5))
+    disparity = cv2.medianBlur(disparity, 5)  # an estimate copies some of the photo's texture
     for _ in range(max(2, max(disparity.shape) // RAMP)):
         low, high = cv2.erode(disparity, large), cv2.dilate(disparity, large)
         end = np.where(high - disparity <= disparity - low, high, low)
         disparity = np.where(high - low > 4 * STEEP, end, disparity)
+    disparity = cv2.medianBlur(disparity.astype(np.float32), 5)  # no specks that stand before or behind all around
     for _ in range(FRINGE if min(disparity.shape) > 128 else 1):
         low, high = cv2.erode(disparity, small), cv2.dilate(disparity, small)
         disparity = np.where(high - low > 2 * CUT, high, disparity)
