@@ -514,6 +514,48 @@ def tag(name: str, alias: str, tags: Mapping[str, str], settings: Mlflow) -> str
     return version
 
 
+@dataclass(frozen=True)
+class Version:
+    """A registered version of a model."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+
+
+def versions(settings: Mlflow | None = None) -> list[Version]:
+    """All registered versions of argan models, by name, the newest first. Raises UserError where MLflow is away.
+
+    Quick for SQLite: MLflow itself is not imported, and a file that is not there holds none.
+    """
+    uri = tracking_uri(settings)
+    rows: list[tuple[str, str]]
+    aliases: list[tuple[str, str, str]]
+    if (file := _sqlite_file(uri)) is not None:
+        if not file.exists():
+            return []
+        try:
+            with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
+                ask = "select name, version from model_versions where current_stage != 'Deleted_Internal'"
+                rows = [(name, str(version)) for name, version in database.execute(ask)]
+                ask = "select name, version, alias from registered_model_aliases"
+                aliases = [(name, str(version), alias) for name, version, alias in database.execute(ask)]
+        except sqlite3.Error as error:
+            raise _unreachable(uri, error) from error
+    else:
+        client = _client(uri)
+        with _speaking(uri):
+            rows = [(v.name, str(v.version)) for v in client.search_model_versions("name like 'argan-%'")]
+            models = client.search_registered_models("name like 'argan-%'")
+            aliases = [(m.name, str(version), alias) for m in models for alias, version in m.aliases.items()]
+    found = [
+        Version(name, version, tuple(sorted(alias for n, v, alias in aliases if (n, v) == (name, version))))
+        for name, version in rows
+        if name.startswith("argan-")
+    ]
+    return sorted(found, key=lambda v: (v.name, -int(v.version)))
+
+
 def download(reference: str, settings: Mlflow | None = None) -> Path:
     """The folder of `models:/<name>@<alias>` or `models:/<name>/<version>`; fetched once, then kept in the user's cache."""
     match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", reference)

@@ -126,6 +126,16 @@ class Scenes:
         return work.scenes(model, list(wanted))
 
 
+def _read(path: Path) -> Photo:
+    taken = photograph.read(path)
+    height, width = taken.pixels.shape[:2]
+    if width * height > PIXELS:
+        raise UserError(
+            f"{path} is too large: {width} x {height} pixels; the studio takes up to {PIXELS // 1_000_000} million"
+        )
+    return Photo(path, path.name, width, height, work.reduced(taken.pixels, work.PREVIEW), taken.icc)
+
+
 @dataclass
 class Photo:
     """A photograph that a page has brought, and what models said of it."""
@@ -147,7 +157,8 @@ class Desk:
 
     def __init__(self, shelf: Shelf, folder: Path) -> None:
         self.shelf, self.folder = shelf, folder
-        self._photos: OrderedDict[str, Photo] = OrderedDict()
+        self._photos: OrderedDict[str, Photo | Path] = OrderedDict()  # a file until it is read
+        self.scenes = Scenes(shelf)
         self._files: OrderedDict[str, Path] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -157,33 +168,35 @@ class Desk:
         folder.mkdir()
         return folder / (Path(name.replace("\\", "/")).name[-100:] or "photo")
 
-    def add(self, path: Path) -> str:
-        """Take a photograph in. Raises UserError, with its name, for what is no photo or too large; the file is then gone."""
-        try:
-            taken = photograph.read(path)
-            height, width = taken.pixels.shape[:2]
-            if width * height > PIXELS:
-                raise UserError(
-                    f"{path} is too large: {width} x {height} pixels; the studio takes up to {PIXELS // 1_000_000} million"
-                )
-        except UserError as error:
-            shutil.rmtree(path.parent, ignore_errors=True)
-            raise UserError(str(error).replace(str(path), path.name)) from error
-        photo = Photo(path, path.name, width, height, work.reduced(taken.pixels, work.PREVIEW), taken.icc)
+    def received(self, path: Path) -> str:
+        """Note a file that has come; it is read when it is first looked at, in its turn."""
         with self._lock:
-            self._photos[path.parent.name] = photo
+            self._photos[path.parent.name] = path
             while len(self._photos) > PHOTOS:
-                _, old = self._photos.popitem(last=False)
-                shutil.rmtree(old.path.parent, ignore_errors=True)
+                token, _ = self._photos.popitem(last=False)
+                shutil.rmtree(self.folder / token, ignore_errors=True)
         return path.parent.name
 
     def photo(self, token: str) -> Photo:
-        """Raises UserError when it is held no more."""
+        """Raises UserError, with the photo's name, for what is no photo or too large, and when it is held no more."""
         with self._lock:
             if token not in self._photos:
                 raise UserError("this photo is not held any more; please drop it again")
             self._photos.move_to_end(token)
-            return self._photos[token]
+            held = self._photos[token]
+        if isinstance(held, Photo):
+            return held
+        try:
+            read = _read(held)
+        except UserError as error:
+            with self._lock:
+                self._photos.pop(token, None)
+            shutil.rmtree(held.parent, ignore_errors=True)
+            raise UserError(str(error).replace(str(held), held.name)) from error
+        with self._lock:
+            if token in self._photos:
+                self._photos[token] = read
+        return read
 
     def estimate(self, photo: Photo, reference: str) -> Estimate:
         """Of the preview; asked for once a model."""
@@ -197,7 +210,7 @@ class Desk:
         said = self.estimate(photo, reference)
         with photo.lock:
             if reference not in photo.reliefs:
-                photo.reliefs[reference] = work.relief(photo.preview, said)
+                photo.reliefs[reference] = Relief(photo.preview, said.disparity, photo.preview)
             return photo.reliefs[reference]
 
     def keep(self, path: Path) -> str:

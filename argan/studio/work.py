@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from argan import networks, pictures
+from argan import lightfield, mesh, networks, pictures
 from argan.errors import UserError
 from argan.model import Estimate, Model
 
@@ -26,7 +26,8 @@ VIEWS = 5  # of a light field, across and down
 SHOWN = 384  # pixels across a scene on the page, at least
 PREVIEW = 1_000_000  # pixels of a photo's preview at most; a draft, while the hand moves, has DRAFT
 DRAFT = 360_000
-RELIEF = 640  # longest side of what becomes a light field or a mesh of a photo
+RELIEF = 640  # longest side, in pixels, of what moves on the page
+PARALLAX = 0.03  # of its width, either way
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,24 @@ class Relief:
     image: Pixels  # (H, W, 3), all in focus
     disparity: Float  # (H, W), larger = nearer, fraction of the width
     photo: Pixels  # (H, W, 3), through the full aperture; of a photograph, itself
-    views: Pixels  # (25, H, W, 3), row by row from the top left
+
+    @cached_property
+    def shown(self) -> tuple[Pixels, Float]:
+        """Image and disparity at the size at which they are looked at and moved about."""
+        longest = max(self.disparity.shape)
+        ratio = min(max(1.0, SHOWN / longest), RELIEF / longest)
+        return (self.image, self.disparity) if ratio == 1 else (resized(self.image, ratio), resized(self.disparity, ratio))
+
+    @cached_property
+    def field(self) -> lightfield.Field:
+        """Its light field, as deep as eyes find pleasant."""
+        image, disparity = self.shown
+        return lightfield.Field(image, lightfield.settled(disparity, PARALLAX))
+
+    @cached_property
+    def views(self) -> Pixels:
+        """(25, H, W, 3), row by row from the top left."""
+        return self.field.views(lightfield.aperture_grid(VIEWS))
 
 
 # ---- Scenes ----------------------------------------------------------------------------------------------------------
@@ -82,13 +100,9 @@ def latent(model: Model, scene: Scene) -> Float:
 def scenes(model: Model, wanted: list[Scene]) -> list[Relief]:
     """All of them in one pass."""
     image, disparity = model.generator(torch.from_numpy(np.stack([latent(model, scene) for scene in wanted])))
-    full = torch.ones(len(wanted))
-    views = model.generator.views(image, disparity, full)
-    photos = model.generator.photograph(image, disparity, full)
+    photos = model.generator.photograph(image, disparity, torch.ones(len(wanted)))
     images, taken = networks.to_uint8(image), networks.to_uint8(photos)
-    return [
-        Relief(images[i], disparity[i, 0].numpy(), taken[i], networks.to_uint8(views[i])) for i in range(len(wanted))
-    ]
+    return [Relief(images[i], disparity[i, 0].numpy(), taken[i]) for i in range(len(wanted))]
 
 
 # ---- Photographs -----------------------------------------------------------------------------------------------------
@@ -104,34 +118,6 @@ def reduced(pixels: NDArray[Any], area: int) -> Pixels:
 def resized(picture: NDArray[Any], ratio: float) -> Any:
     size = (max(1, round(picture.shape[1] * ratio)), max(1, round(picture.shape[0] * ratio)))
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LANCZOS4)
-
-
-def relief(pixels: Pixels, said: Estimate) -> Relief:
-    """A photograph and its depth, small enough to be moved about."""
-    ratio = min(1.0, RELIEF / max(pixels.shape[:2]))
-    image, disparity = resized(pixels, ratio), resized(said.disparity, ratio)
-    return Relief(image, disparity, image, _views(image, disparity))
-
-
-def _views(image: Pixels, disparity: Float) -> Pixels:
-    """The photograph from 25 places in the aperture. (H, W, 3) -> (25, H, W, 3)."""
-    h, w = disparity.shape
-    y, x = np.mgrid[:h, :w].astype(np.float32)
-    found = []
-    for v in np.linspace(-1, 1, VIEWS):
-        for u in np.linspace(-1, 1, VIEWS):
-            d = disparity * np.float32(w)
-            moved = cv2.remap(d, x + np.float32(u) * d, y + np.float32(v) * d, cv2.INTER_LINEAR)
-            found.append(
-                cv2.remap(
-                    image,
-                    x + np.float32(u) * moved,
-                    y + np.float32(v) * moved,
-                    cv2.INTER_LINEAR,
-                    borderMode=cv2.BORDER_REPLICATE,
-                )
-            )
-    return np.stack(found)
 
 
 def confidence(pixels: Pixels, said: Float) -> Pixels:
@@ -171,89 +157,38 @@ def sheet(views: Pixels) -> Pixels:
     return views.reshape(side, side, h, w, 3).transpose(0, 2, 1, 3, 4).reshape(side * h, side * w, 3)
 
 
-EXPORTS = {  # kind: (end of the file's name, what a photographer reads)
-    "image": ("in-focus.png", "image in focus"),
-    "photo": ("photo.png", "photo"),
-    "depth": ("depth.png", "picture of the depth"),
-    "disparity": ("disparity.npy", "disparity as numbers"),
-    "light_field": ("light-field.gif", "light field, moving"),
-    "quilt": ("quilt.png", "light field, all views"),
-    "glb": ("scene.glb", "textured mesh"),
-    "ply": ("scene.ply", "coloured points"),
+EXPORTS = {  # kind: end of the file's name
+    "image": ".in-focus.png",
+    "photo": ".photo.png",
+    "depth": ".depth.png",
+    "disparity": ".disparity.npy",
+    "animation": ".light-field.webp",
+    "quilt": ".quilt.png",
+    "glb": ".glb",
+    "ply": ".ply",
 }
 
 
-def export(made: Relief, kind: str, path: Path) -> None:
-    """Write one of EXPORTS."""
+def export(made: Relief, kind: str, path: Path) -> Path:
+    """Write one of EXPORTS; the path it has in the end."""
     if kind in ("image", "photo", "depth"):
         picture = {"image": made.image, "photo": made.photo, "depth": depth(made.disparity)}[kind]
         pictures.write_png(path, picture)
     elif kind == "disparity":
         with path.open("wb") as file:
             np.save(file, made.disparity)
-    elif kind == "light_field":
-        pictures.light_field_gif(made.views, path, upscale=max(1, 256 // made.image.shape[1]))
+    elif kind == "animation":
+        lightfield.write_animation(made.field.views(lightfield.circle()), path)
     elif kind == "quilt":
-        pictures.write_png(path, sheet(made.views))
-    elif kind in ("glb", "ply"):
-        path.write_bytes(glb(made) if kind == "glb" else ply(made))
+        columns, rows = 8, 6
+        h, w = made.shown[1].shape
+        path = path.with_name(lightfield.quilt_name(path.name.removesuffix(".quilt.png"), columns, rows, w / h))
+        views = made.field.views(lightfield.sweep(columns * rows))
+        pictures.write_png(path, lightfield.quilt(views, columns, rows))
+    elif kind == "glb":
+        mesh.write_glb(path, *made.shown)
+    elif kind == "ply":
+        mesh.write_ply(path, *made.shown)
     else:
         raise UserError(f"there is no download '{kind}'; there is: {', '.join(EXPORTS)}")
-
-
-def _grid(made: Relief, side: int = 256) -> tuple[Float, Float]:
-    """Vertices (N, 3), the frame one unit wide, y up, near towards the viewer; and where in the frame (N, 2) each is."""
-    ratio = side / max(made.disparity.shape)
-    disparity = resized(made.disparity, ratio)
-    h, w = disparity.shape
-    x, y = np.meshgrid((np.arange(w) + 0.5) / w, (np.arange(h) + 0.5) / h)
-    place = np.stack([x - 0.5, (0.5 - y) * h / w, disparity * 2.0], -1)
-    return place.reshape(-1, 3).astype(np.float32), np.stack([x, 1 - y], -1).reshape(-1, 2)
-
-
-def glb(made: Relief) -> bytes:
-    """A textured relief: glTF binary."""
-    import trimesh
-
-    ratio = 256 / max(made.disparity.shape)
-    h, w = resized(made.disparity, ratio).shape
-    vertices, uv = _grid(made)
-    at = np.arange(h * w).reshape(h, w)
-    a, b, c, d = at[:-1, :-1], at[:-1, 1:], at[1:, :-1], at[1:, 1:]
-    faces = np.concatenate([np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)])
-    material = trimesh.visual.material.PBRMaterial(
-        baseColorTexture=Image.fromarray(enlarged(made.image)), roughnessFactor=1.0, metallicFactor=0.0
-    )
-    visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
-    mesh = trimesh.Trimesh(vertices, faces, visual=visual, process=False)
-    return bytes(trimesh.exchange.gltf.export_glb(trimesh.Scene(mesh)))
-
-
-def ply(made: Relief) -> bytes:
-    import trimesh
-
-    vertices, uv = _grid(made)
-    h, w = made.image.shape[:2]
-    colours = made.image[np.minimum(((1 - uv[:, 1]) * h).astype(int), h - 1), np.minimum((uv[:, 0] * w).astype(int), w - 1)]
-    return bytes(trimesh.exchange.ply.export_ply(trimesh.PointCloud(vertices, colours)))
-
-
-# ---- The model card --------------------------------------------------------------------------------------------------
-
-
-def card(model: Model) -> tuple[str, dict[str, Any], list[Path]]:
-    """Markdown of the model card, metrics, and pictures; each empty where the folder has none."""
-    folder = model.folder
-    if folder is None:
-        return "", {}, []
-    file = folder / "card.md"
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    metrics: dict[str, Any] = {}
-    for place in (folder / "evaluation" / "metrics.json", folder.parent.parent / "metrics" / f"{model.domain}.json"):
-        if place.exists():
-            try:
-                metrics = json.loads(place.read_text(encoding="utf-8"))
-                break
-            except (OSError, ValueError):
-                continue
-    return text, metrics, sorted((folder / "samples").glob("*.png"))
+    return path
