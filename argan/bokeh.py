@@ -144,7 +144,6 @@ def _tile(
         return None
     factor = _factor(_radius(reach))
     margin = factor * (math.ceil(_radius(reach) / factor) + 3)
-    margin = -(-margin // factor) * factor
     light = np.empty((h + 2 * margin, w + 2 * margin, 3), np.float32)
     place = np.empty(light.shape[:2], np.float32)
     _window(photo, level, table, top - margin, left - margin, light, place)
@@ -176,7 +175,7 @@ def _reach(level: Float, top: int, left: int, h: int, w: int) -> int:
 
 def _factor(radius: float) -> int:
     """By what a layer of this blur is reduced."""
-    return 1 << max(0, math.floor(math.log2(radius / SHARPEST)) + 1) if radius >= SHARPEST else 1
+    return 2 << math.floor(math.log2(radius / SHARPEST)) if radius >= SHARPEST else 1
 
 
 def _spread(
@@ -500,6 +499,7 @@ def _chords(shape: str, v: Float, field: tuple[float, float]) -> tuple[Float, Fl
 # ---- Light -----------------------------------------------------------------------------------------------------------
 
 
+@lru_cache
 def _decoded(kind: np.dtype[Any]) -> Float:
     """sRGB (IEC 61966-2-1): light, 0..1, of each value."""
     v = np.arange(np.iinfo(kind).max + 1) / np.iinfo(kind).max

@@ -72,7 +72,7 @@ def estimate(student: networks.Estimator, photos: Tensor) -> Tensor:
     The mean over a flip, brought to follow the photo's edges: what the network says is right in the mean over a surface and
     patchy from pixel to pixel, since generated surfaces are less smooth than real ones.
     """
-    return estimate_with_error(student, photos)[0]
+    return guided((student(photos) + student(photos.flip(3)).flip(3)) / 2, photos)
 
 
 @torch.inference_mode()
@@ -81,9 +81,8 @@ def estimate_with_error(student: networks.Estimator, photos: Tensor) -> tuple[Te
     here, error = student.with_error(photos)
     there, other = (x.flip(3) for x in student.with_error(photos.flip(3)))
     doubt = torch.maximum((error + other) / 2, (here - there).abs() / 2)
-    doubt = F.avg_pool2d(
-        doubt, 5, 1, padding=2, count_include_pad=False
-    )  # patchy as the disparity is before the filter
+    # Patchy, as the disparity is before the filter
+    doubt = F.avg_pool2d(doubt, 5, 1, padding=2, count_include_pad=False)
     return guided((here + there) / 2, photos), doubt
 
 

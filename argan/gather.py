@@ -145,6 +145,29 @@ def _look_back_together(
 
 
 @_compiled
+def _shift(
+    rays: Array,
+    v: int,
+    u: Array,
+    top: int,
+    width: int,
+    scale: float,
+    at: Array,
+    right: Array,
+    down: Array,
+    shift: Array,
+) -> None:
+    """shift = scale M(x, u) for whole rows from `top` on. Where rays are D alone, at, right and down are where it was looked up."""
+    size, first = rays.shape[1], top * width
+    end = first + shift.size
+    if len(rays) == 1:
+        _place(u, rays[0, first:end], top, width, size // width, at, right, down)
+        _look_up(rays[0], np.uint64(width > 1), np.uint64(width * (size > width)), at, right, down, scale, shift)
+    else:
+        shift[:] = scale * rays[v, first:end]
+
+
+@_compiled
 def _forward(image: Array, rays: Array, width: int, views: Array, scale: float, photo: Array) -> None:
     """photo += sum_u image(x + scale u M(x, u)). image, photo (C, H W); rays (1, H W): D, or (V, H W): M; views (V, 2)."""
     size = rays.shape[1]
@@ -158,11 +181,7 @@ def _forward(image: Array, rays: Array, width: int, views: Array, scale: float, 
         n = end - first
         at, shift, right, down = all_at[:n], all_shift[:n], all_right[:n], all_down[:n]
         for v in range(len(views)):
-            if len(rays) == 1:
-                _place(views[v], rays[0, first:end], top, width, height, at, right, down)
-                _look_up(rays[0], next_x, next_y, at, right, down, scale, shift)
-            else:
-                shift[:] = scale * rays[v, first:end]
+            _shift(rays, v, views[v], top, width, scale, at, right, down, shift)
             _place(views[v], shift, top, width, height, at, right, down)
             for c in range(len(pixels)):
                 to = sums[c, first * LANES : end * LANES]
@@ -188,11 +207,7 @@ def _backward(
         right, down, free_x, free_y = scratch[2, :n], scratch[3, :n], scratch[4, :n], scratch[5, :n]
         right_ray, down_ray = scratch[6, :n], scratch[7, :n]
         for v in range(len(views)):
-            if len(rays) == 1:
-                _place(views[v], rays[0, first:end], top, width, height, at_ray, right_ray, down_ray)
-                _look_up(rays[0], next_x, next_y, at_ray, right_ray, down_ray, scale, shift)
-            else:
-                shift[:] = scale * rays[v, first:end]
+            _shift(rays, v, views[v], top, width, scale, at_ray, right_ray, down_ray, shift)
             _place(views[v], shift, top, width, height, at, right, down)
             _freedom(views[v], shift, top, width, height, free_x, free_y)
             d_shift[:] = 0

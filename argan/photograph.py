@@ -125,9 +125,9 @@ def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 def _heif(path: Path) -> None:
     if path.suffix.lower() in (".heic", ".heif", ".hif"):
-        import pillow_heif  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        from argan.sources.decode import register_heif
 
-        pillow_heif.register_heif_opener()
+        register_heif()
 
 
 def _raw(path: Path) -> NDArray[np.uint8]:

@@ -19,20 +19,10 @@ from skimage.metrics import structural_similarity
 from argan import photograph
 from argan.bokeh import refocus
 from argan.optics import Aperture, render
-from benchmarks.reference_bokeh import Float, many_planes, many_views
+from benchmarks.reference_bokeh import Float, encoded, linear, many_planes, many_views
 
 PHOTOS = Path(__file__).parent.parent / "tests" / "data"
 HEIGHT, WIDTH = 240, 360
-
-
-def linear(photo: Float) -> Float:
-    v = photo.astype(np.float32) / 255
-    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
-
-
-def encoded(light: Float) -> Float:
-    light = np.clip(light, 0, 1)
-    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def gathered(photo: Float, radius: Float) -> Float:

@@ -15,6 +15,18 @@ from numpy.typing import NDArray
 Float = NDArray[Any]
 
 
+def linear(photo: Float) -> Float:
+    """sRGB in 8 or 16 bits -> light, 0..1."""
+    v = photo.astype(np.float32) / np.iinfo(photo.dtype).max
+    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+
+
+def encoded(light: Float) -> Float:
+    """Light -> sRGB, 0..1."""
+    light = np.clip(light, 0, 1)
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+
+
 def scatter(light: Float, radius: Float) -> Float:
     """light (H, W, 3), radius (H, W) in pixels, signed, > 0 before the focal plane -> (H, W, 3). Far to near, one by one."""
     height, width = radius.shape

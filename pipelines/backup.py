@@ -66,30 +66,31 @@ def backup(services: Services, file: Path | None, cache: bool = False, keep: int
         "rows": {},
         "files": files,
     }
-    with atomic(file) as temporary:
-        temporary.chmod(0o600)  # it holds what the servers hold
-        with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar, _scratch(file.parent) as scratch:
-            for name in NAMES:
-                dump = scratch / f"{name}.{services.databases.kind}"
-                try:
-                    manifest["rows"][name] = _dump(services.databases, name, dump)
-                except sqlite3.Error as error:
-                    raise UserError(
-                        f"the {name} database cannot be copied to {file.parent} ({error}); nothing was written"
-                    ) from error
-                _add(tar, f"databases/{dump.name}", dump, files)
-                dump.unlink()
-            if not services.settings.artifacts:
-                _add_tree(tar, "artifacts", Path(services.artifacts), files)
-            for part in WORKSPACE:
-                _add_tree(tar, f"workspace/{part}", Path(part), files)
-            if cache:
-                _add_tree(tar, "cache", _cache_folder(), files)
-            text = json.dumps(manifest, indent=1).encode()
-            told = tarfile.TarInfo("manifest.json")
-            told.size, told.mtime = len(text), int(time.time())
-            tar.addfile(told, io.BytesIO(text))
-    file.chmod(0o600)
+    with (
+        atomic(file, 0o600) as temporary,  # it holds what the servers hold
+        tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar,
+        _scratch(file.parent) as scratch,
+    ):
+        for name in NAMES:
+            dump = scratch / f"{name}.{services.databases.kind}"
+            try:
+                manifest["rows"][name] = _dump(services.databases, name, dump)
+            except sqlite3.Error as error:
+                raise UserError(
+                    f"the {name} database cannot be copied to {file.parent} ({error}); nothing was written"
+                ) from error
+            _add(tar, f"databases/{dump.name}", dump, files)
+            dump.unlink()
+        if not services.settings.artifacts:
+            _add_tree(tar, "artifacts", Path(services.artifacts), files)
+        for part in WORKSPACE:
+            _add_tree(tar, f"workspace/{part}", Path(part), files)
+        if cache:
+            _add_tree(tar, "cache", _cache_folder(), files)
+        text = json.dumps(manifest, indent=1).encode()
+        told = tarfile.TarInfo("manifest.json")
+        told.size, told.mtime = len(text), int(time.time())
+        tar.addfile(told, io.BytesIO(text))
     size, count = file.stat().st_size / 2**20, sum(name.startswith("artifacts/") for name in files)
     where = (
         f"not in it: they stay in {services.settings.artifacts}" if services.settings.artifacts else f"{count} files"

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +66,10 @@ class Daemon:
         session = self.note().get("pid")
         if not isinstance(session, int):
             return []
-        return [p for p in psutil.process_iter() if _in_session(p, session) and _marked(p, self._mark)]
+        return [p for p in self._of_mark() if _in_session(p, session)]
+
+    def _of_mark(self) -> list[psutil.Process]:
+        return [p for p in psutil.process_iter() if _marked(p, self._mark)]
 
     def start(self, **told: Any) -> None:
         """Start it and write down its pid; `told` is kept beside it. The log goes on where it was, the last one kept."""
@@ -102,24 +105,35 @@ class Daemon:
                 return telling[-1][:300]
         return "it said nothing"
 
-    def stop(self) -> bool:
-        """End it and everything in its session; True when there was something to end."""
+    def stop(self, everything: bool = False) -> bool:
+        """End it and all in its session; True when there was something to end.
+
+        `everything`: also what it started in sessions of their own, a worker's flow runs, which otherwise live on.
+        """
         members, leader = self.members(), self.leader()
-        for process in [leader] if leader else members:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(self.end)
-        if not self._gone(self.patience):
-            for process in self.members():
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-            if not self._gone(10):
-                raise UserError(f"{self.name} (pid {self.note().get('pid')}) does not end; see {self.log}")
+        self._end([leader] if leader else members, self.members)
         self.pid_file.unlink(missing_ok=True)
+        if everything and (left := self._of_mark()):
+            self._end(left, self._of_mark)
+            return True
         return bool(members)
 
-    def _gone(self, patience: float) -> bool:
+    def _end(self, asked: Sequence[psutil.Process], left: Callable[[], list[psutil.Process]]) -> None:
+        """Ask them to end, and end what is `left` when patience is."""
+        for process in asked:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(self.end)
+        if not self._gone(left, self.patience):
+            for process in left():
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            if not self._gone(left, 10):
+                raise UserError(f"{self.name} (pid {self.note().get('pid')}) does not end; see {self.log}")
+
+    @staticmethod
+    def _gone(left: Callable[[], list[psutil.Process]], patience: float) -> bool:
         until = time.monotonic() + patience
-        while self.members():
+        while left():
             if time.monotonic() > until:
                 return False
             time.sleep(0.1)
@@ -150,14 +164,14 @@ def _group(user: str) -> int:
 
 def _in_session(process: psutil.Process, session: int) -> bool:
     try:
-        return os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE
-    except (OSError, psutil.Error):
+        return os.getsid(process.pid) == session
+    except OSError:
         return False
 
 
 def _marked(process: psutil.Process, mark: str) -> bool:
     try:
-        return process.environ().get(MARK) == mark
+        return process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE
     except psutil.AccessDenied:  # another user's, and so none of ours
         return False
     except psutil.Error:

@@ -219,21 +219,14 @@ class Databases:
     def migrate(self, environment: dict[str, str]) -> None:
         """Bring both databases to the installed packages' migrations. Raises UserError with what the tool said last."""
         self.create()
-        commands = {
-            "prefect": ["prefect", "server", "database", "upgrade", "--yes"],
-            "mlflow": ["mlflow", "db", "upgrade", self.connection("mlflow")],
-        }
+        # `mlflow db upgrade URL` would show the URL's password to every user of the machine
+        upgrade = "import os, mlflow.store.db.utils as u; u._upgrade_db(u.create_sqlalchemy_engine(os.environ['URL']))"
+        commands = {"prefect": ["-m", "prefect", "server", "database", "upgrade", "--yes"], "mlflow": ["-c", upgrade]}
         for name in NAMES:
             if self.revision(name) == _head(_known(name, self.base is not None)):
                 continue
-            command = commands[name]
-            if name == "mlflow":  # the URL on a command line would show its password to every user of the machine
-                code = "import os, mlflow.store.db.utils as u; u._upgrade_db(u.create_sqlalchemy_engine(os.environ['URL']))"
-                command = ["-c", code]
-            else:
-                command = ["-m", *command]
             done = subprocess.run(
-                [sys.executable, *command],
+                [sys.executable, *commands[name]],
                 env=environment | {"URL": self.connection("mlflow")},
                 capture_output=True, text=True, errors="replace", check=False,
             )  # fmt: skip
@@ -246,10 +239,9 @@ class Databases:
 
 def _known(name: str, postgres: bool) -> dict[str, str]:
     """Migration -> the one before it, of the installed package."""
-    package = {"prefect": "prefect", "mlflow": "mlflow"}[name]
-    spec = find_spec(package)
+    spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"the package {package} is not installed: run `make setup`")
+        raise UserError(f"the package {name} is not installed: run `make setup`")
     top = Path(next(iter(spec.submodule_search_locations)))
     place = {
         "prefect": f"server/database/_migrations/versions/{'postgresql' if postgres else 'sqlite'}",

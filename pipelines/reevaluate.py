@@ -6,41 +6,29 @@ then says little. Nothing is promoted or demoted here: the gate does that, when 
 
 from __future__ import annotations
 
-import json
-import math
 from datetime import UTC, datetime
-from pathlib import Path
 
-import torch
-
-from argan import evaluation, registry
+from argan import registry
 from argan.errors import UserError
 from argan.files import write_json
-from argan.gate import PRIMARY, Scores
+from argan.gate import PRIMARY, mean
 from argan.params import Params
-from pipelines import CACHE, run, say
+from pipelines import REEVALUATED, champion, run, say
 
-OUT = Path(".argan/reevaluated")
 SCORES = tuple(dict.fromkeys((*PRIMARY, "depth_sign_agreement")))
 
 
 def reevaluate(domain: str, params: Params) -> None:
-    champion = registry.download(f"models:/argan-{domain}@champion", params.mlflow)
-    photos, truth = (Path("data") / kind / domain for kind in ("photos", "truth"))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    now = evaluation.judge(champion, photos, truth, params.evaluate, cache=CACHE, device=device).scores()
-    try:
-        then = Scores.of(json.loads((champion / "evaluation" / "scores.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, UserError):
-        then = Scores("unknown photos")
-    rows = {name: (_mean(getattr(then, name)), _mean(getattr(now, name))) for name in SCORES}
+    folder = registry.download(f"models:/argan-{domain}@champion", params.mlflow)
+    now, then = champion.today(folder, domain, params), champion.registered(folder)
+    rows = {name: (mean(getattr(then, name)), mean(getattr(now, name))) for name in SCORES}
     same = then.judged_on == now.judged_on
     told = {"judged_on": now.judged_on, "same_photos": same, "degenerate": list(now.degenerate)}
     told["scores"] = {name: {"registered": old, "now": new} for name, (old, new) in rows.items() if new is not None}
     tags = {"reevaluated": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "reevaluated_on": now.judged_on}
     tags |= {f"reevaluated_{name}": f"{new:.4g}" for name, (_, new) in rows.items() if new is not None}
     told["version"] = registry.tag(f"argan-{domain}", "champion", tags, params.mlflow)
-    write_json(OUT / f"{domain}.json", told)
+    write_json(REEVALUATED / f"{domain}.json", told)
     where = "the photos it was registered with" if same else "other photos than it was registered with"
     say(f"argan-{domain} version {told['version']}, champion, judged anew on {where}")
     for name, (old, new) in rows.items():
@@ -50,11 +38,6 @@ def reevaluate(domain: str, params: Params) -> None:
         raise UserError(
             f"{domain}: the champion is degenerate on the photos of today: {', '.join(now.degenerate)}; retrain it"
         )
-
-
-def _mean(values: tuple[float, ...] | None) -> float | None:
-    known = [value for value in values or () if not math.isnan(value)]
-    return sum(known) / len(known) if known else None
 
 
 if __name__ == "__main__":

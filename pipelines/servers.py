@@ -251,30 +251,39 @@ class Services:
         """End all, last started first. Runs in work are interrupted, so that training saves its state; or waited for."""
         ended = []
         for daemon in reversed(self.daemons()):
-            if daemon.name == "worker" and daemon.leader():
-                self._finish_runs(drain)
-            if daemon.stop():
+            if daemon.name == "worker":
+                runs = self._finish_runs(drain) if daemon.leader() else []
+                if daemon.stop(everything=True):
+                    ended.append(daemon.name)
+                self._cancel(runs, "CANCELLED")  # those that heard nothing: their processes are gone
+            elif daemon.stop():
                 ended.append(daemon.name)
         (self.home / "env").unlink(missing_ok=True)
         say(f"stopped: {', '.join(ended)}" if ended else "nothing was running")
 
-    def _finish_runs(self, drain: bool) -> None:
+    def _finish_runs(self, drain: bool) -> list[dict[str, Any]]:
+        """Wait until no run is in work, having asked each to end unless `drain`; those that are left after a minute."""
+        states = ["RUNNING", "PENDING", "CANCELLING"]
+        ask = {"flow_runs": {"state": {"type": {"any_": states}}}, "work_pools": {"name": {"any_": [POOL]}}}
+        runs: list[dict[str, Any]] = []
         with suppress(UserError):
-            for waited in range(10**9 if drain else 90):
-                states = ["RUNNING", "PENDING", "CANCELLING"]
-                ask = {"flow_runs": {"state": {"type": {"any_": states}}}, "work_pools": {"name": {"any_": [POOL]}}}
+            for waited in range(10**9 if drain else 60):
                 runs = self.ask("POST", "/flow_runs/filter", ask)
-                if not runs:
-                    return
-                if waited == 0:
+                if runs and waited == 0:
                     names = ", ".join(run["name"] for run in runs)
-                    say(
-                        f"{'waiting for' if drain else 'interrupting; the next run resumes from its checkpoint'}: {names}"
-                    )
-                for run in runs if waited == 0 and not drain else ():
-                    state = {"type": "CANCELLING", "name": "Cancelling", "message": "the services were stopped"}
-                    self.ask("POST", f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+                    say(f"{'waiting for' if drain else 'interrupting; a new run resumes from the checkpoint'}: {names}")
+                    if not drain:
+                        self._cancel(runs, "CANCELLING")
+                if not runs:
+                    break
                 time.sleep(1)
+        return runs
+
+    def _cancel(self, runs: list[dict[str, Any]], state: str) -> None:
+        with suppress(UserError):
+            for run in runs:
+                told = {"type": state, "name": state.capitalize(), "message": "the services were stopped"}
+                self.ask("POST", f"/flow_runs/{run['id']}/set_state", {"state": told, "force": True})
 
     def status(self) -> bool:
         """Print a line for each; whether all run and answer."""
@@ -417,18 +426,14 @@ def _hidden(told: str) -> str:
 
 
 def _private(path: Path, text: str) -> None:
-    with atomic(path) as temporary:
+    with atomic(path, 0o600) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    path.chmod(0o600)
 
 
 def secret(path: Path, made: Callable[[], str] = lambda: secrets.token_urlsafe(18)) -> str:
     """The secret in a file that only its owner can read; made once."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(path.with_name(path.name + ".tmp"), os.O_CREAT | os.O_WRONLY, 0o600))
-        path.with_name(path.name + ".tmp").write_text(made(), encoding="utf-8")
-        path.with_name(path.name + ".tmp").replace(path)
+        _private(path, made())
     return path.read_text(encoding="utf-8").strip()
 
 

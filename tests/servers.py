@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from conftest import OFFLINE, ROOT
+from conftest import AUTHOR, OFFLINE, ROOT
 
 
 def free_port() -> int:
@@ -63,10 +63,7 @@ class Servers:
             "ARGAN_SERVICES": str(self.home),
             "ARGAN_TEST_CONNECTIONS": str(self.connections),
             "DVC_SITE_CACHE_DIR": str(self.home.parent / "dvc"),
-            "GIT_AUTHOR_NAME": "a",
-            "GIT_AUTHOR_EMAIL": "a@example.org",
-            "GIT_COMMITTER_NAME": "a",
-            "GIT_COMMITTER_EMAIL": "a@example.org",
+            **AUTHOR,
             **self.changed,
         }
 
@@ -105,7 +102,8 @@ class Servers:
         """SIGKILL one of them and its children, as a lack of memory would."""
         process = psutil.Process(self.pid(name))
         for member in [*process.children(recursive=True), process]:
-            member.kill()
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
         psutil.wait_procs([process], timeout=20)
 
     def api(self, method: str, path: str, content: object = None) -> httpx.Response:

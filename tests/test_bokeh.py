@@ -14,7 +14,7 @@ from argan import bokeh
 from argan.errors import UserError
 from argan.model import read_photo
 from argan.optics import Aperture, render
-from benchmarks.reference_bokeh import many_planes, scatter
+from benchmarks.reference_bokeh import encoded, linear, many_planes, scatter
 
 DATA = Path(__file__).parent / "data"
 
@@ -22,15 +22,6 @@ DATA = Path(__file__).parent / "data"
 @pytest.fixture
 def photo() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (80, 120, 3), dtype=np.uint8)
-
-
-def linear(photo: np.ndarray) -> np.ndarray:
-    return bokeh._decoded(photo.dtype)[photo]
-
-
-def encoded(light: np.ndarray) -> np.ndarray:
-    light = np.clip(light, 0, 1)
-    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])

@@ -24,16 +24,6 @@ METRICS: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow database: making its tables takes seconds, copying it none."""
-    from mlflow import MlflowClient
-
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture
 def here(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # By its full path: MLflow keeps a store open per URI for the life of the process.

@@ -26,6 +26,8 @@ from conftest import Workspace
 from mlflow import MlflowClient
 from servers import Servers, serving
 
+from pipelines.daemon import Daemon
+
 pytestmark = pytest.mark.pipeline
 
 
@@ -162,6 +164,61 @@ def test_a_server_that_cannot_start_is_told_by_its_own_words_and_leaves_nothing_
     assert servers.run("status", code=1).count("not running") == 3
 
 
+CHILD = "import time; print('child', flush=True); time.sleep(600)"
+PARENT = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {CHILD!r}], start_new_session=APART)
+print("ready", flush=True); time.sleep(600)
+"""
+
+
+def started(tmp_path: Path, apart: bool, name: str = "it") -> Daemon:
+    command = [sys.executable, "-c", PARENT.replace("APART", str(apart))]
+    daemon = Daemon(name, tmp_path, command, dict(os.environ), patience=5)
+    daemon.start()
+    until(lambda: daemon.log.read_text().count("child") and daemon.log.read_text().count("ready"), None, 30)
+    return daemon
+
+
+def marked(daemon: Daemon) -> int:
+    return len(daemon._of_mark())
+
+
+def test_what_outlives_its_parent_is_found_and_ended(tmp_path: Path) -> None:
+    daemon = started(tmp_path, apart=False)
+    os.kill(daemon.note()["pid"], signal.SIGKILL)
+    until(lambda: daemon.leader() is None, None, 10)
+    assert len(daemon.members()) == 1
+    assert daemon.stop() and marked(daemon) == 0 and not daemon.stop()
+
+
+def test_flow_runs_outlive_a_worker_but_not_the_end_of_all(tmp_path: Path) -> None:
+    daemon = started(tmp_path, apart=True)
+    daemon.stop()
+    assert marked(daemon) == 1
+    assert daemon.stop(everything=True) and marked(daemon) == 0
+
+
+def test_a_pid_that_is_another_programs_now_is_left_alone(tmp_path: Path) -> None:
+    stranger = started(tmp_path / "other", apart=False)
+    daemon = Daemon("it", tmp_path, [], {})
+    daemon.pid_file.parent.mkdir()
+    daemon.pid_file.write_text(json.dumps(stranger.note()))
+    assert daemon.leader() is None and not daemon.stop()
+    assert marked(stranger) == 2 and stranger.stop()
+
+
+def test_a_daemon_hears_sigint_though_its_parent_was_deaf(tmp_path: Path) -> None:
+    script = "import pathlib; from pipelines.daemon import Daemon; "
+    script += f"Daemon('it', pathlib.Path({str(tmp_path)!r}), ['sleep', '600'], {{}}).start()"
+    subprocess.run(
+        [sys.executable, "-c", script], check=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    )
+    daemon = Daemon("it", tmp_path, end=signal.SIGINT, patience=60)
+    began = time.monotonic()
+    assert daemon.stop() and time.monotonic() - began < 30
+
+
 # ---- Crashes, backups, on SQLite -------------------------------------------------------------------------------------
 
 
@@ -269,10 +326,10 @@ def test_prefect_and_postgres_die_in_the_middle_of_a_run(team: Servers) -> None:
     until(lambda: slots() == 0, team)
 
 
-def until(true: Callable[[], object], servers: Servers, seconds: float = 180) -> None:
+def until(true: Callable[[], object], servers: Servers | None, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, servers.logs()
+        assert time.monotonic() < end, servers.logs() if servers else "it never was"
         time.sleep(0.25)
 
 

@@ -3,14 +3,13 @@
 # No postponed annotations here: Prefect makes its forms from them.
 
 import json
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.states import Completed, Failed
 
-from pipelines import workspace
+from pipelines import REEVALUATED, workspace
 from pipelines.driver import Driver
 from pipelines.flows.shared import HOOKS, PLAIN, Domain, clear, gpu, settings_of
 from pipelines.flows.stages import lineage, passes, step
@@ -25,11 +24,10 @@ from pipelines.flows.stages import lineage, passes, step
 )
 def champion(domain: str, dvc: Driver) -> Any:
     """Judge the champion, and put its scores of today beside those it was registered with."""
-    file = Path(f".argan/reevaluated/{domain}.json")
     done = dvc(["-m", "pipelines.reevaluate", domain], get_run_logger().info)
     if done.reason:
         return Failed(message=done.reason)
-    told = json.loads(file.read_text(encoding="utf-8"))
+    told = json.loads((REEVALUATED / f"{domain}.json").read_text(encoding="utf-8"))
     table = [{"score": name, **pair} for name, pair in told["scores"].items()]
     where = "the same photos" if told["same_photos"] else "other photos than when registered"
     line = f"argan-{domain} version {told['version']}, on {where}"
