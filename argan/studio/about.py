@@ -40,7 +40,7 @@ def fragment(model: Model, reference: str) -> str:
         parts.append(f'<h3>Scores</h3><div class="wide"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>')
     for path in pictures(model):
         told = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ").capitalize()), quote=True)
-        source = f"card/{quote(path.name)}?model={quote(reference, safe='')}"
+        source = f"studio/card/{quote(path.name)}?model={quote(reference, safe='')}"
         parts.append(f'<figure><img loading="lazy" src="{source}" alt="{told}"><figcaption>{told}</figcaption></figure>')
     return "\n".join(parts)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,15 +17,14 @@ from typing import Any
 from argan import model as models
 from argan import photograph
 from argan.errors import UserError
-from argan.model import Estimate, Model
+from argan.model import Model
 from argan.studio import work
 from argan.studio.work import Pixels, Relief, Scene
 
 LOADED = 3  # models held in memory
-PHOTOS = 24  # photographs held, about 15 MB each
-FILES = 48  # made for download and kept until that many newer ones are
+PHOTOS = 12  # photographs held: up to 20 MB of memory each, and FILE_BYTES of disk
+FILES = 24  # made for download, until gradio has its own copy
 FILE_BYTES = 128 << 20
-PIXELS = 60_000_000
 ASKED = 30.0  # seconds until the registry is asked again
 
 
@@ -35,42 +36,47 @@ class Offer:
     domain: str
     version: str
 
+    @property
+    def label(self) -> str:
+        return f"{self.domain} · {self.version}"
+
 
 class Shelf:
     """The models there are. `first` is the one named on the command line; it is offered wherever it lies."""
 
-    def __init__(self, first: str | None) -> None:
+    def __init__(self, first: str | None = None) -> None:
         self._loaded: OrderedDict[str, Model] = OrderedDict()
         self._lock, self._asking = threading.RLock(), threading.Lock()
         self._registered: list[Offer] = []
         self._asked = -ASKED
         self._named: Offer | None = None
         if first is not None:
-            made = self._hold(first)
-            self._named = Offer(first, made.domain, "" if first == made.domain else first)
+            self._named = Offer(first, self._hold(first).domain, first)
+        elif not self._local():
+            self._asked, _ = time.monotonic(), self._asking.acquire()
+            self._ask()
+            champions = [offer for offer in self._registered if "champion" in offer.version] or self._registered
+            if not champions:
+                raise UserError(
+                    "there is no model, neither in models/ nor in the registry; train one (make repro), or name a folder: "
+                    "argan studio FOLDER"
+                )
+            self._named = champions[0]
 
     def offers(self) -> list[Offer]:
         """At once: what lies in models/, and what the registry said when it was last asked. It is asked behind the scenes."""
         if time.monotonic() - self._asked > ASKED and self._asking.acquire(blocking=False):
             self._asked = time.monotonic()
             threading.Thread(target=self._ask, daemon=True, name="registry").start()
-        local = [
-            Offer(path.parent.name, path.parent.name, "in models/")
-            for path in sorted(models.MODELS.glob("*/config.json"))
-            if not path.parent.name.startswith(".")
-        ]
-        found = [*local, *self._registered]
+        found = [*self._local(), *self._registered]
         if self._named and self._named.reference not in (offer.reference for offer in found):
             found.insert(0, self._named)
         return found
 
+    @property
     def default(self) -> str:
-        """The model a page opens with. Raises UserError where there is none."""
-        if self._named:
-            return self._named.reference
-        if not (found := self.offers()):
-            raise UserError("there is no model in models/; train one (make repro), or name a folder: argan studio FOLDER")
-        return found[0].reference
+        """The model a page opens with."""
+        return (self._named or self._local()[0]).reference
 
     def get(self, reference: str) -> Model:
         """The model, loaded. Only what is offered is loaded. Raises UserError."""
@@ -86,6 +92,11 @@ class Shelf:
             while len(self._loaded) > LOADED:
                 self._loaded.popitem(last=False)
             return made
+
+    @staticmethod
+    def _local() -> list[Offer]:
+        folders = sorted(path.parent.name for path in models.MODELS.glob("*/config.json"))
+        return [Offer(name, name, "in models/") for name in folders if not name.startswith(".")]
 
     def _ask(self) -> None:
         from argan.registry import versions
@@ -105,123 +116,112 @@ class Shelf:
             self._asking.release()
 
 
-class Scenes:
-    """Generated scenes, a grid of them at a time; the last few grids are kept."""
-
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf, self._lock = shelf, threading.Lock()
-        self._cached = lru_cache(16)(self._made)
-
-    def get(self, reference: str, scene: Scene) -> Relief:
-        scene.checked()
-        wanted: tuple[Scene, ...] = (scene,)
-        if scene.to is None and scene.index < work.GRID:  # its neighbours on the page will be asked for next
-            wanted = tuple(Scene(scene.seed, i, scene.truncation) for i in range(work.GRID))
-        model = self._shelf.get(reference)
-        with self._lock:  # one pass at a time, and whoever waits for the same one finds it made
-            return self._cached(model, wanted)[wanted.index(scene)]
-
-    @staticmethod
-    def _made(model: Model, wanted: tuple[Scene, ...]) -> list[Relief]:
-        return work.scenes(model, list(wanted))
-
-
-def _read(path: Path) -> Photo:
-    taken = photograph.read(path)
-    height, width = taken.pixels.shape[:2]
-    if width * height > PIXELS:
-        raise UserError(
-            f"{path} is too large: {width} x {height} pixels; the studio takes up to {PIXELS // 1_000_000} million"
-        )
-    return Photo(path, path.name, width, height, work.reduced(taken.pixels, work.PREVIEW), taken.icc)
-
-
 @dataclass
 class Photo:
     """A photograph that a page has brought, and what models said of it."""
 
+    token: str
     path: Path
-    name: str
     width: int
     height: int
-    preview: Pixels  # at most work.PREVIEW pixels
+    preview: Pixels
     icc: bytes | None
-    said: dict[str, Estimate] = field(default_factory=dict)  # of the preview, by model
-    reliefs: dict[str, Relief] = field(default_factory=dict)
-    latest: int = 0  # number of the newest preview that was asked for
+    reliefs: OrderedDict[str, Relief] = field(default_factory=OrderedDict)  # by model
     lock: Any = field(default_factory=threading.Lock)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
 
 
 class Desk:
-    """Photographs and files for download, under names that cannot be guessed: nobody sees another page's."""
+    """Photographs lie here under names that cannot be guessed: nobody sees another page's."""
 
     def __init__(self, shelf: Shelf, folder: Path) -> None:
         self.shelf, self.folder = shelf, folder
-        self._photos: OrderedDict[str, Photo | Path] = OrderedDict()  # a file until it is read
-        self.scenes = Scenes(shelf)
-        self._files: OrderedDict[str, Path] = OrderedDict()
-        self._lock = threading.Lock()
+        self._photos: OrderedDict[str, Photo] = OrderedDict()
+        self._files: deque[Path] = deque()
+        self._lock, self._making = threading.Lock(), threading.Lock()
+        self._made = lru_cache(16)(lambda model, scenes: work.scenes(model, scenes))
 
-    def place(self, name: str) -> Path:
-        """A new path that ends in `name`."""
-        folder = self.folder / secrets.token_urlsafe(16)
-        folder.mkdir()
-        return folder / (Path(name.replace("\\", "/")).name[-100:] or "photo")
+    def scene(self, reference: str, scene: Scene) -> Relief:
+        """A generated scene. Its neighbours are made with it: the page asks for them next. The last few grids are kept."""
+        model = self.shelf.get(reference)
+        wanted = tuple(work.neighbours(scene))
+        if scene not in wanted:
+            wanted = (scene,)
+        with self._making:  # one pass at a time, and whoever waits for the same one finds it made
+            return self._made(model, wanted)[wanted.index(scene)]
 
-    def received(self, path: Path) -> str:
-        """Note a file that has come; it is read when it is first looked at, in its turn."""
+    def receive(self, path: Path) -> Photo:
+        """Take in a file. Raises UserError, with the file's name, where it is no photo."""
+        try:
+            taken = photograph.read(path)
+        except UserError as error:
+            raise UserError(str(error).replace(str(path), path.name)) from error
+        kept = self._place(path.name)
+        try:
+            os.link(path, kept)  # what gradio was sent, it deletes in time
+        except OSError:
+            shutil.copyfile(path, kept)
+        height, width = taken.pixels.shape[:2]
+        token = kept.parent.name
+        photo = Photo(token, kept, width, height, work.reduced(taken.seen), taken.icc)
         with self._lock:
-            self._photos[path.parent.name] = path
+            self._photos[token] = photo
             while len(self._photos) > PHOTOS:
-                token, _ = self._photos.popitem(last=False)
-                shutil.rmtree(self.folder / token, ignore_errors=True)
-        return path.parent.name
+                _, old = self._photos.popitem(last=False)
+                shutil.rmtree(old.path.parent, ignore_errors=True)
+        return photo
 
     def photo(self, token: str) -> Photo:
-        """Raises UserError, with the photo's name, for what is no photo or too large, and when it is held no more."""
+        """Raises UserError when it is held no more."""
         with self._lock:
             if token not in self._photos:
                 raise UserError("this photo is not held any more; please drop it again")
             self._photos.move_to_end(token)
-            held = self._photos[token]
-        if isinstance(held, Photo):
-            return held
-        try:
-            read = _read(held)
-        except UserError as error:
-            with self._lock:
-                self._photos.pop(token, None)
-            shutil.rmtree(held.parent, ignore_errors=True)
-            raise UserError(str(error).replace(str(held), held.name)) from error
-        with self._lock:
-            if token in self._photos:
-                self._photos[token] = read
-        return read
+            return self._photos[token]
 
-    def estimate(self, photo: Photo, reference: str) -> Estimate:
-        """Of the preview; asked for once a model."""
+    def relief(self, reference: str, token: str) -> Relief:
+        """A photograph with its depth; a model is asked once."""
+        photo = self.photo(token)
         model = self.shelf.get(reference)
         with photo.lock:
-            if reference not in photo.said:
-                photo.said[reference] = model.estimate(photo.preview)
-            return photo.said[reference]
-
-    def relief(self, photo: Photo, reference: str) -> Relief:
-        said = self.estimate(photo, reference)
-        with photo.lock:
             if reference not in photo.reliefs:
-                photo.reliefs[reference] = Relief(photo.preview, said.disparity, photo.preview)
+                photo.reliefs[reference] = work.photograph(model, photo.preview, photo.icc)
+                while len(photo.reliefs) > 2:
+                    photo.reliefs.popitem(last=False)
             return photo.reliefs[reference]
 
-    def keep(self, path: Path) -> str:
-        """A file for download: the last part of its address."""
-        with self._lock:
-            self._files[path.parent.name] = path
-            while len(self._files) > FILES:
-                _, old = self._files.popitem(last=False)
-                shutil.rmtree(old.parent, ignore_errors=True)
-        return path.parent.name
+    def shown(self, stage: Mapping[str, Any]) -> Relief:
+        """What a stage of the page shows: {model, photo} or {model, scene}. Raises UserError."""
+        if stage.get("photo"):
+            return self.relief(str(stage["model"]), str(stage["photo"]))
+        try:
+            return self.scene(str(stage["model"]), Scene(**stage["scene"]))
+        except (KeyError, TypeError) as error:
+            raise UserError("there is nothing to show yet: open a scene, or drop a photo") from error
 
-    def file(self, token: str) -> Path | None:
+    def develop(self, token: str, reference: str, aperture: float, focus: tuple[float, float], shape: str) -> Path:
+        """The photograph at full size through an aperture: what `argan bokeh` writes, in a new file. Raises UserError."""
+        held = self.photo(token)
+        self.relief(reference, token).through(aperture, focus, shape, 64)  # says at once what is wrong
+        taken = photograph.read(held.path)
+        made = self.shelf.get(reference).bokeh(taken, aperture, focus, shape)
+        path = self.place(f"{held.path.stem}.bokeh.png")
+        photograph.write_png(path, made, taken.icc, taken.exif)
+        return path
+
+    def place(self, name: str) -> Path:
+        """A new path that ends in `name`, for a file that is fetched at once."""
+        path = self._place(name)
         with self._lock:
-            return self._files.get(token)
+            self._files.append(path)
+            while len(self._files) > FILES:
+                shutil.rmtree(self._files.popleft().parent, ignore_errors=True)
+        return path
+
+    def _place(self, name: str) -> Path:
+        folder = self.folder / secrets.token_urlsafe(16)
+        folder.mkdir(mode=0o700)
+        return folder / (Path(name.replace("\\", "/")).name[-100:] or "photo")

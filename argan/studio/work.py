@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from argan import lightfield, mesh, networks, pictures
+from argan import latents, lightfield, mesh, pictures
+from argan.bokeh import refocus
 from argan.errors import UserError
-from argan.model import Estimate, Model
+from argan.model import Model
 
 Pixels = NDArray[np.uint8]
 Float = NDArray[Any]  # float32
 
 GRID = 12  # scenes shown at a time
+SEEDS = 2**31  # a page counts no further
 VIEWS = 5  # of a light field, across and down
-SHOWN = 384  # pixels across a scene on the page, at least
-PREVIEW = 1_000_000  # pixels of a photo's preview at most; a draft, while the hand moves, has DRAFT
-DRAFT = 360_000
-RELIEF = 640  # longest side, in pixels, of what moves on the page
+SHOWN = 512  # pixels across a scene on the page, at least
+PREVIEW = 1_000_000  # pixels of a photograph on the page, at most
+SPACE = 512  # longest side, in pixels, of what turns and moves
 PARALLAX = 0.03  # of its width, either way
 
 
@@ -40,155 +41,171 @@ class Scene:
     to: int | None = None
     at: float = 0.0
 
-    def checked(self) -> Scene:
-        """Itself. Raises UserError for numbers that name no scene."""
-        if not 0 <= self.seed < 2**53:
-            raise UserError(f"seed must be a whole number from 0 on, got {self.seed}")
+    def __post_init__(self) -> None:
+        """Raises UserError for numbers that name no scene."""
+        if not 0 <= self.seed < SEEDS:
+            raise UserError(f"seed must be a whole number from 0 to {SEEDS - 1}, got {self.seed}")
         if not 0 <= self.truncation <= 2:
             raise UserError(f"truncation must be from 0 to 2, got {self.truncation:g}")
         if not all(0 <= i < 10_000 for i in (self.index, self.to or 0)) or not 0 <= self.at <= 1:
-            raise UserError("there is no such scene: index and to count from 0, at lies between 0 and 1")
-        return self
+            raise UserError("there is no such scene: they count from 0 to 9999, and the way from one to another from 0 to 1")
+
+    @property
+    def name(self) -> str:
+        if self.to is None:
+            return f"Scene {self.index} of seed {self.seed}"
+        return f"{self.at:.0%} of the way from scene {self.index} to {self.to} of seed {self.seed}"
+
+    @property
+    def address(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def neighbours(scene: Scene) -> list[Scene]:
+    """The grid that a scene is seen in, made in one pass since the page asks for all of it. It may not hold the scene."""
+    if scene.to is None:
+        return [Scene(scene.seed, i, scene.truncation) for i in range(GRID)]
+    return [Scene(scene.seed, scene.index, scene.truncation, scene.to, step(i)) for i in range(GRID)]
+
+
+def step(i: int) -> float:
+    """How far tile `i` of the grid is on the way between two scenes."""
+    return round(i / (GRID - 1), 4)
 
 
 @dataclass(frozen=True)
 class Relief:
     """What has depth: a generated scene, or a photograph."""
 
-    image: Pixels  # (H, W, 3), all in focus
+    image: Pixels  # (H, W, 3), all in focus; a photograph as it is
     disparity: Float  # (H, W), larger = nearer, fraction of the width
-    photo: Pixels  # (H, W, 3), through the full aperture; of a photograph, itself
+    photo: Pixels  # (H, W, 3), through the full aperture; a photograph as it is
+    confidence: Float | None = None  # (H, W) in 0..1, of a photograph
+    warning: str | None = None
+    icc: bytes | None = None
 
     @cached_property
     def shown(self) -> tuple[Pixels, Float]:
-        """Image and disparity at the size at which they are looked at and moved about."""
-        longest = max(self.disparity.shape)
-        ratio = min(max(1.0, SHOWN / longest), RELIEF / longest)
-        return (self.image, self.disparity) if ratio == 1 else (resized(self.image, ratio), resized(self.disparity, ratio))
+        """Image and disparity at the size at which they are looked at: a small scene is made larger."""
+        ratio = max(1.0, SHOWN / self.disparity.shape[1])
+        return resized(self.image, ratio), resized(self.disparity, ratio)
+
+    @cached_property
+    def space(self) -> tuple[Pixels, Float]:
+        """The same for moving about in it."""
+        return lightfield.bounded(*self.shown, SPACE)
 
     @cached_property
     def field(self) -> lightfield.Field:
         """Its light field, as deep as eyes find pleasant."""
-        image, disparity = self.shown
+        image, disparity = self.space
         return lightfield.Field(image, lightfield.settled(disparity, PARALLAX))
 
-    @cached_property
-    def views(self) -> Pixels:
-        """(25, H, W, 3), row by row from the top left."""
-        return self.field.views(lightfield.aperture_grid(VIEWS))
+    def through(self, aperture: float, focus: tuple[float, float], shape: str, pixels: float = float("inf")) -> Pixels:
+        """As an aperture would see it, at most so many pixels large. Raises UserError as `refocus` does."""
+        if not (0 <= focus[0] <= 1 and 0 <= focus[1] <= 1):
+            raise UserError(f"the focus is outside the picture: {focus[0]:g},{focus[1]:g} must be fractions of it, 0 to 1")
+        ratio = min(1.0, (pixels / self.shown[1].size) ** 0.5)
+        return refocus(*(resized(x, ratio) for x in self.shown), aperture, focus, shape)
 
 
-# ---- Scenes ----------------------------------------------------------------------------------------------------------
+def scenes(model: Model, wanted: Sequence[Scene]) -> list[Relief]:
+    """All of them in one pass; the scenes of `argan sample`."""
+
+    def latent(scene: Scene) -> Float:
+        ends = model.latents([scene.index, scene.to or 0], scene.seed, scene.truncation)
+        return ends[0] if scene.to is None else latents.slerp(ends[0], ends[1], scene.at)
+
+    made = model.scenes(np.stack([latent(scene) for scene in wanted]))
+    return [Relief(*parts) for parts in zip(made.images, made.disparity, made.photos, strict=True)]
 
 
-def latent(model: Model, scene: Scene) -> Float:
-    """(Z,) float32: the latents of `Model.sample`; between two, on the great circle, where latents of the same length lie."""
-
-    def draw(index: int) -> Float:
-        return np.random.default_rng([scene.seed, index]).standard_normal(model.config.latent, np.float32)
-
-    z = draw(scene.index)
-    if scene.to is not None:
-        end = draw(scene.to)
-        angle = np.arccos(np.clip(z @ end / (np.linalg.norm(z) * np.linalg.norm(end)), -1, 1))
-        if angle > 1e-4:
-            z = (np.sin((1 - scene.at) * angle) * z + np.sin(scene.at * angle) * end) / np.sin(angle)
-    return (z * scene.truncation).astype(np.float32)
+def photograph(model: Model, preview: Pixels, icc: bytes | None) -> Relief:
+    """What a model says of a photograph at the page's size. Raises UserError for a model that cannot say."""
+    if model.folder and not (model.folder / "estimator.safetensors").exists():
+        raise UserError(f"this model of {model.domain} has no depth estimator: pick another version for photographs")
+    said = model.estimate(preview)
+    return Relief(preview, said.disparity, preview, said.confidence, said.warning, icc)
 
 
-@torch.inference_mode()
-def scenes(model: Model, wanted: list[Scene]) -> list[Relief]:
-    """All of them in one pass."""
-    image, disparity = model.generator(torch.from_numpy(np.stack([latent(model, scene) for scene in wanted])))
-    photos = model.generator.photograph(image, disparity, torch.ones(len(wanted)))
-    images, taken = networks.to_uint8(image), networks.to_uint8(photos)
-    return [Relief(images[i], disparity[i, 0].numpy(), taken[i]) for i in range(len(wanted))]
-
-
-# ---- Photographs -----------------------------------------------------------------------------------------------------
-
-
-def reduced(pixels: NDArray[Any], area: int) -> Pixels:
-    """At most `area` pixels in 8 bits, antialiased."""
-    seen = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
-    ratio = (area / (seen.shape[0] * seen.shape[1])) ** 0.5
-    return seen if ratio >= 1 else resized(seen, ratio)
+# Pictures
 
 
 def resized(picture: NDArray[Any], ratio: float) -> Any:
+    if ratio == 1:
+        return picture
     size = (max(1, round(picture.shape[1] * ratio)), max(1, round(picture.shape[0] * ratio)))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_LANCZOS4)
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC)
 
 
-def confidence(pixels: Pixels, said: Float) -> Pixels:
-    """The photo as it is where the model is sure of the depth, fading to a flat grey where it is not."""
-    share = np.clip((said - 0.3) / 0.6, 0, 1)[..., None]
-    return (pixels * share + 128 * (1 - share)).astype(np.uint8)
+def reduced(pixels: Pixels) -> Pixels:
+    """At most PREVIEW pixels, antialiased."""
+    return resized(pixels, min(1.0, (PREVIEW / (pixels.shape[0] * pixels.shape[1])) ** 0.5))  # type: ignore[no-any-return]
 
 
-def depth(disparity: Float) -> Pixels:
+def depth(made: Relief) -> Pixels:
     """In colours over its own range: red is near, blue is far."""
+    disparity = made.shown[1]
     return pictures.disparity_colors(disparity, max(float(np.abs(disparity).max()), 1e-6))
 
 
-# ---- Files -----------------------------------------------------------------------------------------------------------
+def confidence(made: Relief) -> Pixels:
+    """The picture where the model is sure of the depth, fading to grey where it is not. A scene's depth is sure."""
+    if made.confidence is None:
+        return made.shown[0]
+    share = np.clip((made.confidence - 0.3) / 0.6, 0, 1)[..., None]
+    return (made.image * share + 128 * (1 - share)).astype(np.uint8)
 
 
-def enlarged(picture: Pixels) -> Pixels:
-    """A small picture as large as the page shows it, smooth."""
-    ratio = SHOWN / picture.shape[1]
-    return picture if ratio <= 1 else resized(picture, ratio)
+def tile(made: Relief) -> Pixels:
+    return resized(made.photo, max(1.0, SHOWN / 2 / made.photo.shape[1]))  # type: ignore[no-any-return]
 
 
-def encoded(picture: Pixels, kind: str = "WEBP", icc: bytes | None = None, quality: int = 88) -> bytes:
-    """A picture (H, W, 3) or (H, W) as a file's content, in the colours of its profile."""
+def sheet(made: Relief) -> Pixels:
+    """All views of the light field as one picture, row by row from the top left."""
+    views = made.field.views(lightfield.aperture_grid(VIEWS))
+    _, h, w, _ = views.shape
+    return views.reshape(VIEWS, VIEWS, h, w, 3).transpose(0, 2, 1, 3, 4).reshape(VIEWS * h, VIEWS * w, 3)
+
+
+def jpeg(picture: Pixels, icc: bytes | None = None) -> bytes:
+    """As a file's content, in the colours of its profile."""
     out = io.BytesIO()
-    options: dict[str, Any] = {"compress_level": 4} if kind == "PNG" else {"quality": quality}
-    if kind == "WEBP":
-        options["method"] = 2
-    Image.fromarray(picture).save(out, kind, icc_profile=icc, **options)
+    Image.fromarray(picture).save(out, "JPEG", quality=90, icc_profile=icc)
     return out.getvalue()
 
 
-def sheet(views: Pixels) -> Pixels:
-    """All views as one picture, row by row from the top left."""
-    n, h, w, _ = views.shape
-    side = round(n**0.5)
-    return views.reshape(side, side, h, w, 3).transpose(0, 2, 1, 3, 4).reshape(side * h, side * w, 3)
+# Files
 
-
-EXPORTS = {  # kind: end of the file's name
-    "image": ".in-focus.png",
-    "photo": ".photo.png",
-    "depth": ".depth.png",
-    "disparity": ".disparity.npy",
-    "animation": ".light-field.webp",
-    "quilt": ".quilt.png",
-    "glb": ".glb",
-    "ply": ".ply",
+EXPORTS = {  # what the page calls it: end of the file's name
+    "Mesh (GLB)": ".glb",
+    "Point cloud (PLY)": ".ply",
+    "Moving picture (WebP)": ".webp",
+    "Moving picture (GIF)": ".gif",
+    "Quilt for a holographic display": ".png",
+    "Depth (PNG)": ".depth.png",
+    "Disparity (NPY)": ".disparity.npy",
 }
 
 
 def export(made: Relief, kind: str, path: Path) -> Path:
-    """Write one of EXPORTS; the path it has in the end."""
-    if kind in ("image", "photo", "depth"):
-        picture = {"image": made.image, "photo": made.photo, "depth": depth(made.disparity)}[kind]
-        pictures.write_png(path, picture)
-    elif kind == "disparity":
-        with path.open("wb") as file:
-            np.save(file, made.disparity)
-    elif kind == "animation":
-        lightfield.write_animation(made.field.views(lightfield.circle()), path)
-    elif kind == "quilt":
-        columns, rows = 8, 6
-        h, w = made.shown[1].shape
-        path = path.with_name(lightfield.quilt_name(path.name.removesuffix(".quilt.png"), columns, rows, w / h))
-        views = made.field.views(lightfield.sweep(columns * rows))
-        pictures.write_png(path, lightfield.quilt(views, columns, rows))
-    elif kind == "glb":
-        mesh.write_glb(path, *made.shown)
-    elif kind == "ply":
-        mesh.write_ply(path, *made.shown)
-    else:
+    """Write one of EXPORTS beside `path`, a name without an end; the path it has in the end. Raises UserError."""
+    if kind not in EXPORTS:
         raise UserError(f"there is no download '{kind}'; there is: {', '.join(EXPORTS)}")
-    return path
+    target = path.with_name(path.name + EXPORTS[kind])
+    if target.suffix == ".glb":
+        mesh.write_glb(target, *made.space)
+    elif target.suffix == ".ply":
+        mesh.write_ply(target, *made.shown)
+    elif target.suffix in (".webp", ".gif"):
+        lightfield.write_animation(made.field.views(lightfield.circle()), target)
+    elif target.suffix == ".npy":
+        np.save(target, made.disparity)
+    elif kind == "Depth (PNG)":
+        pictures.write_png(target, depth(made))
+    else:
+        columns, rows = 8, 6
+        h, w = made.space[1].shape
+        target = path.with_name(lightfield.quilt_name(path.name, columns, rows, w / h))
+        pictures.write_png(target, lightfield.quilt(made.field.views(lightfield.sweep(columns * rows)), columns, rows))
+    return target
