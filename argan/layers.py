@@ -39,10 +39,11 @@ class Layers:
     hidden: NDArray[np.bool_]  # (H, W), where there is something behind
 
 
-def layers(photo: Pixels, disparity: Float, strength: float = 1.0) -> Layers:
+def layers(photo: Pixels, disparity: Float, strength: float = 1.0, cut: float = CUT, reach: float = 1.5) -> Layers:
     """photo uint8 (H, W, 3) and its disparity (H, W), fraction of width, larger = nearer; `strength` multiplies it.
 
-    Raises UserError for shapes that do not go together and disparity that is not finite.
+    Neighbours more than `cut` pixels apart are not connected; the background is continued as far behind an edge as `reach` times
+    the step (from a corner of the aperture, 1.42 can be seen). Raises UserError for shapes that do not go together and disparity that is not finite.
     """
     if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or photo.size == 0:
         raise UserError(f"a photo must be uint8 (H, W, 3), got {photo.dtype} {photo.shape}")
@@ -52,7 +53,7 @@ def layers(photo: Pixels, disparity: Float, strength: float = 1.0) -> Layers:
         raise UserError("the disparity has values that are no numbers; fill them first")
     photo = np.ascontiguousarray(photo)
     steps = stepped(np.asarray(disparity, np.float32) * np.float32(photo.shape[1] * strength))
-    return Layers(photo, steps, *_continued(photo, steps))
+    return Layers(photo, steps, *_continued(photo, steps, cut, reach))
 
 
 def bounded(photo: Pixels, disparity: Float, longest: int) -> tuple[Pixels, Float]:
@@ -84,20 +85,20 @@ def stepped(disparity: Float) -> Float:
     return disparity.astype(np.float32)
 
 
-def _continued(photo: Pixels, disparity: Float) -> tuple[Pixels, Float, NDArray[np.bool_]]:
+def _continued(photo: Pixels, disparity: Float, cut: float, reach: float) -> tuple[Pixels, Float, NDArray[np.bool_]]:
     """Plate, its disparity, and where it is hidden: `_continue` gives places, here they get colours.
 
     Half of a colour is the background mirrored at the edge, which keeps its texture; half is the mean around, which keeps its
     continuity, and all of it where the mirror would show another surface.
     """
     plate, behind, hidden = photo.astype(np.float32), disparity.copy(), np.zeros(disparity.shape, np.bool_)
-    _continue(plate, disparity, behind, hidden, np.float32(CUT))
+    _continue(plate, disparity, behind, hidden, np.float32(cut), np.float32(reach))
     return plate.clip(0, 255).round().astype(np.uint8), behind, hidden
 
 
 @njit(nogil=True, cache=True)
-def _continue(plate: Float, disparity: Float, behind: Float, hidden: NDArray[np.bool_], cut: np.float32) -> None:
-    """Ring by ring from every step into the nearer side, while a camera in the aperture can look that far behind it."""
+def _continue(plate: Float, disparity: Float, behind: Float, hidden: NDArray[np.bool_], cut: np.float32, reach: np.float32) -> None:
+    """Ring by ring from every step into the nearer side, as far as `reach` allows."""
     height, width = disparity.shape
     source = np.full((height, width), -1, np.int32)  # the last pixel before the edge
     photo = plate.copy()
@@ -129,7 +130,7 @@ def _continue(plate: Float, disparity: Float, behind: Float, hidden: NDArray[np.
                         if abs(dy) + abs(dx) < nearest:
                             nearest = abs(dy) + abs(dx)
                             sources[n] = source[j, i] if hidden[j, i] else j * width + i
-            if sources[n] < 0 or distance > 1.5 * (disparity[y, x] - lowest) + 3:
+            if sources[n] < 0 or distance > reach * (disparity[y, x] - lowest) + 3:
                 sources[n] = -1
                 continue
             # The mean of what is known of this surface around
