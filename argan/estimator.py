@@ -72,7 +72,9 @@ def estimate(student: networks.Estimator, photos: Tensor) -> Tensor:
     patchy from pixel to pixel, since generated surfaces are less smooth than real ones.
     """
     disparity = (student(photos) + student(photos.flip(3)).flip(3)) / 2
-    return guided(disparity, photos, radius=torch.sym_min(photos.shape[2], photos.shape[3]) // 5)  # a number, or a symbol
+    return guided(
+        disparity, photos, radius=torch.sym_min(photos.shape[2], photos.shape[3]) // 5
+    )  # a number, or a symbol
 
 
 def guided(disparity: Tensor, photos: Tensor, radius: int) -> Tensor:

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from argan.model import Model
 
 TOLERANCE = 1e-5  # of disparity, whose range is about 0.1: what two runtimes differ by
-SHAPES = ((1, 1, 1), (2, 1, 1.5), (1, 2, 1))  # photos, height and width over the resolution, at which the two are compared
+SHAPES = (
+    (1, 1, 1),
+    (2, 1, 1.5),
+    (1, 2, 1),
+)  # photos, height and width over the resolution, at which the two are compared
 
 
 class _Estimate(nn.Module):
@@ -69,7 +73,9 @@ def export_onnx(model: Model, path: Path) -> float:
         onnx.checker.check_model(str(temporary))
         worst = difference(model, temporary)
         if not worst <= TOLERANCE:
-            raise UserError(f"{path} is not written: onnxruntime and torch differ by {worst:.2g}, allowed is {TOLERANCE:g}")
+            raise UserError(
+                f"{path} is not written: onnxruntime and torch differ by {worst:.2g}, allowed is {TOLERANCE:g}"
+            )
     return worst
 
 

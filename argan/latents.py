@@ -42,7 +42,9 @@ def path(keys: Latents, frames: int, loop: bool = True) -> Latents:
     """Through all of `keys` (K, Z), `frames` a leg, slowing down at each: (F, Z). A loop goes back to the first and repeats
     no frame; else the last key ends it. Raises UserError for less than two keys."""
     if len(keys) < 2 or frames < 1:
-        raise UserError(f"a way through scenes needs at least two of them and one frame a leg, got {len(keys)}, {frames}")
+        raise UserError(
+            f"a way through scenes needs at least two of them and one frame a leg, got {len(keys)}, {frames}"
+        )
     legs = list(zip(keys, np.roll(keys, -1, 0), strict=True))[: None if loop else -1]
     eased = [0.5 - 0.5 * np.cos(np.pi * k / frames) for k in range(frames)]
     points = [slerp(a, b, t) for a, b in legs for t in eased]
@@ -86,7 +88,9 @@ def project(
     wanted = networks.from_uint8(torch.from_numpy(target).permute(2, 0, 1)[None])
     random = model.latents(range(32 * starts), seed)
     with torch.no_grad():
-        first = torch.cat([_error(model, z, torch.full((len(z),), 0.5), wanted) for z in torch.from_numpy(random).split(32)])
+        first = torch.cat(
+            [_error(model, z, torch.full((len(z),), 0.5), wanted) for z in torch.from_numpy(random).split(32)]
+        )
     best = first.argsort()[:starts]
     z = torch.from_numpy(random)[best].requires_grad_()
     opening = torch.zeros(starts, requires_grad=True)  # the aperture is its sigmoid

@@ -22,7 +22,9 @@ from argan.errors import UserError
 Pixels = NDArray[np.uint8]
 Float = NDArray[Any]  # float32 throughout
 
-STEEP = 0.3  # pixels of disparity a pixel: where a surface would be stretched by a third, it is an edge that was blurred
+STEEP = (
+    0.3  # pixels of disparity a pixel: where a surface would be stretched by a third, it is an edge that was blurred
+)
 CUT = 0.75  # pixels of disparity between neighbours that no surface connects
 FRINGE = 2  # pixels at an object's edge whose colour is part background: they go with the object
 RAMP = 64  # the longest side over this is how wide, in pixels, an edge's ramp may be
@@ -42,8 +44,9 @@ class Layers:
 def layers(photo: Pixels, disparity: Float, strength: float = 1.0, cut: float = CUT, reach: float = 1.5) -> Layers:
     """photo uint8 (H, W, 3) and its disparity (H, W), fraction of width, larger = nearer; `strength` multiplies it.
 
-    Neighbours more than `cut` pixels apart are not connected; the background is continued as far behind an edge as `reach` times
-    the step (from a corner of the aperture, 1.42 can be seen). Raises UserError for shapes that do not go together and disparity that is not finite.
+    Neighbours more than `cut` pixels apart are not connected; the background is continued as far behind an edge as `reach`
+    times the step (from a corner of the aperture, 1.42 can be seen). Raises UserError for shapes that do not go together and
+    disparity that is not finite.
     """
     if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or photo.size == 0:
         raise UserError(f"a photo must be uint8 (H, W, 3), got {photo.dtype} {photo.shape}")
@@ -97,7 +100,9 @@ def _continued(photo: Pixels, disparity: Float, cut: float, reach: float) -> tup
 
 
 @njit(nogil=True, cache=True)
-def _continue(plate: Float, disparity: Float, behind: Float, hidden: NDArray[np.bool_], cut: np.float32, reach: np.float32) -> None:
+def _continue(
+    plate: Float, disparity: Float, behind: Float, hidden: NDArray[np.bool_], cut: np.float32, reach: np.float32
+) -> None:
     """Ring by ring from every step into the nearer side, as far as `reach` allows."""
     height, width = disparity.shape
     source = np.full((height, width), -1, np.int32)  # the last pixel before the edge
@@ -124,7 +129,12 @@ def _continue(plate: Float, disparity: Float, behind: Float, hidden: NDArray[np.
             for dy in range(-1, 2):
                 for dx in range(-1, 2):
                     j, i = y + dy, x + dx
-                    if 0 <= j < height and 0 <= i < width and behind[j, i] < limit and (hidden[j, i] or not queued[j, i]):
+                    if (
+                        0 <= j < height
+                        and 0 <= i < width
+                        and behind[j, i] < limit
+                        and (hidden[j, i] or not queued[j, i])
+                    ):
                         if behind[j, i] < lowest:
                             lowest = behind[j, i]
                         if abs(dy) + abs(dx) < nearest:

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 FOCAL = 0.5 / math.tan(math.radians(22.5))  # in widths of the photo
 APERTURE = 0.25  # k above
 FARTHEST = 5.0  # focal planes
-CUT = 2.5  # pixels of disparity at 512 pixels across: less than 2 % of the distance is a dent in a surface, more an edge
+CUT = (
+    2.5  # pixels of disparity at 512 pixels across: less than 2 % of the distance is a dent in a surface, more an edge
+)
 REACH = 4.0  # a viewer turns the scene further than an aperture is wide
 TEXTURE = 2048  # pixels of the texture's longest side
 
@@ -77,7 +79,11 @@ def textured_mesh(photo: Pixels, disparity: Float, longest: int = 512, relief: f
     for name, (rows, columns, pixels, faces, picture) in parts.items():
         z = scene_depth(pixels / w, relief)
         material = trimesh.visual.material.PBRMaterial(
-            name=name, baseColorTexture=Image.fromarray(picture), metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
+            name=name,
+            baseColorTexture=Image.fromarray(picture),
+            metallicFactor=0.0,
+            roughnessFactor=1.0,
+            doubleSided=True,
         )
         uv = np.stack([(columns + 0.5) / w, 1 - (rows + 0.5) / h], -1)
         used, faces = np.unique(faces, return_inverse=True)

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from argan.cli import collections, photos, pipeline, scenes  # noqa: F401 (each adds its commands to the app)
+from argan.cli import collections, fields, photos, pipeline, scenes  # noqa: F401 (each adds its commands to the app)
 from argan.cli.common import app
 from argan.errors import UserError
 
