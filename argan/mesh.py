@@ -71,6 +71,8 @@ def textured_mesh(photo: Pixels, disparity: Float, longest: int = 512, relief: f
     scene = trimesh.Scene()
     texture, _ = bounded(photo, disparity, TEXTURE)
     small, d = bounded(photo, disparity, longest)
+    if min(d.shape) < 2:
+        raise UserError(f"a mesh needs a photo of at least 2 pixels each way, got {d.shape[1]} x {d.shape[0]}")
     seen = layers(small, d, cut=_cut(d), reach=REACH)
     parts = {"front": (*_front(seen, _cut(d)), texture)}
     if seen.hidden.any():
@@ -171,7 +173,8 @@ def _behind(seen: Layers, limit: float) -> Part:
     """The cells of the continued background that something hides."""
     h, w = seen.behind.shape
     corners, values = _corners(seen.behind)
-    whole = seen.hidden.ravel()[corners].any(1) & (values.max(1) - values.min(1) <= 4 * limit)
+    hidden = seen.hidden.ravel()[corners]
+    whole = hidden.all(1) | hidden.any(1) & (values.max(1) - values.min(1) <= 2 * limit)
     rows, columns = np.divmod(np.arange(h * w), w)
     return rows, columns, seen.behind.ravel(), _triangles(corners[whole])
 
