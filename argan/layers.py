@@ -75,14 +75,14 @@ def stepped(disparity: Float) -> Float:
     Every pixel on a steep ramp goes to the nearer of the two ends of it, a few pixels at a time (a shock filter: Osher and
     Rudin, 1990); then near objects grow by FRINGE pixels.
     """
-    small, large = (cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (n, n)) for n in (3, 5))
+    small, large = np.ones((3, 3), np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
     disparity = cv2.medianBlur(disparity, 5)  # an estimate copies some of the photo's texture
     for _ in range(max(2, max(disparity.shape) // RAMP)):
         low, high = cv2.erode(disparity, large), cv2.dilate(disparity, large)
         end = np.where(high - disparity <= disparity - low, high, low)
         disparity = np.where(high - low > 4 * STEEP, end, disparity)
     disparity = cv2.medianBlur(disparity.astype(np.float32), 5)  # no specks that stand before or behind all around
-    for _ in range(FRINGE if min(disparity.shape) > 128 else 1):
+    for _ in range(FRINGE):
         low, high = cv2.erode(disparity, small), cv2.dilate(disparity, small)
         disparity = np.where(high - low > 2 * CUT, high, disparity)
     return disparity.astype(np.float32)
@@ -91,8 +91,8 @@ def stepped(disparity: Float) -> Float:
 def _continued(photo: Pixels, disparity: Float, cut: float, reach: float) -> tuple[Pixels, Float, NDArray[np.bool_]]:
     """Plate, its disparity, and where it is hidden: `_continue` gives places, here they get colours.
 
-    Half of a colour is the background mirrored at the edge, which keeps its texture; half is the mean around, which keeps its
-    continuity, and all of it where the mirror would show another surface.
+    Colour is the mean around at the edge, which keeps continuity, and further in mostly the background mirrored at the edge,
+    which keeps its texture; the mean alone where the mirror would show another surface.
     """
     plate, behind, hidden = photo.astype(np.float32), disparity.copy(), np.zeros(disparity.shape, np.bool_)
     _continue(plate, disparity, behind, hidden, np.float32(cut), np.float32(reach))
