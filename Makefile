@@ -1,6 +1,9 @@
 # make repro   set everything up and run the whole pipeline (dvc repro) on the embedded domain
 # make test    set everything up, then lint, type check and test
 # make registry   show the registered models in the browser (PORT=5000)
+# make services   Prefect's and MLflow's servers and a worker (PREFECT_PORT=4200 MLFLOW_PORT=5000 PASSWORDS=1); services-stop, services-status
+# make deploy   bring prefect.yaml (schedules, flows) to the Prefect server in use
+# make backup     databases, artifacts and parameters into one file (FILE=...); make restore FILE=... brings them back
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -16,7 +19,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: setup repro registry test lint
+.PHONY: setup repro registry services services-stop services-status deploy backup restore test lint
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -37,6 +40,30 @@ repro: setup
 PORT ?= 5000
 registry: setup
 	@$(BIN)/python -m pipelines.workspace registry $(PORT)
+
+# A folder other than ./services: ARGAN_SERVICES. PostgreSQL: ARGAN_DATABASE_URL=postgresql://user:password@host:5432/
+SERVICES := $(BIN)/python -m pipelines.services
+services: setup
+	@$(SERVICES) start $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT)) \
+	  $(if $(POSTGRES_PORT),--postgres-port $(POSTGRES_PORT)) $(if $(GPUS),--gpus $(GPUS)) $(if $(PASSWORDS),--passwords) \
+	  $(if $(ARTIFACTS),--artifacts $(ARTIFACTS))
+
+services-stop: setup
+	@$(SERVICES) stop
+
+services-status: setup
+	@$(SERVICES) status
+
+# To the server of `make services`, unless the environment names another
+deploy: setup
+	@e="$${ARGAN_SERVICES:-services}/env"; if [ -z "$$PREFECT_API_URL" ] && [ -f "$$e" ]; then . "$$(realpath "$$e")"; fi; \
+	  $(BIN)/python -m pipelines.deploy
+
+backup: setup
+	@$(SERVICES) backup $(FILE) $(if $(CACHE),--cache) $(if $(KEEP),--keep $(KEEP))
+
+restore: setup
+	@$(SERVICES) restore $(FILE) $(if $(FORCE),--force)
 
 lint: setup
 	$(BIN)/ruff check

@@ -1,58 +1,86 @@
 """Depth of field for a real photograph: at its own size, in linear light, with occlusion.
 
-The photograph is cut into layers of equal blur; each is spread by the disc its aperture makes, far to near. What lies
-behind the focal plane is completed where something hid it, since a blurred edge in front lets it be seen; what lies before
-it spills over. Method: layered depth of field (Scofield 1992; Kraus and Strengert 2007) with exact discs.
+The scene is cut into layers of equal blur, each pixel shared by its two nearest; a layer's light and coverage are spread by the
+shape of the aperture and composited from far to near. A blurred edge in front lets what is behind it be seen; that, hidden from
+the camera, is completed from around it. Method: layered depth of field (Scofield 1992; Kraus and Strengert 2007).
+
+The photograph is worked on in tiles, so that memory does not grow with it beyond the photo itself, and a layer is drawn as coarse
+as its blur allows, so that a wide blur costs no more than a narrow one. A blur is a sum over the rows of the aperture, each
+of which is the difference of two running sums.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from argan.errors import UserError
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[Any]  # uint8 or uint16
 Float = NDArray[Any]  # float32 throughout
 
-DISC = 8.0  # discs of a larger radius, in pixels, are drawn at a reduced size: their blur hides that
+TILE = 256  # pixels; a multiple of every factor a layer is reduced by
+SHARPEST = (
+    12.0  # radius, in pixels, from which on a layer is drawn at half the size, at a quarter from twice that, and so on
+)
+COARSE = 16  # what was hidden is completed at a sixteenth of the size: only blurred edges let it be seen
+HIGHLIGHT = 4.0  # how bright, white being 1, what a photograph shows as white is taken to be where it is blurred
+SHAPES = ("disc", "cat's eye", *(f"{blades} blades" for blades in range(5, 10)))
+
+_compiled = njit(nogil=True, cache=True, fastmath={"contract", "nnan", "nsz", "reassoc"}, error_model="numpy")
 
 
-def refocus(photo: Pixels, disparity: Float, aperture: float, focus: tuple[float, float] | None = None) -> Pixels:
-    """photo uint8 (H, W, 3) as an aperture would see it, focused on the pixel `focus` = (x, y) -> uint8 (H, W, 3).
+def refocus(
+    photo: Pixels,
+    disparity: Float,
+    aperture: float,
+    focus: tuple[float, float] | None = None,
+    shape: str = "disc",
+    highlight: float = HIGHLIGHT,
+) -> Pixels:
+    """photo uint8 or uint16 (H, W, 3) as an aperture would see it, focused on the pixel `focus` = (x, y) -> the same type.
 
-    disparity (H, W): larger = nearer, fraction of width. A point at disparity d becomes a disc of radius
+    disparity (H, W): larger = nearer, fraction of width. A point at disparity d becomes the aperture's shape with a radius of
     aperture * |d - d(focus)| * width pixels. aperture 0 gives the photo itself. focus None is the centre; both numbers within
-    0..1 are fractions of width and height. Raises UserError for an aperture below 0 or a focus outside the frame.
+    0..1 are fractions of width and height. shape: one of SHAPES; a cat's eye is a disc that the lens barrel cuts towards the
+    corners. highlight: how bright clipped white is where it is blurred, 1 for no brighter than it looks. The values are read
+    by sRGB's curve, whatever the profile. Raises UserError for an aperture below 0, a focus outside the frame or no such shape.
     """
     height, width = photo.shape[:2]
     if not (math.isfinite(aperture) and aperture >= 0):
         raise UserError(f"aperture must be 0 (closed) or more, got {aperture:g}")
+    if shape not in SHAPES:
+        raise UserError(f"there is no aperture shape '{shape}'; there is: {', '.join(SHAPES)}")
     x, y = focus_pixel(focus, width, height)
     if aperture == 0:
         return photo.copy()
-    radius = (disparity - disparity[y, x]) * np.float32(aperture * width)  # signed: before the focal plane > 0
-    reach = math.hypot(height, width)
-    radius = np.clip(radius, -reach, reach)
-    behind, before = (np.zeros((height, width, 4), np.float32) for _ in range(2))  # premultiplied colour and coverage
-    opacity = np.zeros((height, width, 1), np.float32)
-    for level, coverage in layers(radius):
-        box, layer = spread(photo, coverage, level)
-        plate = before[box] if level > 0 else behind[box]
-        plate *= 1 - layer[..., 3:]
-        plate += layer
-        if level > 0:  # a surface between two layers is as opaque as both together
-            opacity[box] += layer[..., 3:]
-    scene, opacity = complete(behind)[..., :3], np.minimum(opacity, 1)
-    before[..., :3] *= opacity / np.maximum(before[..., 3:], 1e-6)
-    scene *= 1 - opacity
-    scene += before[..., :3]
-    return encode(scene)
+    reach = math.hypot(height, width) / 2
+    level = _levels(disparity, float(disparity[y, x]), aperture * width, reach)
+    table, largest = _decoded(photo.dtype), np.iinfo(photo.dtype).max
+    hidden = _hidden(photo, level, table)
+    result = np.empty_like(photo)
+    tiles = [(top, left) for top in range(0, height, TILE) for left in range(0, width, TILE)]
+
+    def work(tile: tuple[int, int]) -> None:
+        top, left = tile
+        view = _tile(photo, level, table, hidden, top, left, shape, highlight)
+        part = result[top : top + TILE, left : left + TILE]
+        if view is None:  # nothing but what is in focus
+            part[...] = photo[top : top + TILE, left : left + TILE]
+        else:
+            _encode(view, photo[top : top + TILE, left : left + TILE], part, ENCODE, float(largest))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(work, tiles))
+    return result
 
 
 def focus_pixel(focus: tuple[float, float] | None, width: int, height: int) -> tuple[int, int]:
@@ -67,92 +95,429 @@ def focus_pixel(focus: tuple[float, float] | None, width: int, height: int) -> t
     return int(x), int(y)
 
 
-def levels(largest: float) -> list[float]:
-    """Radii at which layers lie: a pixel apart near focus, a quarter of the radius apart beyond, where no eye can tell."""
-    radii = [0.0]
-    while radii[-1] < largest:
-        radii.append(max(radii[-1] + 1, radii[-1] * 1.25))
-    return radii
+# ---- Layers ----------------------------------------------------------------------------------------------------------
+# Layer k has the radius _radius(|k|): a pixel apart near focus, a fifth of the radius apart beyond LINEAR, where no eye can tell.
+# k > 0 lies before the focal plane, k < 0 behind it; a pixel's position among them is a real number.
+
+LINEAR = 5.0
+GROWTH = math.log(1 + 1 / LINEAR)
 
 
-def layers(radius: Float) -> Iterator[tuple[float, Float]]:
-    """Far to near, (signed radius, coverage (H, W)): a pixel belongs to its two nearest layers, linearly."""
-    far, near = levels(max(0.0, -float(radius.min()))), levels(max(0.0, float(radius.max())))
-    line = np.array([-r for r in reversed(far[1:])] + near, np.float32)
-    position = np.interp(radius, line, np.arange(len(line))).astype(np.float32)
-    for k, level in enumerate(line):
-        coverage = np.clip(1 - np.abs(position - k), 0, 1)
-        if coverage.any():
-            yield float(level), coverage
+def _radius(k: int) -> float:
+    return float(k) if k <= LINEAR else LINEAR * math.exp((k - LINEAR) * GROWTH)
 
 
-def spread(photo: Pixels, coverage: Float, level: float) -> tuple[tuple[slice, slice], Float]:
-    """One layer's light, blurred by a disc of radius |level|: where in the frame it reaches, and what lies there.
+@_compiled
+def _position(disparity: Float, focus: float, scale: float, reach: float, out: Float) -> None:
+    for y in range(disparity.shape[0]):
+        for x in range(disparity.shape[1]):
+            r = (disparity[y, x] - focus) * scale
+            size = min(abs(r), reach)
+            if size > LINEAR:
+                size = LINEAR + math.log(size / LINEAR) / GROWTH
+            place = size if r > 0 else -size
+            k = math.floor(place)
+            w = place - k
+            if w > 0 and k != 0:
+                # The nearer of its two layers covers part of the farther: of shares 1 - v and v, (1 - v)^2 and v are left,
+                # which shall be as 1 - w and w. Layers 0 and 1 lie on plates of their own, where nothing is lost.
+                w = (1 + w - math.sqrt((1 + w) ** 2 - 4 * w * w)) / (2 * w)
+            out[y, x] = k + w
 
-    Returns the box and (h, w, 4): premultiplied linear colour, and coverage.
+
+def _levels(disparity: Float, focus: float, scale: float, reach: float) -> Float:
+    level = np.empty(disparity.shape, np.float32)
+    rows = range(0, len(level), TILE)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda y: _position(disparity[y : y + TILE], focus, scale, reach, level[y : y + TILE]), rows))
+    return level
+
+
+def _tile(
+    photo: Pixels, level: Float, table: Float, hidden: Float, top: int, left: int, shape: str, highlight: float
+) -> Float | None:
+    """Linear light (h, w, 3) of one tile, or None where nothing in it or near it is out of focus."""
+    height, width = level.shape
+    h, w = min(TILE, height - top), min(TILE, width - left)
+    reach = _reach(level, top, left, h, w)
+    if reach == 0:
+        return None
+    factor = _factor(_radius(reach))
+    margin = factor * (math.ceil(_radius(reach) / factor) + 3)
+    light = np.empty((h + 2 * margin, w + 2 * margin, 3), np.float32)
+    place = np.empty(light.shape[:2], np.float32)
+    _window(photo, level, table, top - margin, left - margin, light, place)
+    bright = light if highlight == 1 else _brightened(light, highlight)
+    extent = _extent(place)
+    behind, before = (np.zeros((h, w, 4), np.float32) for _ in range(2))
+    opacity, nothing = np.zeros((h, w), np.float32), np.empty((0, 0), np.float32)
+    lowest, highest = math.floor(float(place.min())), math.ceil(float(place.max()))
+    for k in range(lowest, highest + 1):
+        spread = _spread(bright if k else light, place, extent, k, margin, h, w, (top, left), (height, width), shape)
+        if spread is not None:
+            _over(*spread, behind if k <= 0 else before, opacity if k > 0 else nothing)
+    _finish(behind, before, opacity, hidden, top, left)
+    return behind
+
+
+def _reach(level: Float, top: int, left: int, h: int, w: int) -> int:
+    """The largest |k| of a layer whose blur, from in or around the tile, comes into it; 0 when none does."""
+    within = np.abs(level[top : top + h, left : left + w]).max()
+    k = math.ceil(float(within) - 1e-3)
+    while True:  # what is further off must be blurred the more to matter
+        m = math.ceil(_radius(k + 1)) + 3
+        around = level[max(0, top - m) : top + h + m, left - m if left > m else 0 : left + w + m]
+        found = math.ceil(float(max(around.max(), -around.min())) - 1e-3)
+        if found <= k:
+            return k
+        k = min(found, k + 4)
+
+
+def _factor(radius: float) -> int:
+    """By what a layer of this blur is reduced."""
+    return 2 << math.floor(math.log2(radius / SHARPEST)) if radius >= SHARPEST else 1
+
+
+def _spread(
+    light: Float,
+    place: Float,
+    extent: Float,
+    k: int,
+    margin: int,
+    h: int,
+    w: int,
+    at: tuple[int, int],
+    frame: tuple[int, int],
+    shape: str,
+) -> tuple[Float, int] | None:
+    """What layer k puts into a tile: premultiplied light and coverage, and by what they are reduced; None for nothing.
+
+    They have one pixel more than the tile on every side.
     """
-    margin = math.ceil(abs(level)) + 1
-    rows, columns = np.flatnonzero(coverage.any(1)), np.flatnonzero(coverage.any(0))
-    top, bottom = max(rows[0] - margin, 0), min(rows[-1] + margin + 1, coverage.shape[0])
-    left, right = max(columns[0] - margin, 0), min(columns[-1] + margin + 1, coverage.shape[1])
-    box = (slice(top, bottom), slice(left, right))
-    layer = np.empty((bottom - top, right - left, 4), np.float32)
-    layer[..., 3] = coverage[box]
-    np.multiply(DECODE[photo[box]], layer[..., 3:], out=layer[..., :3])
-    return box, disc_blur(layer, abs(level))
+    radius = _radius(abs(k))
+    factor = _factor(radius)
+    around = factor * (math.ceil(radius / factor) + 2) if k else 1
+    layer = np.zeros((-(-(h + 2 * around) // factor), -(-(w + 2 * around) // factor), 4), np.float32)
+    if not _cut_out(light, place, extent, k, margin - around, factor, layer):
+        return None
+    if k == 0:
+        return layer, 1
+    _run(layer)
+    skip = around // factor
+    rows, columns = -(-h // factor) + 2, -(-w // factor) + 2  # and one on every side, to interpolate towards
+    blurred = np.zeros((rows, columns, 4), np.float32)
+    kernels = _kernels(shape, radius / factor, at, (h, w), frame, flip=k > 0)
+    if len(kernels) == 1:
+        _blur(layer, kernels[0], skip - 1, blurred)
+    else:  # the shape changes across the frame: between the four at the tile's corners
+        down, right = (np.clip((np.arange(n) - 0.5) / (n - 2), 0, 1).astype(np.float32) for n in (rows, columns))
+        for i, kernel in enumerate(kernels):
+            corner = np.zeros_like(blurred)
+            _blur(layer, kernel, skip - 1, corner)
+            share = (down if i // 2 else 1 - down)[:, None] * (right if i % 2 else 1 - right)[None]
+            blurred += corner * share[..., None]
+    return blurred, factor
 
 
-def disc_blur(layer: Float, radius: float) -> Float:
-    """Average over a disc of `radius` pixels with an antialiased rim; the border replicated. (H, W, C) -> (H, W, C)."""
-    if radius < 0.5:
-        return layer
-    h, w = layer.shape[:2]
-    factor = max(1, math.floor(radius / DISC))
-    if factor > 1:
-        size = (max(1, round(w / factor)), max(1, round(h / factor)))
-        layer = cv2.resize(layer, size, interpolation=cv2.INTER_AREA)
-    blurred = cv2.filter2D(layer, -1, disc(radius / factor), borderType=cv2.BORDER_REPLICATE)
-    blurred = np.clip(blurred, 0, None)  # a large kernel goes through a Fourier transform, which leaves -1e-8
-    return cv2.resize(blurred, (w, h), interpolation=cv2.INTER_LINEAR) if factor > 1 else blurred
+@_compiled
+def _window(photo: Pixels, level: Float, table: Float, top: int, left: int, light: Float, place: Float) -> None:
+    """Light and layer around a tile; beyond the frame, its border."""
+    height, width = level.shape
+    for y in range(place.shape[0]):
+        sy = min(max(top + y, 0), height - 1)
+        for x in range(place.shape[1]):
+            sx = min(max(left + x, 0), width - 1)
+            place[y, x] = level[sy, sx]
+            for c in range(3):
+                light[y, x, c] = table[photo[sy, sx, c]]
 
 
-def disc(radius: float, oversampling: int = 8) -> Float:
-    """A disc as a kernel that sums to 1: every pixel weighs what part of it the disc covers."""
-    half = math.ceil(radius)
-    n = 2 * half + 1
-    line = (np.arange(n * oversampling) + 0.5) / oversampling - n / 2
-    inside = (line[:, None] ** 2 + line[None] ** 2 <= max(radius, 0.5) ** 2).astype(np.float32)
-    kernel = inside.reshape(n, oversampling, n, oversampling).mean((1, 3))
-    return (kernel / kernel.sum()).astype(np.float32)
+@_compiled
+def _brightened(light: Float, highlight: float) -> Float:
+    """Clipped highlights as bright as they may have been: a curve that leaves all below 0.8 of white alone."""
+    most_gain = np.float32(highlight) - np.float32(1)
+    bright = np.empty_like(light)
+    for y in range(light.shape[0]):
+        for x in range(light.shape[1]):
+            least = min(light[y, x, 0], min(light[y, x, 1], light[y, x, 2]))
+            most = max(light[y, x, 0], max(light[y, x, 1], light[y, x, 2]))
+            t = max(np.float32(0), (np.float32(0.5) * (least + most) - np.float32(0.8)) * np.float32(5))
+            gain = np.float32(1) + most_gain * t * t
+            for c in range(3):
+                bright[y, x, c] = light[y, x, c] * gain
+    return bright
 
 
-def complete(plate: Float) -> Float:
+BLOCK = 16  # pixels: what of a tile holds nothing of a layer is passed over in such squares
+
+
+@_compiled
+def _extent(place: Float) -> Float:
+    """The lowest and the highest place in every block."""
+    extent = np.empty((-(-place.shape[0] // BLOCK), -(-place.shape[1] // BLOCK), 2), np.float32)
+    extent[..., 0], extent[..., 1] = np.inf, -np.inf
+    for y in range(place.shape[0]):
+        for x in range(place.shape[1]):
+            to = extent[y // BLOCK, x // BLOCK]
+            to[0], to[1] = min(to[0], place[y, x]), max(to[1], place[y, x])
+    return extent
+
+
+@_compiled
+def _cut_out(light: Float, place: Float, extent: Float, k: int, cut: int, factor: int, layer: Float) -> bool:
+    """layer = light and coverage of the pixels' shares in layer k, averaged over factor x factor pixels. Whether there is any.
+
+    All but `cut` pixels on every side of light and place.
+    """
+    one, any_, level = np.float32(1), False, np.float32(k)
+    share = one / np.float32(factor * factor)
+    bottom, end = place.shape[0] - cut, place.shape[1] - cut
+    for by in range(extent.shape[0]):
+        for bx in range(extent.shape[1]):
+            if extent[by, bx, 0] >= level + one or extent[by, bx, 1] <= level - one:
+                continue
+            for y in range(max(by * BLOCK, cut), min(by * BLOCK + BLOCK, bottom)):
+                row = layer[(y - cut) // factor]
+                for x in range(max(bx * BLOCK, cut), min(bx * BLOCK + BLOCK, end)):
+                    weight = one - abs(place[y, x] - level)
+                    if weight > 0:
+                        any_ = True
+                        weight *= share
+                        to = row[(x - cut) // factor]
+                        to[0] += weight * light[y, x, 0]
+                        to[1] += weight * light[y, x, 1]
+                        to[2] += weight * light[y, x, 2]
+                        to[3] += weight
+    return any_
+
+
+@_compiled
+def _run(layer: Float) -> None:
+    """Running sums along the rows, in place."""
+    for y in range(layer.shape[0]):
+        row = layer[y].reshape(-1)
+        for i in range(4, row.size):
+            row[i] += row[i - 4]
+
+
+@_compiled
+def _blur(sums: Float, kernel: Float, first: int, out: Float) -> None:
+    """out += the sums' layer under the kernel, a row (from, to, weight) for every line of it; out's corner is (first, first).
+
+    The sum from a to b, both inclusive and real, is S(b) - S(a - 1), S interpolated.
+    """
+    half = len(kernel) // 2
+    size = out.shape[1] * 4
+    for y in range(out.shape[0]):
+        to = out[y].reshape(-1)
+        for j in range(len(kernel)):
+            start, end, weight = kernel[j, 0], kernel[j, 1], kernel[j, 2]
+            if weight == 0:
+                continue
+            row = sums[y + first + j - half].reshape(-1)
+            a, b = math.floor(start), math.floor(end)
+            fa, fb = np.float32(start - a), np.float32(end - b)
+            wb1, wb0 = weight * fb, weight * (np.float32(1) - fb)
+            wa1, wa0 = weight * fa, weight * (np.float32(1) - fa)
+            ia, ib = (first + a) * 4, (first + b) * 4
+            ra0, ra1 = row[ia : ia + size], row[ia + 4 : ia + 4 + size]
+            rb0, rb1 = row[ib : ib + size], row[ib + 4 : ib + 4 + size]
+            for i in range(size):
+                to[i] += wb0 * rb0[i] + wb1 * rb1[i] - wa0 * ra0[i] - wa1 * ra1[i]
+
+
+@_compiled
+def _over(layer: Float, factor: int, plate: Float, opacity: Float) -> None:
+    """plate = the layer, enlarged by factor (bilinear), over the plate, both premultiplied (Porter and Duff 1984).
+
+    opacity += its coverage, where an opacity is given.
+    """
+    zero, one = np.float32(0), np.float32(1)
+    part = one / np.float32(factor)
+    line = np.empty(layer.shape[1] * 4, np.float32)
+    for y in range(plate.shape[0]):
+        py = (np.float32(y) + np.float32(0.5)) * part + np.float32(0.5)
+        iy = int(py)
+        fy = py - np.float32(iy)
+        upper, lower = layer[iy].reshape(-1), layer[min(iy + 1, layer.shape[0] - 1)].reshape(-1)
+        covered = zero
+        for i in range(line.size):
+            line[i] = max(zero, upper[i] + fy * (lower[i] - upper[i]))
+        for i in range(3, line.size, 4):
+            covered += line[i]
+        if covered == zero:
+            continue
+        to = plate[y].reshape(-1)
+        for x in range(plate.shape[1]):
+            px = (np.float32(x) + np.float32(0.5)) * part + np.float32(0.5)
+            ix = int(px)
+            fx = px - np.float32(ix)
+            i, k = ix * 4, x * 4
+            alpha = line[i + 3] + fx * (line[i + 7] - line[i + 3])
+            through = max(zero, one - alpha)
+            to[k] = to[k] * through + line[i] + fx * (line[i + 4] - line[i])
+            to[k + 1] = to[k + 1] * through + line[i + 1] + fx * (line[i + 5] - line[i + 1])
+            to[k + 2] = to[k + 2] * through + line[i + 2] + fx * (line[i + 6] - line[i + 2])
+            to[k + 3] = to[k + 3] * through + alpha
+            if opacity.size:
+                opacity[y, x] += alpha
+
+
+@_compiled
+def _finish(behind: Float, before: Float, opacity: Float, hidden: Float, top: int, left: int) -> None:
+    """behind = what is before the focal plane over what lies in and behind it, that completed where nothing of it was seen.
+
+    A surface between two layers is as opaque as both together: their shares add up, though each lets through what the other
+    covers.
+    """
+    zero, one = np.float32(0), np.float32(1)
+    last_y, last_x = np.float32(hidden.shape[0] - 1), np.float32(hidden.shape[1] - 1)
+    for y in range(behind.shape[0]):
+        py = min(max((np.float32(top + y) + np.float32(0.5)) / np.float32(COARSE) - np.float32(0.5), zero), last_y)
+        iy = min(int(py), max(hidden.shape[0] - 2, 0))
+        fy = py - np.float32(iy)
+        jy = min(iy + 1, hidden.shape[0] - 1)
+        for x in range(behind.shape[1]):
+            seen = behind[y, x, 3]
+            known = min(one, seen * np.float32(50))  # what a fiftieth of the rays saw is seen
+            normal = known / max(seen, np.float32(1e-6))
+            front = min(opacity[y, x], one)
+            of = front / max(before[y, x, 3], np.float32(1e-6))
+            if known < one and front < one:
+                px = min(
+                    max((np.float32(left + x) + np.float32(0.5)) / np.float32(COARSE) - np.float32(0.5), zero), last_x
+                )
+                ix = min(int(px), max(hidden.shape[1] - 2, 0))
+                fx = px - np.float32(ix)
+                jx = min(ix + 1, hidden.shape[1] - 1)
+                for c in range(3):
+                    upper = (one - fx) * hidden[iy, ix, c] + fx * hidden[iy, jx, c]
+                    lower = (one - fx) * hidden[jy, ix, c] + fx * hidden[jy, jx, c]
+                    guess = (one - fy) * upper + fy * lower
+                    scene = behind[y, x, c] * normal + (one - known) * guess
+                    behind[y, x, c] = scene * (one - front) + before[y, x, c] * of
+            else:
+                for c in range(3):
+                    behind[y, x, c] = behind[y, x, c] * normal * (one - front) + before[y, x, c] * of
+
+
+def _hidden(photo: Pixels, level: Float, table: Float) -> Float:
+    """What lies in and behind the focal plane, completed where something before it hides it: (H/16, W/16, 3) linear light."""
+    height, width = level.shape
+    plate = np.zeros((-(-height // COARSE), -(-width // COARSE), 4), np.float32)
+    rows = range(0, len(plate), 16)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda y: _backdrop(photo, level, table, y, plate[y : y + 16]), rows))
+    plate /= max(float(plate[..., 3].max()), 1e-6)
+    return _complete(plate)[..., :3]
+
+
+@_compiled
+def _backdrop(photo: Pixels, level: Float, table: Float, first: int, plate: Float) -> None:
+    height, width = level.shape
+    for y in range(first * COARSE, min((first + plate.shape[0]) * COARSE, height)):
+        for x in range(width):
+            if level[y, x] < 1:
+                to = plate[y // COARSE - first, x // COARSE]
+                for c in range(3):
+                    to[c] += table[photo[y, x, c]]
+                to[3] += np.float32(1)
+
+
+def _complete(plate: Float) -> Float:
     """Fill what is uncovered from around it, coarser the wider the hole: push and pull over a pyramid.
 
     (H, W, 4) premultiplied -> the same, fully covered wherever anything is.
     """
     h, w = plate.shape[:2]
-    covered = plate / np.maximum(plate[..., 3:], 1e-3)  # a surface between two layers is not transparent
+    covered = plate / np.maximum(plate[..., 3:], 1e-3)
     if min(h, w) == 1 or float(covered[..., 3].min()) > 0.999:
         return covered
     half = cv2.resize(covered, ((w + 1) // 2, (h + 1) // 2), interpolation=cv2.INTER_AREA)
-    coarse = cv2.resize(complete(half), (w, h), interpolation=cv2.INTER_LINEAR)
+    coarse = cv2.resize(_complete(half), (w, h), interpolation=cv2.INTER_LINEAR)
     return covered + (1 - covered[..., 3:]) * coarse
 
 
-def _srgb_table() -> Float:
-    """sRGB (IEC 61966-2-1): light, 0..1, of each of the 256 values."""
-    v = np.arange(256) / 255
+# ---- Apertures -------------------------------------------------------------------------------------------------------
+
+
+def _kernels(
+    shape: str, radius: float, at: tuple[int, int], tile: tuple[int, int], frame: tuple[int, int], flip: bool
+) -> list[Float]:
+    """The aperture at a tile: one kernel, or four at its corners where the shape changes across the frame."""
+    if shape != "cat's eye":
+        return [_kernel(shape, radius, (0.0, 0.0), flip)]
+    (top, left), (h, w), (height, width) = at, tile, frame
+    half = math.hypot(height, width) / 2
+    corners = ((top + dy * h, left + dx * w) for dy in (0, 1) for dx in (0, 1))
+    return [_kernel(shape, radius, ((x - width / 2) / half, (y - height / 2) / half), flip) for y, x in corners]
+
+
+@lru_cache(4096)
+def _kernel(shape: str, radius: float, field: tuple[float, float], flip: bool) -> Float:
+    """Its lines from top to bottom, (first column - 1, last column, weight), the weights such that the whole sums to 1.
+
+    field: where in the frame, the corners at a distance of 1. flip: before the focal plane an aperture is seen upside down.
+    """
+    fine = 8  # lines of a line
+    half = math.ceil(radius)
+    v = ((np.arange((2 * half + 1) * fine) + 0.5) / fine - half - 0.5) / radius
+    starts, ends = _chords(shape, -v if flip else v, field if not flip else (-field[0], -field[1]))
+    if flip:
+        starts, ends = -ends, -starts
+    length = np.maximum(ends - starts, 0).reshape(-1, fine)
+    middle = ((starts + ends) / 2).reshape(-1, fine)
+    mean = length.mean(1)
+    centre = (middle * length).sum(1) / np.maximum(length.sum(1), 1e-9)
+    kernel = np.stack([(centre - mean / 2) * radius - 0.5, (centre + mean / 2) * radius - 0.5, np.sign(mean)], 1)
+    return (kernel * [1, 1, 1 / max((mean * radius).sum(), 1e-9)]).astype(np.float32)
+
+
+def _chords(shape: str, v: Float, field: tuple[float, float]) -> tuple[Float, Float]:
+    """Where the lines at heights v enter and leave the aperture, which fits into the unit circle."""
+    if shape.endswith("blades"):
+        n = int(shape.split()[0])
+        angle = 2 * np.pi * (np.arange(n + 1) + 0.5) / n + np.pi / 2  # a side lies at the bottom
+        px, py = np.cos(angle), np.sin(angle)
+        starts, ends = np.full_like(v, np.inf), np.full_like(v, -np.inf)
+        for x0, y0, x1, y1 in zip(px[:-1], py[:-1], px[1:], py[1:], strict=True):
+            crossed = (np.minimum(y0, y1) <= v) & (v <= np.maximum(y0, y1)) & (y0 != y1)
+            x = x0 + (v - y0) / (y1 - y0 if y0 != y1 else 1.0) * (x1 - x0)
+            starts = np.where(crossed, np.minimum(starts, x), starts)
+            ends = np.where(crossed, np.maximum(ends, x), ends)
+        return np.where(starts < ends, starts, 0), np.where(starts < ends, ends, 0)
+    half = np.sqrt(np.maximum(1 - v**2, 0))
+    if shape == "disc":
+        return -half, half
+    x, y = (-0.7 * f for f in field)  # the barrel's far rim, the same circle seen from the side
+    other = np.sqrt(np.maximum(1 - (v - y) ** 2, 0))
+    starts, ends = np.maximum(-half, x - other), np.minimum(half, x + other)
+    within = (abs(v) <= 1) & (abs(v - y) <= 1) & (starts < ends)
+    return np.where(within, starts, 0), np.where(within, ends, 0)
+
+
+# ---- Light -----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def _decoded(kind: np.dtype[Any]) -> Float:
+    """sRGB (IEC 61966-2-1): light, 0..1, of each value."""
+    v = np.arange(np.iinfo(kind).max + 1) / np.iinfo(kind).max
     return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
-DECODE = _srgb_table()
-_STEPS = 4096
-_v = np.arange(_STEPS + 1) / _STEPS  # of the square root of light, where sRGB is nearly linear
-ENCODE = np.where(_v**2 <= 0.0031308, 12.92 * _v**2, 1.055 * _v ** (2 / 2.4) - 0.055)
-ENCODE = (ENCODE * 255).round().astype(np.uint8)
+_STEPS = 65536
+_v = np.arange(_STEPS + 2) / _STEPS  # of the square root of light, where sRGB is nearly linear
+ENCODE = np.where(_v**2 <= 0.0031308, 12.92 * _v**2, 1.055 * _v ** (2 / 2.4) - 0.055).clip(0, 1).astype(np.float32)
 
 
-def encode(light: Float) -> Pixels:
-    """Linear light -> sRGB uint8."""
-    return ENCODE[(np.sqrt(np.clip(light, 0, 1)) * _STEPS).round().astype(np.uint16)]
+@_compiled
+def _encode(light: Float, photo: Pixels, out: Pixels, table: Float, largest: float) -> None:
+    """Linear light -> sRGB, rounded to the photo's type."""
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            for c in range(3):
+                root = math.sqrt(min(max(light[y, x, c], np.float32(0)), np.float32(1))) * np.float32(_STEPS)
+                i = int(root)
+                value = table[i] + (root - np.float32(i)) * (table[i + 1] - table[i])
+                out[y, x, c] = int(value * np.float32(largest) + np.float32(0.5))

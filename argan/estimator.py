@@ -31,7 +31,8 @@ def distill(
 ) -> networks.Estimator:
     """Train an estimator on `config.estimator_images` renderings. `watch` gets (images seen, loss) now and then.
 
-    The loss is the squared error of disparity in units of its range, so the estimate is the mean of what is likely. Photos
+    The loss is the squared error of disparity in units of its range, so the estimate is the mean of what is likely; beside it
+    the error to expect, by its likelihood under a Laplace distribution (Kendall and Gal, 2017), of the estimate as given. Photos
     vary in aperture as in training (the DoF mixture), are flipped, and vary in colour, since generated colours are narrower
     than real ones.
     """
@@ -51,10 +52,11 @@ def distill(
             if step % 2:  # every scene comes unflipped or flipped as a whole: photo and disparity together
                 photos, disparity = photos.flip(3), disparity.flip(3)
             photos = color(photos, 0.4, random).clamp(-1, 1)
-        loss = (
-            F.mse_loss(student(photos.contiguous(memory_format=torch.channels_last)), disparity)
-            / config.disparity_max**2
-        )
+        photos = photos.contiguous(memory_format=torch.channels_last)
+        said, error = student.with_error(photos)
+        with torch.no_grad():
+            off = (guided(said, photos) - disparity).abs()
+        loss = F.mse_loss(said, disparity) / config.disparity_max**2 + (off / error + error.log()).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -71,18 +73,27 @@ def estimate(student: networks.Estimator, photos: Tensor) -> Tensor:
     The mean over a flip, brought to follow the photo's edges: what the network says is right in the mean over a surface and
     patchy from pixel to pixel, since generated surfaces are less smooth than real ones.
     """
-    disparity = (student(photos) + student(photos.flip(3)).flip(3)) / 2
-    return guided(
-        disparity, photos, radius=torch.sym_min(photos.shape[2], photos.shape[3]) // 5
-    )  # a number, or a symbol
+    return guided((student(photos) + student(photos.flip(3)).flip(3)) / 2, photos)
 
 
-def guided(disparity: Tensor, photos: Tensor, radius: int) -> Tensor:
+@torch.inference_mode()
+def estimate_with_error(student: networks.Estimator, photos: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and the mean absolute error to expect (N, 1, H, W): where the two flips disagree, at least by that much."""
+    here, error = student.with_error(photos)
+    there, other = (x.flip(3) for x in student.with_error(photos.flip(3)))
+    doubt = torch.maximum((error + other) / 2, (here - there).abs() / 2)
+    # Patchy, as the disparity is before the filter
+    doubt = F.avg_pool2d(doubt, 5, 1, padding=2, count_include_pad=False)
+    return guided((here + there) / 2, photos), doubt
+
+
+def guided(disparity: Tensor, photos: Tensor) -> Tensor:
     """The guided filter (He, Sun, Tang, 2013): in every window, the affine function of colour nearest to the disparity.
 
-    disparity (N, 1, H, W), photos (N, 3, H, W) in [-1, 1], windows of 2 radius + 1 pixels -> (N, 1, H, W).
+    disparity (N, 1, H, W), photos (N, 3, H, W) in [-1, 1] -> (N, 1, H, W). Windows of two fifths of the shorter side.
     """
     h, w = photos.shape[2:]
+    radius = torch.sym_min(h, w) // 5  # a number, or a symbol in an export
     down, across = (_window_mean(n, radius, photos) for n in (h, w))
 
     def mean(x: Tensor) -> Tensor:

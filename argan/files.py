@@ -15,8 +15,11 @@ from argan.errors import UserError
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yields a temporary name in the same folder; on success it is fsynced and renamed to `path`, else removed."""
+def atomic(path: Path, mode: int | None = None) -> Iterator[Path]:
+    """Yields a temporary name in the same folder; on success it is fsynced and renamed to `path`, else removed.
+
+    mode: its rights, which it has before it has its name; those of any new file by default.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
@@ -25,7 +28,8 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        # mkstemp makes files that only their owner can read
+        temporary.chmod(0o666 & ~_umask() if mode is None else mode)
         temporary.replace(path)
     except Exception as error:
         if (

@@ -85,7 +85,7 @@ def judge(new: Scores, champion: Scores | None, gate: Register) -> Decision:
         return Decision(True, "the first healthy model")
     if new.judged_on != champion.judged_on:
         return Decision(False, f"not comparable: judged on {new.judged_on}; the champion on {champion.judged_on}")
-    slack = {"depth_sign_agreement": gate.sign_slack, "kid": gate.kid_slack * abs(_mean(champion.kid))}
+    slack = {"depth_sign_agreement": gate.sign_slack, "kid": gate.kid_slack * abs(mean(champion.kid) or 0.0)}
     primary = next((name for name in PRIMARY if getattr(new, name) and getattr(champion, name)), None)
     if primary is None:
         return Decision(False, "nothing to compare: neither depth nor kernel distance is known of both")
@@ -107,6 +107,7 @@ def judge(new: Scores, champion: Scores | None, gate: Register) -> Decision:
     return Decision(True, f"better in {primary} ({found[primary]})", found)
 
 
-def _mean(values: Values | None) -> float:
+def mean(values: Values | None) -> float | None:
+    """Of what is known; None where nothing is."""
     known = [v for v in values or () if not math.isnan(v)]
-    return sum(known) / len(known) if known else 0.0
+    return sum(known) / len(known) if known else None

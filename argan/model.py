@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,22 +14,47 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from pydantic import ValidationError
 
-from argan import estimator, networks
+from argan import estimator, networks, photograph
 from argan.bokeh import refocus
 from argan.checkpoint import read_tensors
 from argan.errors import UserError
+from argan.likeness import UNLIKE, Likeness
 from argan.params import Training
+from argan.photograph import Photograph
 
 Pixels = NDArray[np.uint8]
 Disparity = NDArray[Any]  # float32
-Photo = str | Path | Image.Image | Pixels
+Photo = str | Path | Image.Image | Pixels | Photograph
 
 MODELS = Path("models")
 BATCH = 32  # scenes generated at a time
+NEAR = 0.1  # of the whole range of disparity: off by less, far, focal plane and near are still told apart
 GUIDE = 512  # longest side, in pixels, at which depth is fitted to the photo's edges
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a model says of a photograph's depth, and how far it is to be believed."""
+
+    disparity: Disparity  # (H, W), signed, 0 in the focal plane, larger = nearer, fraction of the photo's width
+    confidence: (
+        Disparity  # (H, W) in 0..1: the chance that the disparity is within NEAR of the model's range, see `estimate`
+    )
+    unlike: (
+        float | None
+    )  # 0..1: the share of the domain's own photos that are more like what was learned from; None unknown
+
+    @property
+    def warning(self) -> str | None:
+        """One sentence where the photograph is not of the kind the model learned from; None where it may be."""
+        if self.unlike is None or self.unlike < UNLIKE:
+            return None
+        return (
+            "this is unlike the photographs the model learned from; its depth may be wrong whatever the confidence says"
+        )
 
 
 @dataclass(frozen=True)
@@ -81,6 +105,11 @@ class Model:
             _fill(student, self.folder / "estimator.safetensors")
         return student.eval().requires_grad_(False)
 
+    @cached_property
+    def likeness(self) -> Likeness | None:
+        """What the domain's photographs look like; None where the folder does not say."""
+        return Likeness.load(self.folder / "likeness.safetensors") if self.folder else None
+
     # Scenes
 
     def sample(self, count: int = 1, seed: int = 0, truncation: float = 1.0) -> Scenes:
@@ -122,7 +151,6 @@ class Model:
 
     # Photographs
 
-    @torch.inference_mode()
     def depth(self, photo: Photo) -> Disparity:
         """Disparity of a photograph at its own size: float32 (H, W), larger = nearer, as a fraction of the photo's width.
 
@@ -131,25 +159,60 @@ class Model:
         for what is no photo.
         """
         pixels = read_photo(photo)
-        h, w = pixels.shape[:2]
-        r, short = self.config.resolution, min(h, w)
-        small = _resized(pixels, max(r, round(h * r / short)), max(r, round(w * r / short)))
-        sh, sw = small.shape[:2]
-        padded = np.pad(small, ((0, -sh % 8), (0, -sw % 8), (0, 0)), mode="symmetric")  # three halvings and back
-        photos = networks.from_uint8(torch.from_numpy(padded).permute(2, 0, 1)[None])
-        coarse = estimator.estimate(self.estimator, photos)[0, 0, :sh, :sw].numpy()
-        # The model's unit is the width of its square frame, which here is the photo's shorter side
-        return fit_to_edges(coarse, pixels, pixel=short / r) * np.float32(short / w)
+        disparity, _ = self._coarse(self._reduced(pixels))
+        return self._to_size(disparity, pixels)
 
-    def bokeh(self, photo: Photo, aperture: float, focus: tuple[float, float] | None = None) -> Pixels:
-        """The photograph through an aperture `aperture` times the model's full one, focused on pixel `focus` = (x, y).
+    def estimate(self, photo: Photo) -> Estimate:
+        """`depth`, with the confidence at every pixel and how unlike the model's photographs this one is.
 
-        Returns uint8 (H, W, 3), the photo's own size. aperture 0 gives the photo itself; focus None is its centre; both
-        numbers within 0..1 are fractions of width and height. Raises UserError for what is no photo, an aperture below 0
-        or a focus outside the frame.
+        Confidence is what the estimator learned of its own errors on generated scenes (Laplace, Kendall and Gal 2017), no
+        less than two views of the photo disagree: 1 - exp(-t / error), t being NEAR of the range of disparity. It knows
+        nothing of photographs of another kind: that is what `unlike` is for.
         """
         pixels = read_photo(photo)
-        return refocus(pixels, self.depth(pixels), aperture, focus)
+        small = self._reduced(pixels)
+        disparity, error = self._coarse(small)
+        confidence = 1 - np.exp(-NEAR * 2 * self.config.disparity_max / error)
+        unlike = None
+        if self.likeness is not None:
+            (h, w), r = small.shape[:2], self.config.resolution
+            top, left = (h - r) // 2, (w - r) // 2
+            unlike = self.likeness.unlike(small[top : top + r, left : left + r])
+        size = (pixels.shape[1], pixels.shape[0])
+        full: Disparity = cv2.resize(confidence, size, interpolation=cv2.INTER_CUBIC)
+        return Estimate(self._to_size(disparity, pixels), np.clip(full, 0, 1), unlike)
+
+    def _reduced(self, pixels: Pixels) -> Pixels:
+        """The photo with its shorter side at the model's resolution."""
+        (h, w), r = pixels.shape[:2], self.config.resolution
+        return _resized(pixels, max(r, round(h * r / min(h, w))), max(r, round(w * r / min(h, w))))
+
+    @torch.inference_mode()
+    def _coarse(self, small: Pixels) -> tuple[Disparity, Disparity]:
+        """Disparity and its expected error (h, w), in the model's unit: the width of its square frame."""
+        h, w = small.shape[:2]
+        padded = np.pad(small, ((0, -h % 8), (0, -w % 8), (0, 0)), mode="symmetric")  # three halvings and back
+        photos = networks.from_uint8(torch.from_numpy(padded).permute(2, 0, 1)[None])
+        disparity, error = estimator.estimate_with_error(self.estimator, photos)
+        return disparity[0, 0, :h, :w].numpy(), error[0, 0, :h, :w].numpy()
+
+    def _to_size(self, coarse: Disparity, pixels: Pixels) -> Disparity:
+        """Fitted to the photo's edges, in fractions of its width: the model's frame is the photo's shorter side."""
+        h, w = pixels.shape[:2]
+        return fit_to_edges(coarse, pixels, pixel=min(h, w) / self.config.resolution) * np.float32(min(h, w) / w)
+
+    def bokeh(
+        self, photo: Photo, aperture: float, focus: tuple[float, float] | None = None, shape: str = "disc"
+    ) -> NDArray[Any]:
+        """The photograph through an aperture `aperture` times the model's full one, focused on pixel `focus` = (x, y).
+
+        Returns (H, W, 3), the photo's own size and values: uint16 where its file has 16 bits, else uint8. aperture 0 gives the
+        photo itself; focus None is its centre; both numbers within 0..1 are fractions of width and height; shape is one of
+        `argan.bokeh.SHAPES`. Raises UserError for what is no photo, an aperture below 0 or a focus outside the frame.
+        """
+        taken = photograph.read(photo) if isinstance(photo, str | Path) else photo
+        pixels = taken.pixels if isinstance(taken, Photograph) else read_photo(taken)
+        return refocus(pixels, self.depth(taken), aperture, focus, shape)
 
 
 def locate(reference: str | Path) -> Path:
@@ -186,32 +249,18 @@ def _fill(network: torch.nn.Module, path: Path) -> None:
 
 def read_photo(photo: Photo) -> Pixels:
     """A photograph, upright, as uint8 (H, W, 3). Raises UserError naming the file and why it is refused."""
+    if isinstance(photo, Photograph):
+        return photo.seen
+    if isinstance(photo, str | Path):
+        return photograph.read(photo).seen
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.size == 0:
             raise UserError(f"a photo as an array must be uint8 (H, W, 3), got {photo.dtype} {photo.shape}")
         photo = Image.fromarray(photo)
-    name = photo if isinstance(photo, str | Path) else "the photo"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = photo if isinstance(photo, Image.Image) else Image.open(photo)
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip
-                image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return np.array(image.convert("RGB"))
-    except FileNotFoundError as error:
-        raise UserError(f"{name} is not there") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{name} is a folder; name the photos in it, such as {name}/*.jpg") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} is refused, too large: {error}") from error
-    except UnidentifiedImageError as error:
-        raise UserError(f"{name} is no photo in a known format") from error
+        return photograph.eight(ImageOps.exif_transpose(photo))
     except Exception as error:  # decoders meet broken files with anything
-        raise UserError(f"{name} cannot be read ({error or type(error).__name__}); it may be cut off") from error
+        raise UserError(f"the photo cannot be read ({error or type(error).__name__}); it may be cut off") from error
 
 
 def fit_to_edges(coarse: Disparity, photo: Pixels, pixel: float) -> Disparity:

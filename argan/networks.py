@@ -213,6 +213,7 @@ class Estimator(nn.Module):
 
     H and W multiples of 8. Two by two pixels are folded into channels on the way in and unfolded on the way out: nothing of the
     blur is lost and the most expensive level is spared. It is distilled from generated pairs, and is what `argan depth` runs.
+    A second head says how far off the disparity will be; it sees the first one's features and does not shape them.
     """
 
     def __init__(self, channels: int, disparity_max: float) -> None:
@@ -227,14 +228,24 @@ class Estimator(nn.Module):
         )
         self.up1, self.up0 = ResidualBlock(6 * c, 2 * c), ResidualBlock(3 * c, c)
         self.head = _conv(c, 4, gain=0.1)
+        self.doubt = _conv(c, 4, gain=0.1)
+        assert self.doubt.bias is not None
+        nn.init.constant_(self.doubt.bias, -2)  # an eighth of the range, about where errors lie in the end
 
     def forward(self, photos: Tensor) -> Tensor:
+        return self.with_error(photos)[0]
+
+    def with_error(self, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """Disparity, and the mean absolute error to expect of it: both (N, 1, H, W), in the same unit."""
         x0 = self.level0(self.stem(F.pixel_unshuffle(photos, 2)))  # N C H/2 W/2
         x1 = self.level1(F.avg_pool2d(x0, 2))  # N 2C H/4 W/4
         x2 = self.level2(F.avg_pool2d(x1, 2))  # N 4C H/8 W/8
         y = self.up1(torch.cat([x1, _up(x2)], 1))
         y = self.up0(torch.cat([x0, _up(y)], 1))
-        return self.disparity_max * torch.tanh(F.pixel_shuffle(self.head(F.leaky_relu(y, SLOPE)), 2))
+        y = F.leaky_relu(y, SLOPE)
+        disparity = self.disparity_max * torch.tanh(F.pixel_shuffle(self.head(y), 2))
+        doubt = F.pixel_shuffle(self.doubt(y.detach()), 2)
+        return disparity, self.disparity_max * torch.sigmoid(doubt)
 
 
 def from_uint8(photos: Tensor) -> Tensor:

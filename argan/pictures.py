@@ -129,7 +129,7 @@ def light_field_gif(views: Pixels, path: Path, *, upscale: int = 1, milliseconds
 
 
 def write_png(path: Path, picture: Pixels) -> None:
-    """(H, W, 3) uint8 -> a PNG, atomically."""
+    """(H, W, 3) or (H, W) uint8 -> a PNG, atomically. Of a photograph, `photograph.write_png` keeps what belongs to it."""
     from argan.files import atomic
 
     with atomic(path) as temporary:

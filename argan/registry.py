@@ -17,8 +17,8 @@ import socket
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from urllib.parse import quote, unquote, urlsplit
 from argan.errors import UserError
 from argan.files import swapped
 from argan.params import Mlflow, Training
+from argan.spool import Event, Spool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +44,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 ARTIFACTS = Path("mlartifacts")  # of stores that are a database without a server
+UNSENT = "unsent"  # beside a training's checkpoints: what its server has not got yet
 MODEL_FILES = ("generator.safetensors", "estimator.safetensors", "config.json")
 
 
@@ -142,43 +144,107 @@ def revision() -> str:
 
 @dataclass
 class Run:
-    """A training run in MLflow. A server that goes away while training runs costs its log lines, never the training."""
+    """A training run in MLflow. A server that goes away while training runs costs neither the training nor its log.
+
+    What could not be sent waits in `spool` and is sent with the next row, by the next start of this training, or by `deliver`,
+    each row once: a training that resumes repeats the rows since its checkpoint, and those are not logged again.
+    """
 
     client: MlflowClient
     uri: str
     id: str
     say: Callable[[str], None]
-    _pending: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    spool: Spool
+    seen: int = -1  # images of the newest row that MLflow or the spool has ...
+    shown: int = -1  # ... and of the newest picture
+    _pending: list[Event] = field(default_factory=list)
+    _spooled: int = 0  # so many of them are in the spool
     _silent: bool = False
+    _again: float = 0.0  # not before then is the server tried again
 
     def watch(self, images: int, row: Mapping[str, float]) -> None:
-        """Log a row of numbers at `images` seen; rows that could not be sent are sent with the next."""
-        self._pending.append((images, {k: v for k, v in row.items() if k != "images" and v == v}))  # no NaN
-        self._send(lambda: None)
+        """Log a row of numbers at `images` seen."""
+        if images > self.seen:
+            self.seen = images
+            self._log(Event(images, {k: float(v) for k, v in row.items() if k != "images" and v == v}))  # no NaN
 
     def show(self, images: int, picture: np.ndarray) -> None:
         """Log a picture (H, W, 3) uint8 at `images` seen: MLflow shows them under a slider."""
-        self._send(lambda: self.client.log_image(self.id, picture, key="samples", step=images, synchronous=True))
+        if images > self.shown:
+            self.shown = images
+            self._log(Event(images, picture=picture))
 
     def end(self, status: str = "FINISHED") -> None:
-        self._send(lambda: self.client.set_terminated(self.id, status))
+        self._again = 0.0
+        self._log(Event(end=status))
 
     def reference(self) -> dict[str, str]:
         return {"run_id": self.id, "tracking_uri": public(self.uri)}
 
-    def _send(self, action: Callable[[], None]) -> None:
-        """Send what is pending and do `action`; where the server is away, say so once and go on."""
-        try:
-            _reach(self.uri)
-            with _speaking(self.uri):
-                _log_rows(self.client, self.id, self._pending)
+    def resume(self) -> None:
+        """Go on where the run was left: with what waits in the spool, after the rows that MLflow has."""
+        self._pending = [event for event in self.spool.events() if not event.end]  # it has not ended after all
+        self._spooled = len(self._pending)
+        with _speaking(self.uri):
+            logged = sorted(key for key in self.client.get_run(self.id).data.metrics if not key.startswith("eval_"))
+            key = "loss_d" if "loss_d" in logged else logged[0] if logged else ""
+            steps = [m.step for m in self.client.get_metric_history(self.id, key)] if key else []
+            shown = [
+                re.search(r"samples\W+step\W+(\d+)", f.path) for f in self.client.list_artifacts(self.id, "images")
+            ]
+            self.client.update_run(self.id, status="RUNNING")
+        self.seen = max([*steps, *(event.images for event in self._pending if event.row)], default=-1)
+        pictures = [event.images for event in self._pending if event.picture is not None]
+        self.shown = max([*pictures, *(int(found[1]) for found in shown if found)], default=-1)
+        self._send()
+
+    def deliver(self) -> int:
+        """Send what waits in the spool; how much that was. Raises UserError when the server is away still."""
+        self._pending = self.spool.events()
+        with _speaking(self.uri):
+            self._speak()
+        count = len(self._pending)
+        self.spool.clear()
+        return count
+
+    def _log(self, event: Event) -> None:
+        self._pending.append(event)
+        self._send()
+
+    def _send(self) -> None:
+        """Send what is pending; where the server is away, write it down, say so once and go on."""
+        began = time.monotonic()
+        if began >= self._again:
+            try:
+                _reach(self.uri)
+                with _speaking(self.uri):
+                    self._speak()
                 self._pending.clear()
-                action()
-            self._silent = False
-        except UserError as error:
-            if not self._silent:
-                self.say(f"warning: not logged, training goes on: {error}")
-            self._silent = True
+                if self._spooled:
+                    self.spool.clear()
+                    self._spooled = 0
+                if self._silent:
+                    self.say("MLflow is back; what was missing is logged")
+                self._silent = False
+                return
+            except UserError as error:
+                if not self._silent:
+                    self.say(f"warning: not logged yet, training goes on: {error}")
+                self._silent = True
+                # One that hangs takes a twentieth of the time, not all of it
+                self._again = time.monotonic() + min(20 * (time.monotonic() - began), 600)
+        with suppress(OSError):  # a full disk: it stays in memory
+            self._pending[self._spooled :] = self.spool.append(self._pending[self._spooled :])
+            self._spooled = len(self._pending)
+
+    def _speak(self) -> None:
+        rows = [(event.images, dict(event.row), event.time) for event in self._pending if event.row]
+        _log_rows(self.client, self.id, rows)
+        for event in self._pending:
+            if event.picture is not None:
+                self.client.log_image(self.id, event.pixels(), key="samples", step=event.images, synchronous=True)
+            if event.end:
+                self.client.set_terminated(self.id, event.end, end_time=event.time)
 
 
 def start_run(
@@ -190,29 +256,50 @@ def start_run(
     """
     from argan.files import write_json
 
-    note = folder / "run.json"
-    try:
-        known = json.loads(note.read_text(encoding="utf-8"))["run_id"]
-    except (OSError, ValueError, KeyError, TypeError):
-        known = None
-    if run := open_run(settings, known, say):
-        with _speaking(run.uri):
-            run.client.update_run(run.id, status="RUNNING")
+    spool = Spool(folder / UNSENT)
+    if run := open_run(settings, _run_of(folder), say, spool):
+        run.resume()
         return run
+    spool.clear()  # another MLflow's
     uri = tracking_uri(settings)
     client = _client(uri)
     with _speaking(uri):
-        run = Run(client, uri, _create_run(client, settings, domain, training.model_dump(), data), say)
-    write_json(note, run.reference())
+        run = Run(client, uri, _create_run(client, settings, domain, training.model_dump(), data), say, spool)
+    write_json(folder / "run.json", run.reference())
     return run
 
 
-def open_run(settings: Mlflow, run_id: str | None, say: Callable[[str], None]) -> Run | None:
+def deliver(home: Path, settings: Mlflow, say: Callable[[str], None]) -> None:
+    """Send what the trainings whose checkpoints lie in folders of `home` could not send while they ran. Raises UserError."""
+    from filelock import FileLock, Timeout
+
+    for folder in sorted({file.parent.parent for file in home.glob(f"*/{UNSENT}/events.jsonl")}):
+        try:
+            with FileLock(home / ".lock", timeout=0):  # else a training runs, and sends it itself
+                run = open_run(settings, _run_of(folder), say, Spool(folder / UNSENT))
+                if run is None:
+                    say(
+                        f"warning: {folder / UNSENT} stays: its run is not in the MLflow at {public(tracking_uri(settings))}"
+                    )
+                else:
+                    say(f"logged late: {run.deliver()} rows and pictures of {folder}")
+        except Timeout:
+            return
+
+
+def _run_of(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["run_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def open_run(settings: Mlflow, run_id: str | None, say: Callable[[str], None], spool: Spool) -> Run | None:
     """A run made earlier, or None when this MLflow does not have it."""
     uri = tracking_uri(settings)
     client = _client(uri)
     with _speaking(uri):
-        return Run(client, uri, run_id, say) if run_id and _alive(client, run_id) else None
+        return Run(client, uri, run_id, say, spool) if run_id and _alive(client, run_id) else None
 
 
 def _create_run(client: MlflowClient, settings: Mlflow, domain: str, training: Mapping[str, Any], data: str) -> str:
@@ -261,11 +348,11 @@ def _or_none(ask: Callable[[], Any]) -> Any:
         raise
 
 
-def _log_rows(client: MlflowClient, run_id: str, rows: list[tuple[int, dict[str, float]]]) -> None:
+def _log_rows(client: MlflowClient, run_id: str, rows: Sequence[tuple[int, Mapping[str, float], int]]) -> None:
+    """Rows of (step, numbers, milliseconds since 1970); a row that is there already stays one."""
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
-    metrics = [Metric(name, float(value), now, step) for step, row in rows for name, value in row.items()]
+    metrics = [Metric(name, float(value), when, step) for step, row, when in rows for name, value in row.items()]
     for i in range(0, len(metrics), 1000):  # a batch holds at most so many
         client.log_batch(run_id, metrics=metrics[i : i + 1000])
 
@@ -331,7 +418,8 @@ def register(
             client.log_artifacts(run_id, str(report), f"model/{digest}/evaluation")
         if plots.is_dir():
             client.log_artifacts(run_id, str(plots), f"plots/{digest}")
-        _log_rows(client, run_id, [(0, {f"eval_{k}": v for k, v in metrics.items() if isinstance(v, int | float)})])
+        numbers = {f"eval_{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
+        _log_rows(client, run_id, [(0, numbers, int(time.time() * 1000))])
         holder = _or_none(lambda: client.get_model_version_by_alias(name, "champion"))
         if holder is not None and str(holder.version) == version:
             decision = Decided(True, "is the champion already")
@@ -375,12 +463,12 @@ def _number(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else ", ".join(value) if isinstance(value, list) else str(value)
 
 
-def _history(folder: Path) -> list[tuple[int, dict[str, float]]]:
+def _history(folder: Path) -> list[tuple[int, dict[str, float], int]]:
     import pandas as pd
 
-    file = folder / "history.csv"
+    file, now = folder / "history.csv", int(time.time() * 1000)
     rows = pd.read_csv(file).to_dict("records") if file.exists() else []
-    return [(int(row["images"]), {str(k): v for k, v in row.items() if k != "images" and v == v}) for row in rows]
+    return [(int(row["images"]), {str(k): v for k, v in row.items() if k != "images" and v == v}, now) for row in rows]
 
 
 def _description(folder: Path, metrics: Mapping[str, Any], run_id: str, digest: str, plots: Path, reason: str) -> str:
@@ -413,6 +501,17 @@ def registered(receipt: Mapping[str, Any], settings: Mlflow) -> bool:
     client = _client(uri)
     with _speaking(uri):
         return _or_none(lambda: client.get_model_version(name, version)) is not None
+
+
+def tag(name: str, alias: str, tags: Mapping[str, str], settings: Mlflow) -> str:
+    """Write tags of the version that an alias names, and return its number. Raises UserError."""
+    uri = tracking_uri(settings)
+    client = _client(uri)
+    with _speaking(uri):
+        version = str(client.get_model_version_by_alias(name, alias).version)
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+    return version
 
 
 def download(reference: str, settings: Mlflow | None = None) -> Path:

@@ -3,7 +3,8 @@
     python examples/scene.py meadow                # a new scene -> scene.glb, scene.ply
     python examples/scene.py meadow photo.jpg      # a photograph
 
-Open scene.glb in Blender (File > Import > glTF 2.0) or any viewer of glTF, scene.ply in MeshLab or CloudCompare. +Y is up, the camera stood at the origin and looked along -Z, and 1 is the distance it was focused at.
+Open scene.glb in Blender (File > Import > glTF 2.0) or any viewer of glTF, scene.ply in MeshLab or CloudCompare. +Y is up,
+the camera stood at the origin and looked along -Z, and 1 is the distance it was focused at.
 """
 
 import sys

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from argan.params import Params
 
 CACHE = Path(".argan/features")  # of evaluation; may be deleted at any time
+REEVALUATED = Path(".argan/reevaluated")  # a champion's scores of today, <domain>.json
 
 Stage = Callable[[str, "Params"], None]
 

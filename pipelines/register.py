@@ -11,19 +11,20 @@ from argan.errors import UserError
 from argan.files import write_json
 from argan.gate import Decision, Scores
 from argan.params import Params
-from pipelines import CACHE, run, say
+from pipelines import champion, run, say
 
 
 def register(domain: str, params: Params) -> None:
+    registry.deliver(Path("checkpoints") / domain, params.mlflow, say)
     metrics = _read(Path("metrics") / f"{domain}.json", domain)
     report = Path("reports") / domain
     new = Scores.of(_read(report / "scores.json", domain))
 
-    def decide(champion: Path | None) -> Decision:
-        if champion is None or new.degenerate:
+    def decide(holder: Path | None) -> Decision:
+        if holder is None or new.degenerate:
             return gate.judge(new, None, params.register_)
         try:
-            return gate.judge(new, _champion(champion, new.judged_on, domain, params), params.register_)
+            return gate.judge(new, _champion(holder, new.judged_on, domain, params), params.register_)
         except UserError as error:
             return Decision(False, f"not comparable: the champion cannot be judged on these photos: {error}")
 
@@ -35,20 +36,11 @@ def register(domain: str, params: Params) -> None:
 
 def _champion(folder: Path, judged_on: str, domain: str, params: Params) -> Scores:
     """The champion's scores on the photos of today: those it was registered with, or new ones. Raises UserError."""
-    try:
-        scores = Scores.of(json.loads((folder / "evaluation" / "scores.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, UserError):
-        scores = Scores("unknown photos")
+    scores = champion.registered(folder)
     if scores.judged_on == judged_on:
         return scores
-    import torch
-
-    from argan import evaluation
-
     say(f"{domain}: judging the champion on the photos of today")
-    photos, truth = (Path("data") / kind / domain for kind in ("photos", "truth"))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return evaluation.judge(folder, photos, truth, params.evaluate, cache=CACHE, device=device).scores()
+    return champion.today(folder, domain, params)
 
 
 def _read(path: Path, domain: str) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from argan import estimator, networks, pictures, registry
 from argan.checkpoint import fingerprint, write_tensors
 from argan.errors import UserError
 from argan.files import swapped, write_json, write_text
+from argan.likeness import Likeness
 from argan.params import Params, Training
 from argan.photos import Photos
 from pipelines import alone, run, say
 
 # A change to one of these makes another training: an old checkpoint must not pass for the new code's work.
-CODE = ("augment", "gather", "networks", "objective", "optics", "training")
+CODE = ("augment", "gather", "lanes", "networks", "objective", "optics", "training")
 SAMPLES = 12  # scenes on a sample sheet
 
 
@@ -92,6 +93,7 @@ def _train(domain: str, params: Params, config: Training, store: Photos, data: s
         began = time.perf_counter()
         student = estimator.distill(trained.generator, config, device=device)
         say(f"{domain}: distilled in {time.perf_counter() - began:.0f} s")
+        likeness = Likeness.of(store.pixels, rows, store.rows("validation"))
     except BaseException as error:
         tracked.end("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
@@ -114,6 +116,7 @@ def _train(domain: str, params: Params, config: Training, store: Photos, data: s
         shape = {"domain": domain, "training": config.model_dump()}
         write_tensors(new / "generator.safetensors", trained.generator.state_dict(), shape)
         write_tensors(new / "estimator.safetensors", student.state_dict(), shape)
+        likeness.save(new / "likeness.safetensors")
         write_json(new / "config.json", meta)
         pd.DataFrame(trained.history).to_csv(new / "history.csv", index=False)
         (new / "samples").mkdir()

@@ -19,6 +19,13 @@ OFFLINE = Path(__file__).parent / "offline"
 sys.path.insert(0, str(OFFLINE))
 import sitecustomize  # noqa: E402, F401  (blocks connections in this process too)
 
+AUTHOR = {
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@example.org",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@example.org",
+}
+
 SMALL: dict[str, dict[str, Any]] = {
     "meadow": {"photos": 200, "validation": 32, "test": 32},
     "train": {
@@ -53,10 +60,7 @@ class Workspace:
             "OMP_NUM_THREADS": "1",  # threads that wait for each other crawl on a busy machine
             "ARGAN_TEST_CONNECTIONS": str(self.connections),
             "DVC_SITE_CACHE_DIR": str(self.home / "dvc"),
-            "GIT_AUTHOR_NAME": "a",
-            "GIT_AUTHOR_EMAIL": "a@example.org",
-            "GIT_COMMITTER_NAME": "a",
-            "GIT_COMMITTER_EMAIL": "a@example.org",
+            **AUTHOR,
         }
 
     def start(self, *command: str, **changed: str) -> subprocess.Popen[str]:
@@ -102,7 +106,15 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Wo
         made.folder.mkdir()
         for name in ("argan", "pipelines"):
             shutil.copytree(ROOT / name, made.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("dvc.yaml", "params.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
+        for name in (
+            "dvc.yaml",
+            "params.yaml",
+            "prefect.yaml",
+            ".dvcignore",
+            ".gitignore",
+            ".dvc/config",
+            ".dvc/.gitignore",
+        ):
             target = made.folder / name
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(ROOT / name, target)
@@ -124,3 +136,16 @@ def finished(make_workspace: Callable[..., Workspace]) -> Workspace:
     made.run("git", "add", "-A")
     made.run("git", "commit", "-qm", "made")
     return made
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: making its tables takes seconds, copying it none."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
+pytest_plugins = ["servers"]  # the fixtures that start real servers

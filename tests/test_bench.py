@@ -33,6 +33,13 @@ def test_using_a_model_is_timed_without_one() -> None:
     assert bench.depth()["depth_warm_ms"] > 0
 
 
+def test_bokeh_is_compared_with_the_scatter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "BOKEH", (400, 300))
+    numbers = bench.bokeh()
+    assert set(numbers) == {"bokeh_12mp_seconds", "bokeh_speedup", "bokeh_flatness", "bokeh_preview_ms"}
+    assert all(math.isfinite(value) and value > 0 for value in numbers.values())
+
+
 def test_peak_memory_is_what_is_held_at_a_time() -> None:
     def one_by_one() -> None:
         for _ in range(5):

@@ -41,6 +41,26 @@ def test_it_learns_where_near_and_far_are() -> None:
     )
 
 
+def test_it_knows_how_far_off_it_is() -> None:
+    config = training("quick", {**SMALL, "estimator_images": 2400})
+    student = estimator.distill(TwoPlanes(config), config)
+    image, disparity = TwoPlanes(config)(torch.randn(64, 8, generator=torch.Generator().manual_seed(5)))
+    opening = torch.linspace(0, 1, 64)  # photographs taken with a small aperture tell less
+    said, error = estimator.estimate_with_error(student, render(image, disparity, Aperture(), opening))
+    off = (said - disparity).abs()
+    assert 0.4 < error.mean() / off.mean() < 2.5
+    sure = error < error.median()
+    assert off[sure].mean() < off[~sure].mean() / 1.5
+
+
+def test_the_second_head_does_not_shape_the_first() -> None:
+    student = networks.Estimator(8, 0.1)
+    _, error = student.with_error(torch.randn(1, 3, 16, 16))
+    error.sum().backward()
+    touched = {name for name, parameter in student.named_parameters() if parameter.grad is not None}
+    assert touched == {"doubt.weight", "doubt.bias"}
+
+
 def test_the_same_seed_gives_the_same_weights() -> None:
     config = training("quick", {**SMALL, "estimator_images": 64})
     torch.manual_seed(1)
@@ -63,11 +83,11 @@ def test_refinement_smooths_surfaces_and_keeps_their_edges() -> None:
     photos[..., 13:] = 0.5
     truth = torch.where(photos[:, :1] > 0, 0.0, -0.08)
     noisy = truth + 0.03 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
-    refined = estimator.guided(noisy, photos, radius=5)
+    refined = estimator.guided(noisy, photos)
     assert (refined - truth).abs().mean() < (noisy - truth).abs().mean() / 4
     assert (refined[..., 13] - refined[..., 12]).mean() > 0.06
     level = torch.full_like(truth, 0.03)
-    assert torch.allclose(estimator.guided(level, torch.rand_like(photos), radius=5), level, atol=1e-5)
+    assert torch.allclose(estimator.guided(level, torch.rand_like(photos)), level, atol=1e-5)
 
 
 def test_distillation_draws_apertures_from_the_training_mixture(monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 import argan
-from argan import networks
+from argan import networks, photograph
 from argan.checkpoint import write_tensors
 from argan.errors import UserError
 from argan.files import write_json
+from argan.likeness import Likeness
 from argan.model import Model, fit_to_edges, read_photo
 from argan.params import training
 
@@ -55,6 +56,21 @@ def test_a_model_without_its_estimator_still_makes_scenes(folder: Path, tmp_path
     assert alone.sample(1).images.shape == (1, 32, 32, 3)
     with pytest.raises(UserError, match=r"estimator\.safetensors"):
         alone.depth(np.zeros((32, 32, 3), np.uint8))
+
+
+def test_an_estimate_is_the_depth_with_how_far_to_believe_it(model: Model, folder: Path, tmp_path: Path) -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
+    said = model.estimate(photo)
+    assert np.array_equal(said.disparity, model.depth(photo))
+    assert said.confidence.shape == (48, 80) and 0 <= said.confidence.min() <= said.confidence.max() <= 1
+    assert said.unlike is None and said.warning is None, "the folder does not say what the domain looks like"
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    dull = np.full((40, 32, 32, 3), 90, np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None]
+    Likeness.of(dull, np.arange(30), np.arange(30, 40)).save(tmp_path / "likeness.safetensors")
+    other = argan.load(tmp_path).estimate(photo)
+    assert other.unlike == 1 and "unlike the photographs the model learned from" in str(other.warning)
+    assert argan.load(tmp_path).estimate(np.full((50, 64, 3), 100, np.uint8)).warning is None
 
 
 def test_scenes_have_their_ranges_and_views(model: Model) -> None:
@@ -115,7 +131,7 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
 
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    monkeypatch.setattr(photograph, "PIXELS", 1000)
     with pytest.raises(UserError, match=r"bomb\.png is refused, too large"):
         read_photo(tmp_path / "bomb.png")
 

@@ -261,6 +261,23 @@ def test_occlusion_breaks_the_symmetry_of_the_gather() -> None:
         assert least <= (near - far).abs().max() <= most
 
 
+def test_near_and_far_differ_around_occlusion_edges_and_nowhere_else() -> None:
+    """A surface alone is blurred alike on either side of the focal plane; only where it meets another is one before the other."""
+    image, radius = scene(1, 24, 36)[0], 4  # a rim at 0.1 of 36 pixels: 3.6, and bilinear
+    depth = torch.zeros(1, 1, 24, 36)
+    depth[..., 12:24] = 0.1  # out of focus between two surfaces in the focal plane
+    options = {"renderer": "occlusion", "layers": 3, "disparity_max": 0.1}
+    for scale, differs in ((1.0, True), (0.5, True), (0.0, False)):
+        near, far = (render(image, d, APERTURE, torch.full((1,), scale), **options) for d in (depth, -depth))  # type: ignore[arg-type]
+        change = (near - far).abs().amax((0, 1, 2))  # of every column
+        at_edges = torch.tensor([min(abs(x + 0.5 - edge) for edge in (12, 24)) < radius for x in range(36)])
+        assert (change[at_edges].max() > 0.05) == differs
+        assert change[~at_edges].max() < 1e-5
+    flat = torch.full_like(depth, 0.1)
+    near, far = (render(image, d, APERTURE, torch.ones(1), **options) for d in (flat, -flat))  # type: ignore[arg-type]
+    torch.testing.assert_close(near, far, atol=1e-5, rtol=0)
+
+
 def test_the_focal_plane_stays_sharp() -> None:
     image, _ = scene()
     for renderer in RENDERERS:

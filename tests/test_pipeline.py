@@ -214,17 +214,20 @@ def test_a_folder_without_git_works(make_workspace: Callable[..., Workspace]) ->
 def test_the_prefect_flow_runs_the_five_stages(finished: Workspace, tmp_path: Path) -> None:
     workspace = finished.copy(tmp_path / "copy")
     workspace.params(lambda content: content["evaluate"].update(seed=1))
-    retrain = "from pipelines.flows import retrain_command; retrain_command('meadow')"
+    retrain = "from pipelines.flows.retrain import retrain_command; retrain_command('meadow')"
     told = workspace.run("python", "-c", retrain)
     assert "python -m pipelines.evaluate meadow" in told  # the stage's own lines are in the run's log
     with sqlite3.connect(workspace.folder / ".prefect" / "prefect.db") as database:
         runs = dict(database.execute("select name, state_name from task_run").fetchall())
         flows = database.execute("select name, state_name from flow_run").fetchall()
-    stages = ("fetch", "crop", "train", "evaluate", "register")
-    assert runs == {f"{stage}@meadow": "Completed" for stage in stages}
+    same, done = ("fetch", "crop", "train"), ("evaluate", "register", "summary")
+    assert runs == {f"{stage}@meadow": "Unchanged" for stage in same} | {
+        f"{stage}@meadow": "Completed" for stage in done
+    }
     assert flows == [("retrain-meadow", "Completed")]
     assert not workspace.connections.exists(), workspace.connections.read_text()
     assert "up to date" in workspace.run("dvc", "repro")
+    assert workspace.run("python", "-c", retrain) == "meadow: nothing to do, all is up to date\n"
 
     # A stage that fails: its own line, and no traceback.
     workspace.params(lambda content: content["crop"].update(refused_max=0.0))

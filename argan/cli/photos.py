@@ -19,18 +19,22 @@ def depth(model: ModelArgument, photos: PhotosArgument, out: OutOption = Path("d
     """Estimate the depth of photographs.
 
     Writes <stem>.disparity.npy, float32 at the photo's own height and width, larger = nearer, 0 in the focal plane, in
-    shift between the centre and the rim of the aperture as a fraction of the photo's width; and <stem>.depth.png, its
-    picture: red is near, blue is far.
+    shift between the centre and the rim of the aperture as a fraction of the photo's width; <stem>.depth.png, its picture:
+    red is near, blue is far; and <stem>.confidence.png: white where the model is sure. A photo unlike those the model learned
+    from is named.
     """
     from argan import load, pictures
 
     loaded = load(model)
 
     def one(photo: Path) -> None:
-        disparity = loaded.depth(photo)
-        write_array(out / f"{photo.stem}.disparity.npy", disparity)
-        largest = max(float(abs(disparity).max()), 1e-6)  # the picture shows the photo's own range
-        pictures.write_png(out / f"{photo.stem}.depth.png", pictures.disparity_colors(disparity, largest))
+        said = loaded.estimate(photo)
+        write_array(out / f"{photo.stem}.disparity.npy", said.disparity)
+        largest = max(float(abs(said.disparity).max()), 1e-6)  # the picture shows the photo's own range
+        pictures.write_png(out / f"{photo.stem}.depth.png", pictures.disparity_colors(said.disparity, largest))
+        pictures.write_png(out / f"{photo.stem}.confidence.png", (said.confidence * 255).round().astype("uint8"))
+        if said.warning:
+            typer.echo(f"warning: {photo}: {said.warning}", err=True)
 
     each(photos, out, one)
 
@@ -52,14 +56,26 @@ def bokeh(
             show_default=False,
         ),
     ] = None,
+    shape: Annotated[
+        str, typer.Option(help="Of the aperture: disc, cat's eye, or 5 to 9 blades, such as '7 blades'.")
+    ] = "disc",
     out: OutOption = Path("bokeh"),
 ) -> None:
-    """Give photographs a shallow depth of field. Writes <stem>.bokeh.png at the photo's own size, upright."""
-    from argan import load, pictures
+    """Give photographs a shallow depth of field.
+
+    Writes <stem>.bokeh.png at the photo's own size, upright, with its colour profile, its EXIF, and its 16 bits where it has them.
+    """
+    from argan import load, photograph
 
     place = _focus(focus)
     loaded = load(model)
-    each(photos, out, lambda p: pictures.write_png(out / f"{p.stem}.bokeh.png", loaded.bokeh(p, aperture, place)))
+
+    def one(path: Path) -> None:
+        photo = photograph.read(path)
+        made = loaded.bokeh(photo, aperture, place, shape)
+        photograph.write_png(out / f"{path.stem}.bokeh.png", made, photo.icc, photo.exif)
+
+    each(photos, out, one)
 
 
 def _focus(text: str | None) -> tuple[float, float] | None:

@@ -147,7 +147,7 @@ def _decoded(content: bytes, name: str, wanted: Wanted | None, limits: Limits) -
         raise _Refusal("empty: 0 bytes")
     image: Image.Image
     if content[4:12] in (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftyphevc", b"ftypmsf1"):
-        _register_heif()
+        register_heif()
         try:
             image = Image.open(io.BytesIO(content), formats=("HEIF",))
         except UnidentifiedImageError:
@@ -305,7 +305,7 @@ def _date(value: Any) -> str | None:
     return date.isoformat() if 1826 <= date.year <= 2200 else None  # no photograph is older
 
 
-def _register_heif() -> None:
+def register_heif() -> None:
     try:
         import pillow_heif  # type: ignore[import-not-found,import-untyped]
     except ImportError:

@@ -1,0 +1,97 @@
+"""What a training run could not tell its tracking server yet: a file beside its checkpoints, which outlives the process.
+
+An event is a row of numbers, a picture, or the end of the run, with the time at which it came to be. Sent again with the same
+time it is the same row to MLflow, so that a row whose receipt was lost on the way is there once and not twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Event:
+    """One of `row`, `picture` (H, W, 3) uint8 and `end`."""
+
+    images: int = 0
+    row: Mapping[str, float] = field(default_factory=dict)
+    picture: np.ndarray | Path | None = None
+    end: str = ""
+    time: int = field(default_factory=lambda: int(time.time() * 1000))  # milliseconds
+
+    def pixels(self) -> np.ndarray:
+        """The picture, from its file where it has been spooled."""
+        import numpy as np
+        from PIL import Image
+
+        return np.asarray(Image.open(self.picture).convert("RGB") if isinstance(self.picture, Path) else self.picture)
+
+
+class Spool:
+    """Events in `folder`, oldest first. Cut off by a kill, the file lacks its last event and nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file = folder, folder / "events.jsonl"
+
+    def append(self, events: Sequence[Event]) -> list[Event]:
+        """Write events down, and return them with their pictures in files. Raises OSError, on a full disk for one."""
+        from PIL import Image
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = []
+        for event in events:
+            if event.picture is not None and not isinstance(event.picture, Path):
+                place = self.folder / f"{event.images:012d}-{event.time}.png"
+                Image.fromarray(event.picture).save(place)
+                event = replace(event, picture=place)
+            kept.append(event)
+        with self.file.open("a+b") as file:
+            if file.tell() and self.file.read_bytes()[-1:] != b"\n":
+                file.write(b"\n")  # the rest of a line that a kill cut off
+            file.write("".join(json.dumps(_plain(event)) + "\n" for event in kept).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        return kept
+
+    def events(self) -> list[Event]:
+        try:
+            lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            try:
+                told: dict[str, Any] = json.loads(line)
+                if name := told.pop("picture", None):
+                    told["picture"] = self.folder / Path(name).name
+                event = Event(**told)
+            except (ValueError, TypeError):
+                continue
+            if not isinstance(event.picture, Path) or event.picture.exists():
+                found.append(event)
+        return found
+
+    def clear(self) -> None:
+        self.file.unlink(missing_ok=True)  # first: without it the pictures mean nothing
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _plain(event: Event) -> dict[str, Any]:
+    told: dict[str, Any] = {"images": event.images, "time": event.time}
+    if event.row:
+        told["row"] = dict(event.row)
+    if isinstance(event.picture, Path):
+        told["picture"] = event.picture.name
+    if event.end:
+        told["end"] = event.end
+    return told

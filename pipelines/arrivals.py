@@ -1,0 +1,179 @@
+"""Photographs that arrive: whatever is new in a watched folder or below a bucket's prefix comes into a collection, once.
+
+A folder is looked through whole each time, and read where size or time changed. Of a bucket only objects that are new or
+changed are fetched: `.argan/arrivals/` remembers which were looked at. It may be deleted; that costs time alone, since a
+collection knows its photos by their bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from argan import params
+from argan.errors import UserError
+from argan.files import write_json
+from argan.sources import collection, decode, ingest
+from argan.sources.collection import Added, Collection
+
+Say = Callable[[str], None]
+
+SEEN = Path(".argan/arrivals")
+DUE = Path(".argan/due")  # a file here is a retraining that was begun: it is ended, however few photos have come since
+QUIET = 5.0  # seconds without a change in a folder: nobody is writing a photo there
+LONGEST = 60.0  # a folder in which something always changes is taken as it is: half a photo is refused, the whole one taken later
+BATCH = 2000  # objects of a bucket on this disk at a time
+
+
+def take(name: str, source: str, say: Say) -> list[Added]:
+    """Add what is new in `source`, and write the collection's revision into params.yaml. Empty where there is nothing at all.
+
+    source: a folder, s3://bucket/prefix (any address fsspec knows), or what `argan collection add` takes. Raises UserError.
+    """
+    settings = params.load()
+    params.free(name, settings)
+    floors, added = settings.crop.floors, []
+
+    def add(place: str) -> None:
+        added.append(collection.add(name, place, floors=floors, say=say))
+        params.record(name, lambda: Collection.open(name).revision)
+
+    if re.match(r"(?!https?:)\w[\w+.-]+://", source):
+        for folder in _fetched(name, source, say):
+            add(str(folder))
+    elif not Path(source).is_dir():
+        add(source)
+    elif ingest.find(Path(source)):
+        _settle(Path(source), say)
+        add(source)
+    if name in collection.names():  # a kill may have come between the photos and the revision
+        params.record(name, lambda: Collection.open(name).revision)
+    return added
+
+
+def waiting(name: str) -> int:
+    """Photos of a collection that the last retraining did not have; all, before the first."""
+    try:
+        trained = set(Collection.open(name, Path("data/raw")).index["file_sha256"])
+    except UserError:
+        trained = set()
+    return len(set(Collection.open(name).index["file_sha256"]) - trained)
+
+
+def wanted(name: str, told: dict[str, Any], enough: int) -> tuple[str, bool]:
+    """What came in, in a line, and whether a retraining is due."""
+    if name not in collection.names():
+        return f"{name}: no photographs there yet", False
+    count, begun, settings = waiting(name), (DUE / name).exists(), params.load()
+    line = f"{name}: {told['new']} new photos, {len(told['refused'])} refused; {count} not learned from yet"
+    if name not in settings.domains:
+        return f"{line}; to learn from them, set {name}.preset in params.yaml and add {name} to `domains`", False
+    if unfit := Collection.open(name).unfit:
+        return f"{line}; AR-GAN cannot learn from the collection yet: {' '.join(unfit)}", False
+    if begun:
+        return f"{line}; a retraining was begun and goes on", True
+    return f"{line}, {enough} are enough", count >= enough
+
+
+def _settle(folder: Path, say: Say) -> None:
+    """Wait until nobody is writing there."""
+    began = time.monotonic()
+    while time.monotonic() - began < LONGEST:
+        newest = max((file.path.stat().st_mtime for file in ingest.find(folder) if file.path.exists()), default=0.0)
+        if not 0 <= time.time() - newest < QUIET:
+            return
+        time.sleep(0.5)
+    say(f"{folder}: something is written all the time; going on with what is there")
+
+
+# ---- Buckets ---------------------------------------------------------------------------------------------------------
+
+
+def _fetched(name: str, source: str, say: Say) -> Iterator[Path]:
+    """Folders with the objects that were not looked at before, one after the other; remembered once they have been added."""
+    import fsspec  # type: ignore[import-untyped]
+
+    with _speaking(source):
+        if source.startswith("s3://"):
+            from pipelines import storage
+
+            storage.check(source)
+        files, prefix = fsspec.core.url_to_fs(source, **_options(source))
+        found = (
+            files.find(prefix, detail=True, refresh=True)
+            if source.startswith("s3://")
+            else files.find(prefix, detail=True)
+        )
+    note = SEEN / f"{name}.json"
+    seen = _read(note)
+    marks = {f"{source} {path}": _mark(info) for path, info in sorted(found.items()) if _wanted(path[len(prefix) :])}
+    new = [key for key, mark in marks.items() if seen.get(key) != mark]
+    say(f"{len(marks):,} photographs in {source}, {len(new):,} of them not looked at before")
+    folder = collection.HOME / f".{name}.arrived"
+    try:
+        for start in range(0, len(new), BATCH):
+            keys = new[start : start + BATCH]
+            shutil.rmtree(folder, ignore_errors=True)
+            with _speaking(source):
+                for key in keys:
+                    path = key.removeprefix(f"{source} ")
+                    target = folder / path[len(prefix) :].lstrip("/")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    files.get_file(path, str(target))
+            yield folder
+            seen |= {key: marks[key] for key in keys}
+            write_json(note, seen)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _options(source: str) -> dict[str, Any]:
+    """A server that is away is said to be within seconds."""
+    if not source.startswith("s3://"):
+        return {}
+    config = {"connect_timeout": 5, "read_timeout": 60, "retries": {"total_max_attempts": 3}}
+    return {"config_kwargs": config, "skip_instance_cache": True, "use_listings_cache": False}
+
+
+@contextmanager
+def _speaking(source: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"{source} needs a package ({error}); for S3: pip install 'argan[s3]'") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{source} is not there ({error}); create it, or mend its name") from error
+    except PermissionError as error:
+        raise UserError(f"{source}: access refused ({error}); mend the credentials or the bucket's rights") from error
+    except Exception as error:  # whatever the library of a store throws
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{source} cannot be reached ({reason}); mend its address, or run it again later") from error
+
+
+def _wanted(name: str) -> bool:
+    """A photograph by its name, and a name that is safe on this disk."""
+    parts = name.strip("/").split("/")
+    safe = all(
+        part not in ("", ".", "..") and len(part) < 200 and part.isprintable() and "\\" not in part for part in parts
+    )
+    return safe and not any(part.startswith(".") for part in parts) and name.lower().endswith(decode.SUFFIXES)
+
+
+def _mark(info: dict[str, Any]) -> str:
+    """What changes when an object does."""
+    return str(info.get("ETag") or info.get("etag") or f"{info.get('size')} {info.get('mtime') or info.get('created')}")
+
+
+def _read(note: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(note.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -1,0 +1,88 @@
+"""The flow `ingest`: photographs that arrived come into a collection; enough new ones, and its domain is retrained."""
+
+# No postponed annotations here: Prefect makes its forms from them.
+
+from typing import Annotated, Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from argan import params
+from argan.errors import UserError
+from pipelines import workspace
+from pipelines.driver import busy
+from pipelines.flows import shown
+from pipelines.flows.retrain import retrain
+from pipelines.flows.shared import HOOKS, PLAIN, clear, command
+from pipelines.flows.stages import passes
+
+Name = Annotated[str, Field(pattern=f"^{params.NAME.pattern}$")]
+
+
+@task(
+    retries=2,
+    retry_delay_seconds=[30, 300],
+    retry_condition_fn=passes,
+    timeout_seconds=12 * 3600,
+    **PLAIN,
+)
+def photos(name: str, source: str) -> Any:
+    """Add what is new: checked, near duplicates told, each photo once by its bytes; params.yaml gets the new revision."""
+    from pipelines import arrivals
+
+    try:
+        added = arrivals.take(name, source, get_run_logger().info)
+    except UserError as error:
+        return Failed(message=str(error))
+    refused = {photo: why for each in added for photo, why in each.refused.items()}
+    for photo, why in list(refused.items())[:20]:
+        get_run_logger().warning(f"refused: {photo}: {why}")
+    return {"new": sum(each.new for each in added), "refused": refused, "photos": added[-1].photos if added else 0}
+
+
+@flow(name="ingest", flow_run_name="ingest-{collection}", timeout_seconds=16 * 24 * 3600, **HOOKS)
+@clear
+def ingest(
+    collection: Name,
+    source: Annotated[str, Field(min_length=1)],
+    enough: Annotated[int, Field(ge=1)] = 100,
+) -> Any:
+    """Take in the photographs that arrived since last time; with enough new ones, retrain their domain and only it.
+
+    Fetch, crop, train, evaluate, register: the gate decides whether the model becomes champion.
+
+    Args:
+        collection: Where the photos come in. It is also the domain to retrain.
+        source: What is watched: a folder, s3://bucket/prefix, or the https address of a folder's listing (it ends in /).
+        enough: New photos since the last retraining that make another one worth while.
+    """
+    from pipelines import arrivals
+
+    settings = workspace.prepare()
+    params.free(collection, settings)
+    state: Any = photos.with_options(task_run_name=f"photos@{collection}")(collection, source, return_state=True)
+    if not state.is_completed():
+        return Failed(message=state.message)
+    told = state.result()
+    line, due = arrivals.wanted(collection, told, enough)
+    get_run_logger().info(line)
+    if told["new"]:
+        shown.arrived(collection, source, told, line)
+    if not due:
+        return Completed(message=line, name="Completed" if told["new"] else "Unchanged")
+    if busy(collection) and runtime.flow_run.run_count == 1:  # hourly runs do not queue up behind a training of days
+        return Completed(message=f"{line}; it is being retrained already, a later run goes on", name="Unchanged")
+    (arrivals.DUE / collection).parent.mkdir(parents=True, exist_ok=True)
+    (arrivals.DUE / collection).touch()
+    state = retrain(collection, return_state=True)
+    if not state.is_completed():
+        return Failed(message=state.message)
+    (arrivals.DUE / collection).unlink(missing_ok=True)
+    return Completed(message=f"{line}; {state.message}")
+
+
+def ingest_command(collection: str, source: str, enough: int) -> None:
+    """What `argan ingest COLLECTION SOURCE` does. Raises UserError with the line it failed with."""
+    params.free(collection, workspace.prepare())
+    command(ingest, collection=collection, source=source, enough=enough)

@@ -1,0 +1,44 @@
+"""Reevaluate: the champion of a domain on the photos of today -> .argan/reevaluated/<domain>.json and tags of its version.
+
+`python -m pipelines.reevaluate DOMAIN`. Photos, extractor and code change while a champion stays; what it was registered with
+then says little. Nothing is promoted or demoted here: the gate does that, when a new model comes.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from argan import registry
+from argan.errors import UserError
+from argan.files import write_json
+from argan.gate import PRIMARY, mean
+from argan.params import Params
+from pipelines import REEVALUATED, champion, run, say
+
+SCORES = tuple(dict.fromkeys((*PRIMARY, "depth_sign_agreement")))
+
+
+def reevaluate(domain: str, params: Params) -> None:
+    folder = registry.download(f"models:/argan-{domain}@champion", params.mlflow)
+    now, then = champion.today(folder, domain, params), champion.registered(folder)
+    rows = {name: (mean(getattr(then, name)), mean(getattr(now, name))) for name in SCORES}
+    same = then.judged_on == now.judged_on
+    told = {"judged_on": now.judged_on, "same_photos": same, "degenerate": list(now.degenerate)}
+    told["scores"] = {name: {"registered": old, "now": new} for name, (old, new) in rows.items() if new is not None}
+    tags = {"reevaluated": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "reevaluated_on": now.judged_on}
+    tags |= {f"reevaluated_{name}": f"{new:.4g}" for name, (_, new) in rows.items() if new is not None}
+    told["version"] = registry.tag(f"argan-{domain}", "champion", tags, params.mlflow)
+    write_json(REEVALUATED / f"{domain}.json", told)
+    where = "the photos it was registered with" if same else "other photos than it was registered with"
+    say(f"argan-{domain} version {told['version']}, champion, judged anew on {where}")
+    for name, (old, new) in rows.items():
+        if new is not None:
+            say(f"{domain}: {name} {new:.4f}" + (f", {old:.4f} when registered" if old is not None else ""))
+    if now.degenerate:
+        raise UserError(
+            f"{domain}: the champion is degenerate on the photos of today: {', '.join(now.degenerate)}; retrain it"
+        )
+
+
+if __name__ == "__main__":
+    run(reevaluate)
