@@ -22,7 +22,9 @@ from argan.errors import UserError
 Pixels = NDArray[np.uint8]
 Float = NDArray[Any]  # float32 throughout
 
-STEEP = 0.3  # pixels of disparity a pixel: where a surface would be stretched by a third, it is an edge that was blurred
+STEEP = (
+    0.3  # pixels of disparity a pixel: where a surface would be stretched by a third, it is an edge that was blurred
+)
 CUT = 0.75  # pixels of disparity between neighbours that no surface connects
 FRINGE = 2  # pixels at an object's edge whose colour is part background: they go with the object
 RAMP = 64  # the longest side over this is how wide, in pixels, an edge's ramp may be
@@ -39,10 +41,12 @@ class Layers:
     hidden: NDArray[np.bool_]  # (H, W), where there is something behind
 
 
-def layers(photo: Pixels, disparity: Float, strength: float = 1.0) -> Layers:
+def layers(photo: Pixels, disparity: Float, strength: float = 1.0, cut: float = CUT, reach: float = 1.5) -> Layers:
     """photo uint8 (H, W, 3) and its disparity (H, W), fraction of width, larger = nearer; `strength` multiplies it.
 
-    Raises UserError for shapes that do not go together and disparity that is not finite.
+    Neighbours more than `cut` pixels apart are not connected; the background is continued as far behind an edge as `reach`
+    times the step (from a corner of the aperture, 1.42 can be seen). Raises UserError for shapes that do not go together and
+    disparity that is not finite.
     """
     if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or photo.size == 0:
         raise UserError(f"a photo must be uint8 (H, W, 3), got {photo.dtype} {photo.shape}")
@@ -52,7 +56,7 @@ def layers(photo: Pixels, disparity: Float, strength: float = 1.0) -> Layers:
         raise UserError("the disparity has values that are no numbers; fill them first")
     photo = np.ascontiguousarray(photo)
     steps = stepped(np.asarray(disparity, np.float32) * np.float32(photo.shape[1] * strength))
-    return Layers(photo, steps, *_continued(photo, steps))
+    return Layers(photo, steps, *_continued(photo, steps, cut, reach))
 
 
 def bounded(photo: Pixels, disparity: Float, longest: int) -> tuple[Pixels, Float]:
@@ -71,33 +75,35 @@ def stepped(disparity: Float) -> Float:
     Every pixel on a steep ramp goes to the nearer of the two ends of it, a few pixels at a time (a shock filter: Osher and
     Rudin, 1990); then near objects grow by FRINGE pixels.
     """
-    small, large = (cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (n, n)) for n in (3, 5))
+    small, large = np.ones((3, 3), np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
     disparity = cv2.medianBlur(disparity, 5)  # an estimate copies some of the photo's texture
     for _ in range(max(2, max(disparity.shape) // RAMP)):
         low, high = cv2.erode(disparity, large), cv2.dilate(disparity, large)
         end = np.where(high - disparity <= disparity - low, high, low)
         disparity = np.where(high - low > 4 * STEEP, end, disparity)
     disparity = cv2.medianBlur(disparity.astype(np.float32), 5)  # no specks that stand before or behind all around
-    for _ in range(FRINGE if min(disparity.shape) > 128 else 1):
+    for _ in range(FRINGE):
         low, high = cv2.erode(disparity, small), cv2.dilate(disparity, small)
         disparity = np.where(high - low > 2 * CUT, high, disparity)
     return disparity.astype(np.float32)
 
 
-def _continued(photo: Pixels, disparity: Float) -> tuple[Pixels, Float, NDArray[np.bool_]]:
+def _continued(photo: Pixels, disparity: Float, cut: float, reach: float) -> tuple[Pixels, Float, NDArray[np.bool_]]:
     """Plate, its disparity, and where it is hidden: `_continue` gives places, here they get colours.
 
-    Half of a colour is the background mirrored at the edge, which keeps its texture; half is the mean around, which keeps its
-    continuity, and all of it where the mirror would show another surface.
+    Colour is the mean around at the edge, which keeps continuity, and further in mostly the background mirrored at the edge,
+    which keeps its texture; the mean alone where the mirror would show another surface.
     """
     plate, behind, hidden = photo.astype(np.float32), disparity.copy(), np.zeros(disparity.shape, np.bool_)
-    _continue(plate, disparity, behind, hidden, np.float32(CUT))
+    _continue(plate, disparity, behind, hidden, np.float32(cut), np.float32(reach))
     return plate.clip(0, 255).round().astype(np.uint8), behind, hidden
 
 
 @njit(nogil=True, cache=True)
-def _continue(plate: Float, disparity: Float, behind: Float, hidden: NDArray[np.bool_], cut: np.float32) -> None:
-    """Ring by ring from every step into the nearer side, while a camera in the aperture can look that far behind it."""
+def _continue(
+    plate: Float, disparity: Float, behind: Float, hidden: NDArray[np.bool_], cut: np.float32, reach: np.float32
+) -> None:
+    """Ring by ring from every step into the nearer side, as far as `reach` allows."""
     height, width = disparity.shape
     source = np.full((height, width), -1, np.int32)  # the last pixel before the edge
     photo = plate.copy()
@@ -123,13 +129,18 @@ def _continue(plate: Float, disparity: Float, behind: Float, hidden: NDArray[np.
             for dy in range(-1, 2):
                 for dx in range(-1, 2):
                     j, i = y + dy, x + dx
-                    if 0 <= j < height and 0 <= i < width and behind[j, i] < limit and (hidden[j, i] or not queued[j, i]):
+                    if (
+                        0 <= j < height
+                        and 0 <= i < width
+                        and behind[j, i] < limit
+                        and (hidden[j, i] or not queued[j, i])
+                    ):
                         if behind[j, i] < lowest:
                             lowest = behind[j, i]
                         if abs(dy) + abs(dx) < nearest:
                             nearest = abs(dy) + abs(dx)
                             sources[n] = source[j, i] if hidden[j, i] else j * width + i
-            if sources[n] < 0 or distance > 1.5 * (disparity[y, x] - lowest) + 3:
+            if sources[n] < 0 or distance > reach * (disparity[y, x] - lowest) + 3:
                 sources[n] = -1
                 continue
             # The mean of what is known of this surface around

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from argan.errors import UserError
-from argan.layers import CUT, Float, Layers, Pixels, bounded, layers
+from argan.layers import Float, Layers, Pixels, bounded, layers
 
 if TYPE_CHECKING:
     import trimesh
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 FOCAL = 0.5 / math.tan(math.radians(22.5))  # in widths of the photo
 APERTURE = 0.25  # k above
 FARTHEST = 5.0  # focal planes
+CUT = (
+    2.5  # pixels of disparity at 512 pixels across: less than 2 % of the distance is a dent in a surface, more an edge
+)
+REACH = 4.0  # a viewer turns the scene further than an aperture is wide
 TEXTURE = 2048  # pixels of the texture's longest side
 
 
@@ -67,15 +71,21 @@ def textured_mesh(photo: Pixels, disparity: Float, longest: int = 512, relief: f
     scene = trimesh.Scene()
     texture, _ = bounded(photo, disparity, TEXTURE)
     small, d = bounded(photo, disparity, longest)
-    seen = layers(small, d)
-    parts = {"front": (*_front(seen), texture)}
+    if min(d.shape) < 2:
+        raise UserError(f"a mesh needs a photo of at least 2 pixels each way, got {d.shape[1]} x {d.shape[0]}")
+    seen = layers(small, d, cut=_cut(d), reach=REACH)
+    parts = {"front": (*_front(seen, _cut(d)), texture)}
     if seen.hidden.any():
-        parts["behind"] = (*_behind(seen), seen.plate)
+        parts["behind"] = (*_behind(seen, _cut(d)), seen.plate)
     h, w = d.shape
     for name, (rows, columns, pixels, faces, picture) in parts.items():
         z = scene_depth(pixels / w, relief)
         material = trimesh.visual.material.PBRMaterial(
-            name=name, baseColorTexture=Image.fromarray(picture), metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
+            name=name,
+            baseColorTexture=Image.fromarray(picture),
+            metallicFactor=0.0,
+            roughnessFactor=1.0,
+            doubleSided=True,
         )
         uv = np.stack([(columns + 0.5) / w, 1 - (rows + 0.5) / h], -1)
         used, faces = np.unique(faces, return_inverse=True)
@@ -97,7 +107,7 @@ def point_cloud(photo: Pixels, disparity: Float, longest: int = 1024, relief: fl
     import trimesh
 
     small, d = bounded(photo, disparity, longest)
-    seen = layers(small, d)
+    seen = layers(small, d, cut=_cut(d), reach=REACH)
     w = d.shape[1]
     points = [positions(x / w, relief) for x in (seen.disparity, seen.behind)]
     return trimesh.PointCloud(
@@ -136,12 +146,12 @@ def _write(path: Path, suffix: str, content: bytes) -> None:
 Part = tuple[NDArray[Any], NDArray[Any], Float, NDArray[Any]]  # row, column, disparity of vertices; vertices of faces
 
 
-def _front(seen: Layers) -> Part:
+def _front(seen: Layers, limit: float) -> Part:
     """All the camera saw. A cell across an edge belongs to the near side, continued to its far corners; so the outline of
     an object is where the photo has it, and what lies behind shows the other half."""
     h, w = seen.disparity.shape
     corners, values = _corners(seen.disparity)
-    cut = values.max(1) - values.min(1) > CUT
+    cut = values.max(1) - values.min(1) > limit
     rows, columns = np.divmod(np.arange(h * w), w)
     middle = (values[cut].max(1) + values[cut].min(1)) / 2
     far = values[cut] < middle[:, None]
@@ -159,13 +169,18 @@ def _front(seen: Layers) -> Part:
     )
 
 
-def _behind(seen: Layers) -> Part:
+def _behind(seen: Layers, limit: float) -> Part:
     """The cells of the continued background that something hides."""
     h, w = seen.behind.shape
     corners, values = _corners(seen.behind)
-    whole = seen.hidden.ravel()[corners].any(1) & (values.max(1) - values.min(1) <= 2 * CUT)
+    hidden = seen.hidden.ravel()[corners]
+    whole = hidden.all(1) | hidden.any(1) & (values.max(1) - values.min(1) <= 2 * limit)
     rows, columns = np.divmod(np.arange(h * w), w)
     return rows, columns, seen.behind.ravel(), _triangles(corners[whole])
+
+
+def _cut(disparity: Float) -> float:
+    return max(1.0, CUT * max(disparity.shape) / 512)
 
 
 def _corners(disparity: Float) -> tuple[NDArray[Any], Float]:

@@ -9,7 +9,14 @@ import sys
 
 import typer
 
-from argan.cli import collections, photos, pipeline, scenes, studio  # noqa: F401 (each adds its commands to the app)
+from argan.cli import (  # noqa: F401 (each adds its commands to the app)
+    collections,
+    fields,
+    photos,
+    pipeline,
+    scenes,
+    studio,
+)
 from argan.cli.common import app
 from argan.errors import UserError
 

@@ -52,7 +52,7 @@ class Stage:
             [self.picture, *self.controls],
             self.picture,
             js="(...all) => argan.changed(...all)",
-            show_api=False,
+            api_visibility="private",
         )
 
 
