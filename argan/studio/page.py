@@ -229,10 +229,9 @@ def _photo(desk: Desk, model: gr.Dropdown) -> tuple[Stage, gr.Button]:
         with gr.Column(scale=8, min_width=320):
             controls = _stage("picture", ["Picture", "Depth", "Confidence"], "Your photograph appears here.")
         with gr.Column(scale=3, min_width=260, elem_classes="aside"):
-            file = gr.File(
-                label=f"Drop a photo: JPEG, PNG, WebP, TIFF, HEIC or raw, up to {FILE_BYTES >> 20} MB and {PIXELS // 1_000_000} megapixels",
-                file_types=TYPES, elem_id="drop", height=130, buttons=[],
-            )  # fmt: skip
+            file = gr.File(label="Your photo", show_label=False, file_types=TYPES, elem_id="drop", height=120, buttons=[])
+            limits = f"up to {FILE_BYTES >> 20} MB and {PIXELS // 1_000_000} megapixels"
+            gr.HTML(f"JPEG, PNG, WebP, TIFF, HEIC or camera raw, {limits}. It stays on this machine.", elem_classes="hint")
             name = gr.HTML("", elem_id="name", visible=False)
             with gr.Group(visible=False, elem_classes="plain") as tools:
                 stage = controls()
@@ -280,7 +279,7 @@ def _space(desk: Desk, scene: gr.HTML, photo: gr.HTML) -> tuple[Callable[[Any], 
         source = gr.Radio(["Scene", "Photo"], value="Scene", label="Of the open", elem_id="source")
     with gr.Row(elem_classes="bench", equal_height=False):
         with gr.Column(scale=1, min_width=320):
-            orbit = gr.Model3D(label="Turn it: drag, or the arrow keys", elem_id="orbit", clear_color=(0, 0, 0, 0), height=480, interactive=False)
+            orbit = gr.Model3D(show_label=False, label="The mesh", elem_id="orbit", clear_color=(0, 0, 0, 0), height=480, interactive=False)
         with gr.Column(scale=1, min_width=320):
             wiggle = gr.HTML(
                 None,
@@ -301,7 +300,9 @@ def _space(desk: Desk, scene: gr.HTML, photo: gr.HTML) -> tuple[Callable[[Any], 
 
     def turned(*sources: Any) -> tuple[Value, str]:
         value = chosen(*sources)
-        return value, str(work.export(desk.shown(value), "Mesh (GLB)", desk.place("scene")))
+        path = desk.place("scene.glb")
+        work.write_orbit(desk.shown(value), path)
+        return value, str(path)
 
     def saved(kind: str, *sources: Any) -> str:
         value = chosen(*sources)

@@ -3,8 +3,6 @@
 A scene's address says all about it; a photograph's holds the token that its page was given.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

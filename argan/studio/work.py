@@ -28,6 +28,7 @@ VIEWS = 5  # of a light field, across and down
 SHOWN = 512  # pixels across a scene on the page, at least
 PREVIEW = 1_000_000  # pixels of a photograph on the page, at most
 SPACE = 512  # longest side, in pixels, of what turns and moves
+ORBIT = 256  # vertices of the mesh on the page, along its longest side
 PARALLAX = 0.03  # of its width, either way
 
 
@@ -176,6 +177,12 @@ def jpeg(picture: Pixels, icc: bytes | None = None) -> bytes:
 
 
 # Files
+
+
+def write_orbit(made: Relief, path: Path) -> None:
+    """A mesh for the page, light enough for a phone."""
+    mesh.write_glb(path, *made.space, longest=ORBIT)
+
 
 EXPORTS = {  # what the page calls it: end of the file's name
     "Mesh (GLB)": ".glb",
