@@ -26,22 +26,36 @@ CAPTIONS = {
     "refocus": "Refocused",
 }
 
+LICENCE = (
+    "<h3>Licence</h3><p>The software is free under the MIT licence. A model is made of the photographs it learned from: "
+    "their licences say how it may be passed on.</p>"
+)
+
 
 def fragment(model: Model, reference: str) -> str:
     """HTML to be put into the page. The card's own HTML is shown as text, never run."""
     from markdown_it import MarkdownIt
 
     file = model.folder / "card.md" if model.folder else None
-    text = file.read_text(encoding="utf-8") if file and file.exists() else f"# {model.domain}\n\nThis model has no card."
-    parts = [f'<article class="card">{MarkdownIt("commonmark", {"html": False}).enable("table").render(text)}</article>']
+    text = (
+        file.read_text(encoding="utf-8") if file and file.exists() else f"# {model.domain}\n\nThis model has no card."
+    )
+    parts = [
+        f'<article class="card">{MarkdownIt("commonmark", {"html": False}).enable("table").render(text)}</article>'
+    ]
     if scores := _scores(model):
-        rows = "".join(f"<tr><td>{escape(what)}</td><td>{value}</td><td>{base}</td></tr>" for what, value, base in scores)
+        rows = "".join(
+            f"<tr><td>{escape(what)}</td><td>{value}</td><td>{base}</td></tr>" for what, value, base in scores
+        )
         head = "<tr><th>Measured on photos it never saw</th><th>Model</th><th>Baseline</th></tr>"
-        parts.append(f'<h3>Scores</h3><div class="wide"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>')
+        parts.append(
+            f'<h3>Scores</h3><div class="wide"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
+        )
     for path in pictures(model):
         told = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ").capitalize()), quote=True)
         source = f"studio/card/{quote(path.name)}?model={quote(reference, safe='')}"
-        parts.append(f'<figure><img loading="lazy" src="{source}" alt="{told}"><figcaption>{told}</figcaption></figure>')
+        parts.append(f'<figure><img src="{source}" alt="{told}"><figcaption>{told}</figcaption></figure>')
+    parts.append(LICENCE)
     return "\n".join(parts)
 
 

@@ -49,7 +49,9 @@ class Scene:
         if not 0 <= self.truncation <= 2:
             raise UserError(f"truncation must be from 0 to 2, got {self.truncation:g}")
         if not all(0 <= i < 10_000 for i in (self.index, self.to or 0)) or not 0 <= self.at <= 1:
-            raise UserError("there is no such scene: they count from 0 to 9999, and the way from one to another from 0 to 1")
+            raise UserError(
+                "there is no such scene: they count from 0 to 9999, and the way from one to another from 0 to 1"
+            )
 
     @property
     def name(self) -> str:
@@ -105,9 +107,12 @@ class Relief:
     def through(self, aperture: float, focus: tuple[float, float], shape: str, pixels: float = float("inf")) -> Pixels:
         """As an aperture would see it, at most so many pixels large. Raises UserError as `refocus` does."""
         if not (0 <= focus[0] <= 1 and 0 <= focus[1] <= 1):
-            raise UserError(f"the focus is outside the picture: {focus[0]:g},{focus[1]:g} must be fractions of it, 0 to 1")
+            raise UserError(
+                f"the focus is outside the picture: {focus[0]:g},{focus[1]:g} must be fractions of it, 0 to 1"
+            )
         ratio = min(1.0, (pixels / self.shown[1].size) ** 0.5)
-        return refocus(*(resized(x, ratio) for x in self.shown), aperture, focus, shape)
+        image, disparity = (resized(x, ratio) for x in self.shown)
+        return refocus(image, disparity, aperture, focus, shape)
 
 
 def scenes(model: Model, wanted: Sequence[Scene]) -> list[Relief]:
