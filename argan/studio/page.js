@@ -155,6 +155,7 @@ window.argan = (() => {
       if (shown !== at) return;
       window_.style.backgroundImage = `url("${at}")`;
       window_.style.aspectRatio = `${sheet.naturalWidth} / ${sheet.naturalHeight}`;
+      window_.style.maxWidth = `${480 * sheet.naturalWidth / sheet.naturalHeight}px`;
       window_.setAttribute("aria-label", `${value.name}, seen from a moving eye; arrow keys move it, space holds it still`);
       window_.dataset.shown = at;
       look();

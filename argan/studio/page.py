@@ -20,7 +20,6 @@ from argan.studio.parts import JOB, QUIET, Stage, Value, download, stage, told
 from argan.studio.routes import application
 from argan.studio.work import EXPORTS, Scene
 
-HERE = Path(__file__).parent
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 TYPES = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".hif", *RAW]
@@ -36,8 +35,7 @@ def mounted(desk: Desk) -> FastAPI:
         page(desk),
         path="/",
         theme=colours,
-        css=(HERE / "page.css").read_text(encoding="utf-8"),
-        head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+        head=f"<style>{_read('page.css')}</style><script>{_read('page.js')}</script>",  # `css` would be rewritten
         footer_links=[],
         max_file_size=FILE_BYTES,
         show_error=False,
@@ -47,6 +45,10 @@ def mounted(desk: Desk) -> FastAPI:
         run_history=False,
         enable_monitoring=False,
     )
+
+
+def _read(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def page(desk: Desk) -> gr.Blocks:
