@@ -33,13 +33,14 @@ from argan.checkpoint import write_tensors
 from argan.errors import UserError
 from argan.files import write_json
 from argan.model import Estimate, Model
-from argan.params import Training, load
+from argan.params import training
 from argan.studio import desk as desks
 from argan.studio import work
 from argan.studio.desk import Desk, Shelf
 from argan.studio.routes import application
 from argan.studio.work import Scene
 
+SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 60_000  # milliseconds on a busy machine
 
@@ -50,7 +51,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("studio")
     for seed, name in enumerate(("meadow", "blind")):
         torch.manual_seed(seed)
-        config = _training()
+        config = training("quick", SMALL)
         place = folder / "models" / name
         write_tensors(place / "generator.safetensors", networks.generator(config).state_dict())
         if name == "meadow":
@@ -70,10 +71,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames[0].save(folder / "dance.webp", save_all=True, append_images=frames[1:])
     (folder / "huge.png").write_bytes(_claims(20_000, 20_000))
     return folder
-
-
-def _training() -> Training:
-    return load(Path(__file__).parent.parent / "params.yaml").train.domain("meadow")
 
 
 def _pixels(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
