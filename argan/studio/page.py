@@ -78,9 +78,10 @@ def page(desk: Desk) -> gr.Blocks:
         def pick(reference: str, tiles: Value, scene: Value, photo: Value | None) -> tuple[Any, ...]:
             loaded = desk.shelf.get(reference)
             if photo:
+                photo |= {"model": reference, "note": None}
                 try:
-                    photo |= {"model": reference, "note": desk.relief(reference, photo["photo"]).warning}
-                except UserError as error:
+                    photo["note"] = desk.relief(reference, photo["photo"]).warning
+                except UserError as error:  # the stage says it too, and stays on show
                     gr.Warning(str(error))
             return (
                 tiles | {"model": reference},
@@ -206,19 +207,23 @@ def _photo(desk: Desk, model: gr.Dropdown) -> tuple[Stage, gr.Button]:
                 space = gr.Button("See it in 3D", elem_id="photo-space")
 
     def arrive(path: str, reference: str, aperture: float, shape: str, view: str) -> tuple[Any, ...]:
-        photo = desk.receive(Path(path))
-        note = desk.relief(reference, photo.token).warning
+        """The last one empties the field: whether or not it was a photo, the next can be dropped."""
+        try:
+            photo = desk.receive(Path(path))
+            note = desk.relief(reference, photo.token).warning
+        except UserError as error:
+            text = " ".join(str(error).split())
+            gr.Warning(escape(text), title="Not opened")
+            return gr.skip(), gr.HTML(f'<span class="wrong">{escape(text)}</span>', visible=True), gr.skip(), None
         value = {
             "model": reference, "photo": photo.token, "name": photo.name, "note": note,
             "aperture": aperture, "shape": shape, "view": view, "x": 0.5, "y": 0.5,
         }  # fmt: skip
         facts = f"{photo.width:,} × {photo.height:,} pixels"
-        return value, gr.HTML(f"<b>{escape(photo.name)}</b> {facts}", visible=True), gr.Group(visible=True)
+        return value, gr.HTML(f"<b>{escape(photo.name)}</b> {facts}", visible=True), gr.Group(visible=True), None
 
-    # Whether or not it was a photo, the next can be dropped
-    file.upload(
-        told(arrive), [file, model, *made.controls], [made.picture, name, tools], show_progress_on=[file], **JOB
-    ).then(lambda: None, None, file, queue=False, **QUIET)
+    shown = [made.picture, name, tools, file]
+    file.upload(told(arrive), [file, model, *made.controls], shown, show_progress_on=[file], **JOB)
 
     def developed(value: Value) -> str:
         focus = float(value["x"]), float(value["y"])

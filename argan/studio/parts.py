@@ -33,8 +33,7 @@ def told(run: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return run(*arguments)
         except UserError as error:
-            text = " ".join(str(error).split())
-            raise gr.Error(text[:1].upper() + text[1:], print_exception=False) from error
+            raise gr.Error(" ".join(str(error).split()), print_exception=False) from error
         except (OSError, MemoryError) as error:
             raise gr.Error(f"This could not be done: {error or 'not enough memory'}", print_exception=False) from error
 
@@ -79,7 +78,7 @@ def stage(name: str, views: list[str], nothing: str, value: Value | None = None)
     def controls() -> Stage:
         aperture = gr.Slider(0, 4, 1, step=0.05, label="Aperture", elem_id=f"{name}-aperture", buttons=[])
         with gr.Row(elem_classes="line"):
-            view = gr.Radio(views, value="Picture", label="Show", elem_id=f"{name}-view", min_width=150)
+            view = gr.Radio(views, value="Picture", label="Show", elem_id=f"{name}-view", min_width=230)
             choices = [(shape[0].upper() + shape[1:], shape) for shape in SHAPES]
             shape = gr.Dropdown(
                 choices,
