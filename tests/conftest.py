@@ -163,6 +163,8 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = training("quick", {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8})
     write_tensors(folder / "generator.safetensors", networks.generator(config).state_dict())
     student = networks.Estimator(config.estimator_channels, config.disparity_max)
+    for head in (student.head, student.doubt):
+        head.weight.data.mul_(20)  # as sure of itself as a trained one
     write_tensors(folder / "estimator.safetensors", student.state_dict())
     write_json(folder / "config.json", {"domain": "meadow", "training": config.model_dump()})
     return folder
