@@ -30,6 +30,7 @@ CUT = 0.75  # pixels of disparity between neighbours that no surface connects
 FRINGE = 2  # pixels at an object's edge whose colour is part background: they go with the object
 COARSE = 256  # longest side, in pixels, at which edges are looked for: what is finer is the photo's texture
 EDGE = 0.3  # of the range of disparity: what differs by less is one surface, bent
+SOFT = 96  # the longest side over this is how far, in pixels, colours mix in what is hidden
 RAMP = 4  # twice as many pixels of those are how wide an edge's ramp may be
 
 
@@ -117,6 +118,11 @@ def _continued(photo: Pixels, disparity: Float, cut: float, reach: float) -> tup
     """
     plate, behind, hidden = photo.astype(np.float32), disparity.copy(), np.zeros(disparity.shape, np.bool_)
     _continue(plate, disparity, behind, hidden, np.float32(cut), np.float32(reach))
+    if hidden.any():  # rays from different places on the edge brought different colours: their seams are softened
+        sigma = max(photo.shape) / SOFT
+        share = cv2.GaussianBlur(hidden.astype(np.float32), (0, 0), sigma)[..., None]
+        mean = cv2.GaussianBlur(plate * hidden[..., None], (0, 0), sigma) / np.maximum(share, 1e-6)
+        plate[hidden] += 0.75 * (mean - plate)[hidden]
     return plate.clip(0, 255).round().astype(np.uint8), behind, hidden
 
 
