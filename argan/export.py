@@ -55,6 +55,8 @@ def export_onnx(model: Model, path: Path) -> float:
     """
     if path.suffix.lower() != ".onnx":
         raise UserError(f"{path} must end in .onnx")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name the file to write")
     try:
         import onnx
         import onnxruntime  # noqa: F401
