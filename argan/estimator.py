@@ -73,15 +73,16 @@ def estimate(student: networks.Estimator, photos: Tensor) -> Tensor:
     The mean over a flip, brought to follow the photo's edges: what the network says is right in the mean over a surface and
     patchy from pixel to pixel, since generated surfaces are less smooth than real ones.
     """
-    return guided((student(photos) + student(photos.flip(3)).flip(3)) / 2, photos)
+    return estimate_with_error(student, photos)[0]
 
 
 @torch.inference_mode()
 def estimate_with_error(student: networks.Estimator, photos: Tensor) -> tuple[Tensor, Tensor]:
     """The same, and the mean absolute error to expect (N, 1, H, W): where the two flips disagree, at least by that much."""
-    here, error = student.with_error(photos)
-    there, other = (x.flip(3) for x in student.with_error(photos.flip(3)))
-    doubt = torch.maximum((error + other) / 2, (here - there).abs() / 2)
+    said, error = student.with_error(torch.cat([photos, photos.flip(3)]))
+    n = photos.shape[0]
+    here, there, ours, theirs = said[:n], said[n:].flip(3), error[:n], error[n:].flip(3)
+    doubt = torch.maximum((ours + theirs) / 2, (here - there).abs() / 2)
     # Patchy, as the disparity is before the filter
     doubt = F.avg_pool2d(doubt, 5, 1, padding=2, count_include_pad=False)
     return guided((here + there) / 2, photos), doubt

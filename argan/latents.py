@@ -64,7 +64,8 @@ class Projection:
     views: Pixels  # (25, R, R, 3), its light field through the full aperture
     rmse: float  # between target and photo, of 0..255
     rmse_start: float  # the same of the best of the random scenes it started from
-    rmse_flat: float  # the same of a picture of one colour, the target's mean: what seeing nothing scores
+    rmse_flat: float  # the same of a picture of one colour, the target's mean
+    rmse_mean: float  # the same of the mean photo of the scenes it started from: what knowing the domain alone scores
 
 
 def project(
@@ -80,7 +81,7 @@ def project(
 
     Least squares over four scales (so that a petal two pixels off still pulls), from the best `starts` of 32 times as many random
     scenes, by Adam with its rate going to zero; latents are held near the sphere they come from. The model's domain limits
-    what can be found: read `rmse` beside `rmse_flat`.
+    what can be found: read `rmse` beside `rmse_mean` and `rmse_flat`. Raises UserError for what is no photo or too small a one.
     """
     if steps < 1 or starts < 1:
         raise UserError(f"steps and starts must be at least 1, got {steps} and {starts}")
@@ -88,9 +89,9 @@ def project(
     wanted = networks.from_uint8(torch.from_numpy(target).permute(2, 0, 1)[None])
     random = model.latents(range(32 * starts), seed)
     with torch.no_grad():
-        first = torch.cat(
-            [_error(model, z, torch.full((len(z),), 0.5), wanted) for z in torch.from_numpy(random).split(32)]
-        )
+        parts = [_photograph(model, z, torch.full((len(z),), 0.5)) for z in torch.from_numpy(random).split(32)]
+        first = torch.cat([_difference(part, wanted) for part in parts])
+        mean = torch.stack([part.mean(0) for part in parts]).mean(0)[None]
     best = first.argsort()[:starts]
     z = torch.from_numpy(random)[best].requires_grad_()
     opening = torch.zeros(starts, requires_grad=True)  # the aperture is its sigmoid
@@ -101,7 +102,7 @@ def project(
         adam.zero_grad(set_to_none=True)
         # The length of a standard normal vector is known to within a few percent: a point elsewhere is no scene of the domain
         astray = (z.norm(dim=1) / z.shape[1] ** 0.5 - 1).square()
-        (_error(model, z, opening.sigmoid(), wanted) + 0.1 * astray).sum().backward()
+        (_difference(_photograph(model, z, opening.sigmoid()), wanted) + 0.1 * astray).sum().backward()
         adam.step()
         schedule.step()
         watch(step + 1, steps)
@@ -113,10 +114,10 @@ def project(
         image, disparity = model.generator(z)
         views = networks.to_uint8(model.generator.views(image, disparity, torch.ones(1))[0])
         found = networks.to_uint8(model.generator.photograph(image, disparity, scale))[0]
-    flat = float((wanted - wanted.mean((2, 3), keepdim=True)).square().mean().sqrt()) * 127.5
+    flat, average = (float((wanted - x).square().mean().sqrt()) * 127.5 for x in (wanted.mean((2, 3), True), mean))
     return Projection(
         z[0].numpy(), float(scale), target, found, networks.to_uint8(image)[0], disparity[0, 0].numpy(), views,
-        _rmse(model, z, scale, wanted), start, flat,
+        _rmse(model, z, scale, wanted), start, flat, average,
     )  # fmt: skip
 
 
@@ -140,9 +141,9 @@ def _photograph(model: Model, z: Tensor, scale: Tensor) -> Tensor:
     return photo
 
 
-def _error(model: Model, z: Tensor, scale: Tensor, wanted: Tensor) -> Tensor:
+def _difference(photos: Tensor, wanted: Tensor) -> Tensor:
     """(N,): mean squared differences at full size and at halves, quarters and eighths of it, added up."""
-    difference = _photograph(model, z, scale) - wanted
+    difference = photos - wanted
     total = difference.square().mean((1, 2, 3))
     for _ in range(3):
         difference = F.avg_pool2d(difference, 2)

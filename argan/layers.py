@@ -9,6 +9,7 @@ continuation of the background in place of their networks.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,10 @@ STEEP = (
 )
 CUT = 0.75  # pixels of disparity between neighbours that no surface connects
 FRINGE = 2  # pixels at an object's edge whose colour is part background: they go with the object
-RAMP = 64  # the longest side over this is how wide, in pixels, an edge's ramp may be
+COARSE = 256  # longest side, in pixels, at which edges are looked for: what is finer is the photo's texture
+EDGE = 0.3  # of the range of disparity: what differs by less is one surface, bent
+SOFT = 96  # the longest side over this is how far, in pixels, colours mix in what is hidden
+RAMP = 4  # twice as many pixels of those are how wide an edge's ramp may be
 
 
 @dataclass(frozen=True)
@@ -70,22 +74,40 @@ def bounded(photo: Pixels, disparity: Float, longest: int) -> tuple[Pixels, Floa
 
 
 def stepped(disparity: Float) -> Float:
-    """Disparity (H, W) in pixels with the ramps across edges made steps, at the middle of the ramp.
+    """Disparity (H, W) in pixels, smooth on surfaces, with the ramps across objects' edges made steps in their middle.
 
-    Every pixel on a steep ramp goes to the nearer of the two ends of it, a few pixels at a time (a shock filter: Osher and
-    Rudin, 1990); then near objects grow by FRINGE pixels.
+    An estimate copies some of the photo's texture, and torn surfaces look far worse than surfaces a little bent: so, at a longest
+    side of COARSE, specks go (a median) and all smaller than an edge is smoothed (a bilateral filter: Tomasi and Manduchi, 1998).
+    Then every pixel on a ramp goes to the nearer of its two ends, a few pixels at a time (a shock filter: Osher and Rudin, 1990),
+    there and at full size; and near objects grow by FRINGE pixels.
     """
-    small, large = np.ones((3, 3), np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-    disparity = cv2.medianBlur(disparity, 5)  # an estimate copies some of the photo's texture
-    for _ in range(max(2, max(disparity.shape) // RAMP)):
+    small, large = (cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (n, n)) for n in (3, 5))
+    h, w = disparity.shape
+    ratio = max(1.0, max(h, w) / COARSE)
+    d: Any = cv2.resize(disparity, (max(1, round(w / ratio)), max(1, round(h / ratio))), interpolation=cv2.INTER_AREA)
+    edge = max(EDGE * float(np.ptp(d)), 4 * STEEP * ratio)
+    d = cv2.medianBlur(d, 5)
+    for _ in range(2):
+        d = cv2.bilateralFilter(d, -1, edge / 2, 5)
+    spread: Any = cv2.dilate(d, large, iterations=2) - cv2.erode(d, large, iterations=2)
+    d = cv2.medianBlur(_shocked(d, spread > edge, 4 * STEEP * ratio, RAMP), 3)
+    if ratio > 1:
+        d, spread = (cv2.resize(x, (w, h), interpolation=cv2.INTER_LINEAR) for x in (d, spread))
+        d = cv2.medianBlur(_shocked(d, spread > edge, 4 * STEEP, math.ceil(ratio) + 1), 5)
+    for _ in range(FRINGE):
+        low, high = cv2.erode(d, small), cv2.dilate(d, small)
+        d = np.where(high - low > 2 * CUT, high, d)
+    return d.astype(np.float32)  # type: ignore[no-any-return]
+
+
+def _shocked(disparity: Any, edges: NDArray[np.bool_], steep: float, times: int) -> Float:
+    """Where `edges`, what differs by more than `steep` within two pixels goes to the nearer of the two ends."""
+    large = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
+    for _ in range(times):
         low, high = cv2.erode(disparity, large), cv2.dilate(disparity, large)
         end = np.where(high - disparity <= disparity - low, high, low)
-        disparity = np.where(high - low > 4 * STEEP, end, disparity)
-    disparity = cv2.medianBlur(disparity.astype(np.float32), 5)  # no specks that stand before or behind all around
-    for _ in range(FRINGE):
-        low, high = cv2.erode(disparity, small), cv2.dilate(disparity, small)
-        disparity = np.where(high - low > 2 * CUT, high, disparity)
-    return disparity.astype(np.float32)
+        disparity = np.where(edges & (high - low > steep), end, disparity).astype(np.float32)
+    return disparity
 
 
 def _continued(photo: Pixels, disparity: Float, cut: float, reach: float) -> tuple[Pixels, Float, NDArray[np.bool_]]:
@@ -96,6 +118,11 @@ def _continued(photo: Pixels, disparity: Float, cut: float, reach: float) -> tup
     """
     plate, behind, hidden = photo.astype(np.float32), disparity.copy(), np.zeros(disparity.shape, np.bool_)
     _continue(plate, disparity, behind, hidden, np.float32(cut), np.float32(reach))
+    if hidden.any():  # rays from different places on the edge brought different colours: their seams are softened
+        sigma = max(photo.shape) / SOFT
+        share = cv2.GaussianBlur(hidden.astype(np.float32), (0, 0), sigma)[..., None]
+        mean = cv2.GaussianBlur(plate * hidden[..., None], (0, 0), sigma) / np.maximum(share, 1e-6)
+        plate[hidden] += 0.75 * (mean - plate)[hidden]
     return plate.clip(0, 255).round().astype(np.uint8), behind, hidden
 
 

@@ -175,6 +175,8 @@ def _behind(seen: Layers, limit: float) -> Part:
     corners, values = _corners(seen.behind)
     hidden = seen.hidden.ravel()[corners]
     whole = hidden.all(1) | hidden.any(1) & (values.max(1) - values.min(1) <= 2 * limit)
+    _, front = _corners(seen.disparity)
+    whole |= front.max(1) - front.min(1) > limit  # rather a stretched cell behind an edge than a hole
     rows, columns = np.divmod(np.arange(h * w), w)
     return rows, columns, seen.behind.ravel(), _triangles(corners[whole])
 

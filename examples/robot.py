@@ -33,22 +33,26 @@ def main(file: str, photo: str | None = None, model: str | None = None, frames: 
     times = []
     for _ in range(int(frames)):
         began = time.perf_counter()
-        disparity = session.run(None, {"photo": frame})[0][0, 0]
+        disparity, error = (plane[0, 0] for plane in session.run(["disparity", "error"], {"photo": frame}))
         times.append(time.perf_counter() - began)
     worst = sorted(times)[int(0.95 * len(times))]
     print(f"{size[0]} x {size[1]}: {statistics.median(times) * 1e3:.1f} ms a frame, 95 % below {worst * 1e3:.1f} ms")
-    y, x = np.unravel_index(disparity.argmax(), disparity.shape)
-    print(f"nearest at column {x}, row {y}; unit: {about['argan.unit']}")
+    sure = np.where(error <= np.median(error), disparity, -np.inf)  # a robot does not brake for a guess
+    y, x = np.unravel_index(sure.argmax(), sure.shape)
+    print(f"nearest, of the surer half: {sure[y, x]:.3f} +- {error[y, x]:.3f} at column {x}, row {y}")
+    print(f"unit: {about['argan.unit']}")
 
     if model is None:
         return 0.0
     import torch  # only to see that it is the same estimator
 
     import argan
-    from argan.estimator import estimate
+    from argan.estimator import estimate_with_error
 
-    expected = estimate(argan.load(model).estimator, torch.from_numpy(frame))[0, 0].numpy()
-    difference = float(np.abs(disparity - expected).max())
+    expected = estimate_with_error(argan.load(model).estimator, torch.from_numpy(frame))
+    difference = max(
+        float(np.abs(a - b[0, 0].numpy()).max()) for a, b in zip((disparity, error), expected, strict=True)
+    )
     print(f"largest difference from torch: {difference:.1g}")
     return difference
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from argan.cli.common import ModelArgument, OutOption, app, bar, each, folder, progress, write_array
+from argan.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +24,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Other seeds, other scenes.")]
 Truncation = Annotated[float, typer.Option(min=0, max=2, help="Below 1: scenes nearer to the mean one.")]
 SCENE = 256  # pixels at which a scene is shown that was made smaller
 GIF = 512  # pixels of a GIF, which packs badly
+FAR = 0.75  # of what the mean photo scores: a projection that is no nearer shows some other scene
 QUILT = 4096  # pixels of a quilt's longer side, at most
 
 
@@ -60,6 +62,7 @@ def lightfield(
         folder(out / f"{stem}.views")
         for i, view in enumerate(views):
             pictures.write_png(out / f"{stem}.views" / f"{i // 5}_{i % 5}.png", view)
+        del views  # up to a gigabyte
         moved = fields.settled(disparity, parallax)
         frames = fields.Field(photo, moved).views(fields.circle())
         small_frames = np.stack([fields.bounded(frame, disparity, GIF)[0] for frame in frames])
@@ -117,6 +120,8 @@ def interpolate(
     from argan import latents, load, pictures
     from argan.lightfield import write_animation
 
+    if len(seeds) < 2:
+        raise UserError("a way goes from one scene to another; give --from SEED twice or more")
     loaded = load(model)
     keys = np.concatenate([loaded.latents([0], seed, truncation) for seed in seeds])
     points = latents.path(keys, frames)
@@ -144,8 +149,8 @@ def project(
     """Find the generated scene that is nearest to a photograph, with its depth and its light field.
 
     Writes <stem>.png (the photo as the model sees it, the scene's photo, all in focus, its disparity), <stem>.latent.npy,
-    <stem>.disparity.npy, <stem>.gif (its light field) and <stem>.json: rmse (0..255) beside what a picture of one colour scores,
-    and the aperture found. The model knows its own domain only: of other photos expect little.
+    <stem>.disparity.npy, <stem>.gif (its light field) and <stem>.json: rmse (0..255) beside what the domain's mean photo and a
+    picture of one colour score, and the aperture found. The model knows its own domain only: of other photos expect little.
     """
     import numpy as np
 
@@ -165,12 +170,14 @@ def project(
     pictures.light_field_gif(found.views, out / f"{photo.stem}.gif", upscale=upscale)
     write_array(out / f"{photo.stem}.latent.npy", found.latent)
     write_array(out / f"{photo.stem}.disparity.npy", found.disparity)
-    numbers = {name: round(getattr(found, name), 4) for name in ("rmse", "rmse_start", "rmse_flat", "aperture")}
+    numbers = {
+        name: round(getattr(found, name), 4) for name in ("rmse", "rmse_start", "rmse_mean", "rmse_flat", "aperture")
+    }
     write_json(out / f"{photo.stem}.json", numbers)
-    verdict = "" if found.rmse < found.rmse_flat / 2 else "; that is far: the photo is unlike the model's domain"
+    far = found.rmse > FAR * min(found.rmse_mean, found.rmse_flat)
     typer.echo(
-        f"distance {found.rmse:.1f} of 255 (one colour: {found.rmse_flat:.1f}), aperture {found.aperture:.2f}, "
-        f"in {out}/{verdict}"
+        f"distance {found.rmse:.1f} of 255 (the domain's mean photo: {found.rmse_mean:.1f}, one colour: {found.rmse_flat:.1f}), "
+        f"aperture {found.aperture:.2f}, in {out}/" + "; that is far: it is another scene, with a depth of its own" * far
     )
 
 
