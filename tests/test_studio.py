@@ -150,11 +150,13 @@ def test_a_full_size_photo_is_what_argan_bokeh_writes_bit_for_bit(desk: Desk, tm
     made = desk.develop(photo.token, "meadow", 1.5, (0.25, 0.5), "7 blades")
     options = ["--aperture", "1.5", "--focus", "0.25,0.5", "--shape", "7 blades", "--out", str(tmp_path / "out")]
     assert _bokeh(deep, *options) == made.read_bytes()
-    assert cv2.imread(str(made), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    pixels = cv2.imread(str(made), cv2.IMREAD_UNCHANGED)
+    assert pixels is not None and pixels.dtype == np.uint16
 
 
 def _bokeh(photo: Path, *options: str) -> bytes:
-    from argan.cli import app
+    import argan.cli  # each command adds itself
+    from argan.cli.common import app
 
     assert CliRunner().invoke(app, ["bokeh", "meadow", str(photo), *options]).exit_code == 0
     return (Path(options[-1]) / f"{photo.stem}.bokeh.png").read_bytes()

@@ -18,7 +18,7 @@ from argan.studio import HOST, about, work
 from argan.studio.desk import Desk
 from argan.studio.work import Relief, Scene
 
-FOLLOWS = 0.12  # seconds that a picture may take while the hand moves
+FOLLOWS = 0.1  # seconds that a picture may take while the hand moves
 LEAST = 100_000  # pixels it has at least
 # The page loads nothing but what this server gives it, whatever slips into a model card. Gradio needs scripts in the page.
 POLICY = (
