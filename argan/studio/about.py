@@ -14,8 +14,8 @@ SCORES = {  # metric: (what it says, the metric of its baseline or None)
     "depth_spearman": ("Depth in the right order (1 is perfect)", "depth_spearman_prior"),
     "depth_sign_agreement": ("Scenes the right way round, near and far", "depth_sign_agreement_prior"),
     "depth_mask_auc": ("Subject told from its background (1 is perfect)", None),
-    "kid": ("Distance of generated photos from real ones (KID, 0 is perfect)", "kid_floor"),
-    "fid": ("The same as FID (lower is better)", None),
+    "kid": ("Generated photos against real ones, kernel distance (0 is perfect)", "kid_floor"),
+    "fid": ("The same, Fréchet distance (lower is better)", None),
     "sharpness_gap": ("Sharpness gained over the photos", None),
 }
 CAPTIONS = {

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,7 @@ def warm(desk: Desk) -> None:
     first.through(1.0, (0.5, 0.5), "disc")
     refocus(first.image.astype(np.uint16), first.disparity, 1.0)
     _ = first.field.view(0.5, 0.5)
-    if (folder := desk.shelf.get(desk.shelf.default).folder) and (folder / "estimator.safetensors").exists():
+    with suppress(UserError):  # a model without an estimator still imagines
         desk.shelf.get(desk.shelf.default).estimate(first.shown[0])
 
 
