@@ -272,24 +272,25 @@ def fit_to_edges(coarse: Disparity, photo: Pixels, pixel: float) -> Disparity:
     height, width = photo.shape[:2]
     ratio = min(1.0, GUIDE / max(height, width))
     h, w = max(1, round(height * ratio)), max(1, round(width * ratio))
-    guide = _resized(photo, h, w).astype(np.float32) / 255
+    guide = [plane.astype(np.float32) / np.float32(255) for plane in cv2.split(_resized(photo, h, w))]
     target = cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC)
     radius = max(1, round(2 * pixel * ratio))
 
     def mean(x: NDArray[Any]) -> NDArray[Any]:
         return cv2.blur(x, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
 
-    average, level = mean(guide), mean(target)
+    average, level = [mean(plane) for plane in guide], mean(target)
     covariance = {
-        (i, j): mean(guide[..., i] * guide[..., j]) - average[..., i] * average[..., j] + (SMOOTHING if i == j else 0)
+        (i, j): mean(guide[i] * guide[j]) - average[i] * average[j] + np.float32(SMOOTHING if i == j else 0)
         for i, j in estimator.UPPER
     }
-    cross = mean(guide * target[..., None]) - average * level[..., None]
-    slope = np.stack(estimator.solve_symmetric(covariance, [cross[..., i] for i in range(3)]), -1)
-    offset = level - (slope * average).sum(-1)
-    slope, offset = (cv2.resize(mean(x), (width, height), interpolation=cv2.INTER_LINEAR) for x in (slope, offset))
-    for i in range(3):
-        offset += slope[..., i] * (photo[..., i] * np.float32(1 / 255))
+    cross = [mean(plane * target) - a * level for plane, a in zip(guide, average, strict=True)]
+    slopes = estimator.solve_symmetric(covariance, cross)
+    for slope, a in zip(slopes, average, strict=True):
+        level = level - slope * a
+    offset, *slopes = (cv2.resize(mean(x), (width, height), interpolation=cv2.INTER_LINEAR) for x in (level, *slopes))
+    for slope, plane in zip(slopes, cv2.split(photo), strict=True):
+        offset += slope * (plane * np.float32(1 / 255))
     return np.clip(offset, coarse.min(), coarse.max())
 
 

@@ -177,7 +177,9 @@ def project(
     far = found.rmse > FAR * min(found.rmse_mean, found.rmse_flat)
     typer.echo(
         f"distance {found.rmse:.1f} of 255 (the domain's mean photo: {found.rmse_mean:.1f}, one colour: {found.rmse_flat:.1f}), "
-        f"aperture {found.aperture:.2f}, in {out}/" + "; that is far: it is another scene, with a depth of its own" * far
+        f"aperture {found.aperture:.2f}, in {out}/"
+        + "; that is far: it is another scene, with a depth of its own"
+        * far
     )
 
 
