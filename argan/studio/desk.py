@@ -155,10 +155,7 @@ class Desk:
 
     def receive(self, path: Path) -> Photo:
         """Take in a file. Raises UserError, with the file's name, where it is no photo."""
-        try:
-            taken = photograph.read(path)
-        except UserError as error:
-            raise UserError(str(error).replace(str(path), path.name)) from error
+        taken = _read(path)
         kept = self._place(path.name)
         try:
             os.link(path, kept)  # what gradio was sent, it deletes in time
@@ -206,7 +203,7 @@ class Desk:
         """The photograph at full size through an aperture: what `argan bokeh` writes, in a new file. Raises UserError."""
         held = self.photo(token)
         self.relief(reference, token).through(aperture, focus, shape, 64)  # says at once what is wrong
-        taken = photograph.read(held.path)
+        taken = _read(held.path)
         made = self.shelf.get(reference).bokeh(taken, aperture, focus, shape)
         path = self.place(f"{held.path.stem}.bokeh.png")
         photograph.write_png(path, made, taken.icc, taken.exif)
@@ -225,3 +222,11 @@ class Desk:
         folder = self.folder / secrets.token_urlsafe(16)
         folder.mkdir(mode=0o700)
         return folder / (Path(name.replace("\\", "/")).name[-100:] or "photo")
+
+
+def _read(path: Path) -> photograph.Photograph:
+    """What is wrong names the file, not where it lies."""
+    try:
+        return photograph.read(path)
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), path.name)) from error

@@ -82,7 +82,7 @@ def page(desk: Desk) -> gr.Blocks:
                 try:
                     photo["note"] = desk.relief(reference, photo["photo"]).warning
                 except UserError as error:  # the stage says it too, and stays on show
-                    gr.Warning(str(error))
+                    gr.Warning(escape(str(error)))
             return (
                 tiles | {"model": reference},
                 scene | {"model": reference},

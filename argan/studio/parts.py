@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -33,9 +34,11 @@ def told(run: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return run(*arguments)
         except UserError as error:
-            raise gr.Error(" ".join(str(error).split()), print_exception=False) from error
+            raise gr.Error(escape(" ".join(str(error).split())), print_exception=False) from error
         except (OSError, MemoryError) as error:
-            raise gr.Error(f"This could not be done: {error or 'not enough memory'}", print_exception=False) from error
+            raise gr.Error(
+                escape(f"This could not be done: {error or 'not enough memory'}"), print_exception=False
+            ) from error
 
     return ran
 

@@ -49,7 +49,7 @@ def serve(model: str | None, port: int, browser: bool, say: Callable[[str], None
             say(f"argan studio at {address} (Ctrl-C ends it)")
             if browser:
                 threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-            settings = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1, server_header=False)
+            settings = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, server_header=False)
             uvicorn.Server(settings).run([listening])
     except KeyboardInterrupt:
         pass
@@ -76,6 +76,7 @@ def _bound(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
+        listening.listen()  # a browser that is early waits
     except OSError as error:
         listening.close()
         raise UserError(
