@@ -155,7 +155,7 @@ def test_a_full_size_photo_is_what_argan_bokeh_writes_bit_for_bit(desk: Desk, tm
 
 
 def _bokeh(photo: Path, *options: str) -> bytes:
-    import argan.cli  # each command adds itself
+    import argan.cli  # noqa: F401 (its commands add themselves)
     from argan.cli.common import app
 
     assert CliRunner().invoke(app, ["bokeh", "meadow", str(photo), *options]).exit_code == 0

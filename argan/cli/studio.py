@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -25,3 +27,5 @@ def studio(
     from argan.studio.server import serve
 
     serve(model, port, browser, typer.echo)
+    sys.stdout.flush()
+    os._exit(0)  # what is still being made for a page that is gone need not be waited for

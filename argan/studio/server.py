@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -29,7 +30,10 @@ def serve(model: str | None, port: int, browser: bool, say: Callable[[str], None
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     try:
-        with _bound(port) as listening, tempfile.TemporaryDirectory(prefix="argan-studio-") as folder:
+        with (
+            _bound(port) as listening,
+            tempfile.TemporaryDirectory(prefix="argan-studio-", ignore_cleanup_errors=True) as folder,
+        ):
             os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")
             try:
                 import uvicorn
@@ -49,8 +53,14 @@ def serve(model: str | None, port: int, browser: bool, say: Callable[[str], None
             say(f"argan studio at {address} (Ctrl-C ends it)")
             if browser:
                 threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+            class Server(uvicorn.Server):
+                def handle_exit(self, sig: int, frame: Any) -> None:
+                    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # that pages are cut off is no news
+                    super().handle_exit(sig, frame)
+
             settings = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, server_header=False)
-            uvicorn.Server(settings).run([listening])
+            Server(settings).run([listening])
     except KeyboardInterrupt:
         pass
     say("argan studio ends")
