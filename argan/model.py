@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,33 +112,42 @@ class Model:
 
     # Scenes
 
-    def sample(self, count: int = 1, seed: int = 0) -> Scenes:
-        """`count` scenes. Scene i depends on (seed, i) alone: asking for more leaves the first ones as they are."""
-        parts = list(self.stream(count, seed))
+    def sample(self, count: int = 1, seed: int = 0, truncation: float = 1.0) -> Scenes:
+        """`count` scenes. Scene i depends on (seed, i) alone: asking for more leaves the first ones as they are.
+
+        `truncation` below 1 brings latents nearer to their mean: scenes more alike, and fewer that failed (Brock et al., 2019).
+        """
+        parts = list(self.stream(count, seed, truncation))
         return Scenes(
             *(np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "photos", "disparity"))
         )
 
-    @torch.inference_mode()
-    def stream(self, count: int, seed: int = 0) -> Iterator[Scenes]:
+    def stream(self, count: int, seed: int = 0, truncation: float = 1.0) -> Iterator[Scenes]:
         """The same, a batch at a time, for counts that do not fit into memory. Raises ValueError unless count >= 1."""
         if count < 1 or seed < 0:
             raise ValueError(f"count must be at least 1 and seed at least 0, got {count} and {seed}")
         for first in range(0, count, BATCH):
-            image, disparity = self._generate(range(first, min(first + BATCH, count)), seed)
-            photo = self.generator.photograph(image, disparity, torch.ones(len(image)))
-            yield Scenes(networks.to_uint8(image), networks.to_uint8(photo), disparity[:, 0].numpy())
+            yield self.scenes(self.latents(range(first, min(first + BATCH, count)), seed, truncation))
+
+    def latents(self, indices: Iterable[int], seed: int = 0, truncation: float = 1.0) -> Disparity:
+        """Of those scenes of `seed`: float32 (N, Z), standard normal times `truncation`."""
+        if not 0 <= truncation <= 2:
+            raise UserError(f"truncation must be between 0 (all scenes alike) and 2, got {truncation:g}")
+        rows = [np.random.default_rng([seed, i]).standard_normal(self.config.latent, np.float32) for i in indices]
+        return np.stack(rows) * np.float32(truncation)
 
     @torch.inference_mode()
-    def light_field(self, index: int = 0, seed: int = 0) -> Pixels:
-        """The 5 x 5 views of scene `index` of `seed`, row by row from the top left: (25, R, R, 3)."""
-        image, disparity = self._generate(range(index, index + 1), seed)
-        return networks.to_uint8(self.generator.views(image, disparity, torch.ones(1))[0])
+    def scenes(self, latents: Disparity) -> Scenes:
+        """What latents (N, Z) become."""
+        image, disparity = self.generator(torch.from_numpy(latents))
+        photo = self.generator.photograph(image, disparity, torch.ones(len(image)))
+        return Scenes(networks.to_uint8(image), networks.to_uint8(photo), disparity[:, 0].numpy())
 
-    def _generate(self, indices: range, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = [np.random.default_rng([seed, i]).standard_normal(self.config.latent, np.float32) for i in indices]
-        image, disparity = self.generator(torch.from_numpy(np.stack(rows)))
-        return image, disparity
+    @torch.inference_mode()
+    def light_field(self, index: int = 0, seed: int = 0, truncation: float = 1.0) -> Pixels:
+        """The 5 x 5 views of scene `index` of `seed`, row by row from the top left: (25, R, R, 3)."""
+        image, disparity = self.generator(torch.from_numpy(self.latents([index], seed, truncation)))
+        return networks.to_uint8(self.generator.views(image, disparity, torch.ones(1))[0])
 
     # Photographs
 
@@ -263,25 +272,25 @@ def fit_to_edges(coarse: Disparity, photo: Pixels, pixel: float) -> Disparity:
     height, width = photo.shape[:2]
     ratio = min(1.0, GUIDE / max(height, width))
     h, w = max(1, round(height * ratio)), max(1, round(width * ratio))
-    guide = _resized(photo, h, w).astype(np.float32) / 255
+    guide = [plane.astype(np.float32) / np.float32(255) for plane in cv2.split(_resized(photo, h, w))]
     target = cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC)
     radius = max(1, round(2 * pixel * ratio))
 
     def mean(x: NDArray[Any]) -> NDArray[Any]:
         return cv2.blur(x, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
 
-    average, level = mean(guide), mean(target)
-    covariance = np.empty((h, w, 3, 3), np.float32)
-    for i in range(3):
-        for j in range(i, 3):
-            product = mean(guide[..., i] * guide[..., j]) - average[..., i] * average[..., j]
-            covariance[..., i, j] = covariance[..., j, i] = product + (SMOOTHING if i == j else 0)
-    cross = mean(guide * target[..., None]) - average * level[..., None]
-    slope = np.linalg.solve(covariance, cross[..., None])[..., 0]
-    offset = level - (slope * average).sum(-1)
-    slope, offset = (cv2.resize(mean(x), (width, height), interpolation=cv2.INTER_LINEAR) for x in (slope, offset))
-    for i in range(3):
-        offset += slope[..., i] * (photo[..., i] * np.float32(1 / 255))
+    average, level = [mean(plane) for plane in guide], mean(target)
+    covariance = {
+        (i, j): mean(guide[i] * guide[j]) - average[i] * average[j] + np.float32(SMOOTHING if i == j else 0)
+        for i, j in estimator.UPPER
+    }
+    cross = [mean(plane * target) - a * level for plane, a in zip(guide, average, strict=True)]
+    slopes = estimator.solve_symmetric(covariance, cross)
+    for slope, a in zip(slopes, average, strict=True):
+        level = level - slope * a
+    offset, *slopes = (cv2.resize(mean(x), (width, height), interpolation=cv2.INTER_LINEAR) for x in (level, *slopes))
+    for slope, plane in zip(slopes, cv2.split(photo), strict=True):
+        offset += slope * (plane * np.float32(1 / 255))
     return np.clip(offset, coarse.min(), coarse.max())
 
 

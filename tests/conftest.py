@@ -148,4 +148,37 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small model that has learned nothing: enough for all that does not look at what it says."""
+    import torch
+
+    from argan import networks
+    from argan.checkpoint import write_tensors
+    from argan.files import write_json
+    from argan.params import training
+
+    folder = tmp_path_factory.mktemp("untrained")
+    torch.manual_seed(0)
+    config = training("quick", {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8})
+    write_tensors(folder / "generator.safetensors", networks.generator(config).state_dict())
+    student = networks.Estimator(config.estimator_channels, config.disparity_max)
+    for head in (student.head, student.doubt):
+        head.weight.data.mul_(20)  # as sure of itself as a trained one
+    write_tensors(folder / "estimator.safetensors", student.state_dict())
+    write_json(folder / "config.json", {"domain": "meadow", "training": config.model_dump()})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its estimator as ONNX, which takes many seconds to make."""
+    import argan
+    from argan.export import export_onnx
+
+    path = tmp_path_factory.mktemp("onnx") / "estimator.onnx"
+    assert export_onnx(argan.load(untrained), path) < 1e-5
+    return path
+
+
 pytest_plugins = ["servers"]  # the fixtures that start real servers

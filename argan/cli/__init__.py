@@ -11,11 +11,13 @@ import typer
 
 from argan.cli import (  # noqa: F401 (each adds its commands to the app)
     collections,
+    fields,
     models,
     photos,
     pipeline,
     scenes,
     serve,
+    studio,
 )
 from argan.cli.common import app
 from argan.errors import UserError

@@ -20,6 +20,9 @@ def sample(
     model: ModelArgument,
     count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Other seeds, other scenes; the same seed, the same scenes.")] = 0,
+    truncation: Annotated[
+        float, typer.Option(min=0, max=2, help="Below 1: scenes nearer to the mean one, fewer that failed.")
+    ] = 1.0,
     out: OutOption = Path("scenes"),
 ) -> None:
     """Make new scenes: an image all in focus, its photo through the full aperture, and its disparity.
@@ -35,7 +38,7 @@ def sample(
     resolution, shown = loaded.config.resolution, min(count, 32)
     upscale = max(1, 128 // resolution)
     tiles: list[NDArray[np.uint8]] = []
-    for first, scenes in progress(enumerate_batches(loaded.stream(count, seed)), count, "scenes"):
+    for first, scenes in progress(enumerate_batches(loaded.stream(count, seed, truncation)), count, "scenes"):
         colors = pictures.disparity_colors(scenes.disparity, loaded.config.disparity_max)
         for i, (image, photo, disparity) in enumerate(
             zip(scenes.images, scenes.photos, scenes.disparity, strict=True), first
@@ -47,7 +50,7 @@ def sample(
                 tiles += [image, colors[i - first], photo]
     columns = 3 * min(4, shown)  # in threes: image in focus, disparity, photo
     pictures.write_png(out / "grid.png", pictures.grid(np.stack(tiles), columns, upscale=upscale))
-    views = [loaded.light_field(i, seed) for i in range(min(4, count))]
+    views = [loaded.light_field(i, seed, truncation) for i in range(min(4, count))]
     pictures.light_field_gif(np.concatenate(views, 2), out / "light_field.gif", upscale=upscale)
     typer.echo(f"{count} scenes in {out}/; look at {out / 'grid.png'} and {out / 'light_field.gif'}")
 

@@ -1,0 +1,108 @@
+"""Parts of the page that are used more than once: a stage for what has depth, and a button that makes a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from argan.bokeh import SHAPES
+from argan.errors import UserError
+
+Value = dict[str, Any]  # what a stage shows: see page.js
+QUIET: Value = {"show_progress": "hidden", "api_visibility": "private"}
+JOB: Value = {
+    "concurrency_limit": 2,
+    "concurrency_id": "jobs",
+    "api_visibility": "private",
+}  # the others wait their turn
+STAGE = """<figure class="stage">
+<div class="frame"><img alt="" draggable="false"><button type="button" class="ring"></button></div>
+<p class="nothing">@nothing</p><figcaption class="note" role="status"></figcaption>
+</figure>"""
+
+
+def told(run: Callable[..., Any]) -> Callable[..., Any]:
+    """What is wrong is said in the page, in one sentence."""
+
+    @wraps(run)
+    def ran(*arguments: Any) -> Any:
+        try:
+            return run(*arguments)
+        except UserError as error:
+            raise gr.Error(escape(" ".join(str(error).split())), print_exception=False) from error
+        except (OSError, MemoryError) as error:
+            raise gr.Error(
+                escape(f"This could not be done: {error or 'not enough memory'}"), print_exception=False
+            ) from error
+
+    return ran
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A picture with depth and what moves it."""
+
+    picture: gr.HTML
+    aperture: gr.Slider
+    shape: gr.Dropdown
+    view: gr.Radio
+
+    @property
+    def controls(self) -> list[Any]:
+        return [self.aperture, self.shape, self.view]
+
+    def listen(self) -> None:
+        """In the browser alone: page.js asks for what follows."""
+        gr.on(
+            [self.aperture.input, self.shape.input, self.view.input],
+            None,
+            [self.picture, *self.controls],
+            self.picture,
+            js="(...all) => argan.changed(...all)",
+            api_visibility="private",
+        )
+
+
+def stage(name: str, views: list[str], nothing: str, value: Value | None = None) -> Callable[[], Stage]:
+    """Puts the picture here, and returns what puts its controls there."""
+    picture = gr.HTML(
+        value,
+        html_template=STAGE.replace("@nothing", nothing),
+        js_on_load="argan.stage(element, props, watch)",
+        elem_id=name,
+        apply_default_css=False,
+    )
+
+    def controls() -> Stage:
+        aperture = gr.Slider(0, 4, 1, step=0.05, label="Aperture", elem_id=f"{name}-aperture", buttons=[])
+        with gr.Row(elem_classes="line"):
+            view = gr.Radio(views, value="Picture", label="Show", elem_id=f"{name}-view", min_width=230)
+            choices = [(shape[0].upper() + shape[1:], shape) for shape in SHAPES]
+            shape = gr.Dropdown(
+                choices,
+                value="disc",
+                label="Shape of the opening",
+                elem_id=f"{name}-shape",
+                filterable=False,
+                min_width=130,
+            )
+        return Stage(picture, aperture, shape, view)
+
+    return controls
+
+
+def download(
+    button: gr.Button, busy: str, make: Callable[..., str], inputs: list[Any], fetch: gr.DownloadButton
+) -> None:
+    """A button that makes a file, and then has the browser fetch it."""
+    label = button.value
+    made = button.click(lambda: gr.Button(busy, interactive=False), None, button, **QUIET, queue=False).then(
+        make, inputs, fetch, **QUIET | JOB
+    )
+    made.success(None, None, None, js=f"() => argan.fetched('{fetch.elem_id}')", api_visibility="private")
+    made.then(lambda: gr.Button(label, interactive=True), None, button, **QUIET, queue=False)
