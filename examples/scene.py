@@ -14,18 +14,20 @@ import trimesh
 
 import argan
 from argan.mesh import write_glb, write_ply
+from argan.model import fit_to_edges, read_photo
+from argan.pictures import enlarge
 
 
 def main(model: str, photo: str | None = None, out: str = "scene") -> None:
     loaded = argan.load(model)
     if photo:
-        from argan.model import read_photo
-
         picture = read_photo(photo)
         disparity = loaded.depth(picture)
     else:
         scene = loaded.sample(1, seed=3, truncation=0.8)
-        picture, disparity = scene.images[0], scene.disparity[0]
+        factor = max(1, 256 // loaded.config.resolution)  # smooth, rather than blocks of colour
+        picture = enlarge(scene.images, factor)[0]
+        disparity = fit_to_edges(scene.disparity[0], picture, pixel=factor / 2)
 
     write_glb(Path(f"{out}.glb"), picture, disparity)
     write_ply(Path(f"{out}.ply"), picture, disparity)

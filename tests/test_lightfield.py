@@ -88,6 +88,17 @@ def test_the_background_is_continued_only_behind_what_hides_it() -> None:
     assert not red(seen.plate)[seen.hidden].any()
 
 
+def test_texture_that_an_estimate_copied_does_not_tear_a_surface() -> None:
+    photo, disparity = two_planes(384, 512, near=20, far=-20)
+    fur = cv2.blur(np.random.default_rng(0).normal(0, 1, (384, 512)).astype(np.float32), (5, 5))
+    rough = disparity + fur / fur.std() * 4 / 512  # a tenth of the range, up and down
+    assert not layers(photo, np.full_like(disparity, 0.01) + (rough - disparity) / 8).hidden.any()
+    seen = layers(photo, rough)
+    outline = cv2.morphologyEx(red(photo).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((9, 9), np.uint8)) > 0
+    steps = cv2.dilate(seen.disparity, np.ones((3, 3), np.uint8)) - seen.disparity > 2
+    assert steps.any() and not (steps & ~outline).any(), "steps are at the square's outline and nowhere else"
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 3), (16, 200)])
 def test_any_size(shape: tuple[int, int]) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)

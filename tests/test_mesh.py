@@ -80,6 +80,13 @@ def test_glb_round_trip(tmp_path: Path) -> None:
     content = path.read_bytes()
     assert content[:4] == b"glTF"
     tree = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])
+    assert int.from_bytes(content[8:12], "little") == len(content) and len(content) % 4 == 0
+    assert len(tree["images"]) == 2 and not any("uri" in x for x in tree["images"] + tree["buffers"]), "all in one file"
+    for mesh in tree["meshes"]:
+        (primitive,) = mesh["primitives"]
+        position = tree["accessors"][primitive["attributes"]["POSITION"]]
+        assert len(position["min"]) == len(position["max"]) == 3, "viewers ask for the bounds"
+        assert {"TEXCOORD_0"} <= set(primitive["attributes"]) and "material" in primitive
     assert "KHR_materials_unlit" in tree["extensionsUsed"]
     assert all("KHR_materials_unlit" in m["extensions"] for m in tree["materials"])
 

@@ -23,7 +23,7 @@ Count = Annotated[int, typer.Option(min=1, help="How many scenes, when no photo 
 Seed = Annotated[int, typer.Option(min=0, help="Other seeds, other scenes.")]
 Truncation = Annotated[float, typer.Option(min=0, max=2, help="Below 1: scenes nearer to the mean one.")]
 SCENE = 256  # pixels at which a scene is shown that was made smaller
-GIF = 512  # pixels of a GIF, which packs badly
+LONGEST = {"gif": 512, "mp4": 720, "webp": 4096}  # pixels: a GIF packs badly, and VP9 slowly
 FAR = 0.75  # of what the mean photo scores: a projection that is no nearer shows some other scene
 QUILT = 4096  # pixels of a quilt's longer side, at most
 
@@ -52,7 +52,7 @@ def lightfield(
     import numpy as np
 
     from argan import lightfield as fields
-    from argan import load, pictures
+    from argan import load, photograph
 
     loaded = load(model)
 
@@ -61,18 +61,18 @@ def lightfield(
         views = own if own is not None else fields.Field(photo, disparity).views(fields.aperture_grid())
         folder(out / f"{stem}.views")
         for i, view in enumerate(views):
-            pictures.write_png(out / f"{stem}.views" / f"{i // 5}_{i % 5}.png", view)
+            photograph.write_png(out / f"{stem}.views" / f"{i // 5}_{i % 5}.png", view)
         del views  # up to a gigabyte
         moved = fields.settled(disparity, parallax)
         frames = fields.Field(photo, moved).views(fields.circle())
-        small_frames = np.stack([fields.bounded(frame, disparity, GIF)[0] for frame in frames])
-        for suffix in ("gif", "webp", "mp4"):
-            fields.write_animation(frames if suffix != "gif" else small_frames, out / f"{stem}.{suffix}")
+        for suffix, longest in LONGEST.items():
+            shown = np.stack([fields.bounded(frame, disparity, longest)[0] for frame in frames])
+            fields.write_animation(shown, out / f"{stem}.{suffix}")
         small = fields.Field(*fields.bounded(photo, moved, QUILT // max(columns, rows))).views(
             fields.sweep(columns * rows)
         )
         name = fields.quilt_name(stem, columns, rows, small.shape[2] / small.shape[1])
-        pictures.write_png(out / name, fields.quilt(small, columns, rows))
+        photograph.write_png(out / name, fields.quilt(small, columns, rows))
 
     _each(loaded, photos, count, seed, truncation, out, one)
 
@@ -209,11 +209,11 @@ def _each(
 
     if photos:
 
-        def photograph(path: Path) -> None:
+        def taken(path: Path) -> None:
             pixels = read_photo(path)
             one(path.stem, pixels, loaded.depth(pixels), None)
 
-        each(photos, out, photograph)
+        each(photos, out, taken)
         return
     folder(out)
     factor = max(1, SCENE // loaded.config.resolution)
