@@ -148,8 +148,8 @@ class Red(nn.Module):
         super().__init__()
         self.slope = slope
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        return self.slope * REACH * pictures[:, :1]
+    def with_error(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        return self.slope * REACH * pictures[:, :1], torch.ones_like(pictures[:, :1])
 
 
 @pytest.fixture
@@ -226,10 +226,10 @@ class Said(nn.Module):
         super().__init__()
         self.given, self.random = given, torch.Generator().manual_seed(0)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        if self.given is None:
-            return REACH * torch.randn(pictures[:, :1].shape, generator=self.random)
-        return self.given.expand_as(pictures[:, :1])
+    def with_error(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        some = pictures[:, :1]
+        noise = REACH * torch.randn(some.shape, generator=self.random)
+        return noise if self.given is None else self.given.expand_as(some), torch.ones_like(some)
 
 
 def test_the_prior_and_noise_score_what_theory_gives(
