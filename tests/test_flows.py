@@ -149,7 +149,13 @@ def test_from_photos_dropped_in_a_folder_to_a_registered_version_with_nobody_the
     for name in ("grid-mine", "scenes-mine"):  # a browser gets the pictures
         picture = httpx.get(kinds[name]["data"], trust_env=False)
         assert picture.headers["content-type"] == "image/png", f"{kinds[name]['data']}: {picture.text}"
-    assert "?workflowType=machine_learning" in kinds["retrained-mine"]["data"]
+    # Where it comes from, both ways: from the flow run to the version and its run, from the version to the flow run
+    assert kinds["retrained-mine"]["data"].count("?workflowType=machine_learning") == 2
+    told = stack.run("python", "-m", "argan", "models", "show", "mine")
+    flow = re.search(r"Prefect flow run +(\S+)", told)
+    assert flow, told
+    assert stack.ask("GET", f"/flow_runs/{flow[1]}")["state_type"] == "COMPLETED"
+    assert re.search(r"photos in DVC +\S+", told), told
 
     # The same photos again, under other names: nothing is doubled, nothing retrained, and that is said
     for photo in list(dropped.glob("6*.jpg")):
