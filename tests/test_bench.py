@@ -13,6 +13,7 @@ from argan import bench
 from argan.errors import UserError
 
 
+@pytest.mark.pipeline
 def test_optics_is_compared_with_the_plain_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "OPTICS", {16: (2, 1)})
     bench.run(tmp_path / "bench.json", ["optics"])
@@ -28,6 +29,7 @@ def test_a_comparison_of_different_numbers_is_no_result(monkeypatch: pytest.Monk
         bench.optics()
 
 
+@pytest.mark.pipeline
 def test_the_step_is_compared_with_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "STEP", {"quick": (2, 1)})
     monkeypatch.setattr(bench, "CHOICES", (2, 1))
@@ -37,11 +39,13 @@ def test_the_step_is_compared_with_the_plain_one(monkeypatch: pytest.MonkeyPatch
     assert numbers["step_quick_memory_ratio"] > 1.5 and numbers["choice_all_memory_ratio"] > 1.5, "bytes, not seconds"
 
 
+@pytest.mark.pipeline
 def test_using_a_model_is_timed_without_one() -> None:
     assert bench.sample()["sample_warm_ms"] > 0
     assert bench.depth()["depth_warm_ms"] > 0
 
 
+@pytest.mark.pipeline
 def test_bokeh_is_compared_with_the_scatter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "BOKEH", (400, 300))
     numbers = bench.bokeh()

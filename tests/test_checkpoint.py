@@ -107,6 +107,7 @@ guarded(lambda: print(train(training("quick", small), photos, folder, data="d", 
 """
 
 
+@pytest.mark.pipeline
 def test_a_disk_that_fills_up_in_training_leaves_the_last_good_state(tmp_path: Path) -> None:
     """A real file system of 2 MB: three checkpoints of this training fit, until something else takes their place."""
     disk = tmp_path / "disk"

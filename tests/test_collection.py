@@ -249,6 +249,7 @@ def start(folder: Path, home: Path, kill_at: int = -1) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.pipeline
 def test_killed_at_any_step_it_is_what_it_was_or_what_it_should_be(folder: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     put(folder, home)

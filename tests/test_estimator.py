@@ -45,6 +45,7 @@ def test_it_learns_where_near_and_far_are() -> None:
     )
 
 
+@pytest.mark.pipeline
 def test_it_knows_how_far_off_it_is() -> None:
     config = training("quick", {**SMALL, "estimator_images": 2400})
     student = estimator.distill(TwoPlanes(config), config)

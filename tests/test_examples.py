@@ -24,6 +24,7 @@ def run(name: str, *arguments: object, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.pipeline
 def test_a_scene_for_a_3d_tool(untrained: Path, tmp_path: Path) -> None:
     assert "front: " in run("scene.py", untrained, cwd=tmp_path)
     assert "front" in trimesh.load(tmp_path / "scene.glb").geometry
@@ -33,6 +34,7 @@ def test_a_scene_for_a_3d_tool(untrained: Path, tmp_path: Path) -> None:
     assert np.array_equal(trimesh.load(tmp_path / "scene.ply").colors[: 40 * 60, :3], photo.reshape(-1, 3))
 
 
+@pytest.mark.pipeline
 def test_depth_for_a_robot_is_the_same_without_torch(untrained: Path, exported: Path, tmp_path: Path) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.png")

@@ -259,6 +259,7 @@ def test_only_so_many_wait_and_only_so_long() -> None:
     asyncio.run(hurry())
 
 
+@pytest.mark.pipeline
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_what_was_begun_is_answered_before_the_end(folder: Path, sent: signal.Signals, code: int) -> None:
     process, address = start(folder)

@@ -465,6 +465,7 @@ def test_a_mesh_is_shown_and_the_light_field_moves(browser: Any, address: str) -
         assert page.evaluate("document.querySelector('#wiggle .field').style.backgroundPosition") != before
 
 
+@pytest.mark.pipeline
 @pytest.mark.parametrize("wrong", ["port", "model"])
 def test_a_studio_that_cannot_start_says_why_in_one_line(home: Path, wrong: str) -> None:
     with socket.socket() as taken:

@@ -107,6 +107,7 @@ def test_a_signal_ends_the_step_and_saves(tmp_path: Path, photos: np.ndarray, nu
     assert equal and said == ["resuming at 32 of 96 images"]
 
 
+@pytest.mark.pipeline
 def test_a_step_that_takes_too_long_is_left_in_the_middle(tmp_path: Path) -> None:
     """Handlers wait until torch is back; a spot instance's notice does not."""
     script = """
