@@ -39,14 +39,20 @@ class Trainer:
         self.config, self.photos, self.choices, self.images = config, photos, frozenset(choices), 0
         fresh = State.fresh(config, torch.device("cpu"))
         layout = torch.channels_last if "layout" in self.choices else torch.contiguous_format
-        self.generator, self.discriminator = (
-            network.to(memory_format=layout) for network in (fresh.generator, fresh.discriminator)
-        )
+        self.generator, self.discriminator = fresh.generator, fresh.discriminator
+        for network in (self.generator, self.discriminator):
+            network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs do not know it
         self.average = copy.deepcopy(self.generator)
-        fused = "fused" in self.choices
-        adam = {"lr": config.learning_rate, "betas": (0.0, 0.99), "foreach": False, "fused": fused}
-        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), **adam)
-        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), **adam)
+        self.optimizer_g, self.optimizer_d = (
+            torch.optim.Adam(
+                network.parameters(),
+                lr=config.learning_rate,
+                betas=(0.0, 0.99),
+                foreach=False,
+                fused="fused" in self.choices,
+            )
+            for network in (self.generator, self.discriminator)
+        )
         self.order = Order(len(photos), config.seed)
         self.prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope)
 
@@ -68,9 +74,10 @@ class Trainer:
         reals = augment(networks.from_uint8(photos), c, draw.real)
 
         # Discriminator
-        shot: tuple[Tensor, Tensor, Tensor] | None = self.photograph(draw)
-        fakes = augment(shot[2].detach(), c, draw.fake)
-        shot = shot if "scenes" in self.choices else None  # what is made anew need not be kept
+        first = self.photograph(draw)
+        fakes = augment(first[2].detach(), c, draw.fake)
+        shot = first if "scenes" in self.choices else None
+        del first  # what is made anew need not be kept
         if penalised or not frozen:
             reals, fakes = reals.requires_grad_(), fakes.requires_grad_()
         real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes]))).chunk(2)
@@ -104,7 +111,8 @@ class Trainer:
 
         self.images += c.batch
         decay = 0.5 ** (c.batch / min(c.ema_images, max(self.images / 4, 1)))
-        mine, theirs = list(self.average.parameters()), list(self.generator.parameters())
+        mine: list[Tensor] = list(self.average.parameters())
+        theirs: list[Tensor] = list(self.generator.parameters())
         with torch.no_grad():
             if "fused" in self.choices:
                 torch._foreach_lerp_(mine, theirs, 1 - decay)
@@ -120,8 +128,8 @@ def render(image: Tensor, disparity: Tensor, scale: Tensor, scene: networks.Scen
         rays = ray_disparity(disparity, aperture)
         rays = rays if scene.expansion is None else scene.expansion(rays)
         shifts = (scale[:, None, None, None] * rays).unbind(1)
-        views = [look_up(image, shift, u) for shift, u in zip(shifts, aperture.offsets, strict=True)]
-        return torch.einsum("v,vnchw->nchw", aperture.weights.to(image), torch.stack(views))
+        seen = [look_up(image, shift, u) for shift, u in zip(shifts, aperture.offsets, strict=True)]
+        return torch.einsum("v,vnchw->nchw", aperture.weights.to(image), torch.stack(seen))
     n, _, h, w = image.shape
     levels = torch.linspace(-1, 1, scene.layers) * scene.disparity_max
     coverage = 1 - (disparity - levels[:, None, None]).abs() / (levels[1] - levels[0])
