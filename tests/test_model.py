@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -107,6 +108,18 @@ def test_edges_of_the_photo_become_edges_of_depth() -> None:
     jump = np.abs(np.diff(fine[64]))
     assert jump.argmax() == 69 and jump.max() > 5 * np.median(jump)
     assert coarse.min() <= fine.min() and fine.max() <= coarse.max()
+
+
+def test_a_pattern_on_a_surface_is_no_relief() -> None:
+    """Speckled feathers before a dark background: the outline is followed, the speckles are not."""
+    inside = np.zeros((128, 128), bool)
+    inside[:, 64:] = True
+    speckled = np.random.default_rng(0).integers(135, 256, (128, 128))
+    photo = np.where(inside, speckled, 40).astype(np.uint8)[..., None].repeat(3, 2)
+    coarse = cv2.GaussianBlur(np.where(inside, 0.05, -0.05).astype(np.float32), (0, 0), 12)[4::8, 4::8]
+    fine = fit_to_edges(coarse, photo, pixel=8)
+    assert np.abs(np.diff(fine[:, 66:90], axis=1)).mean() < 0.002, "2 % of the range from pixel to pixel"
+    assert fine[:, 66:70].mean() - fine[:, 58:62].mean() > 0.04
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
