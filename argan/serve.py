@@ -363,7 +363,9 @@ def serve(references: list[str], host: str, port: int, megapixels: float, second
         timeout_graceful_shutdown=round(seconds) + 5,
         server_header=False,
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # which uvicorn raises again when all has ended
+    # Both are raised again by uvicorn when all has ended; SIGINT is heard though a shell's background job is deaf to it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     uvicorn.Server(settings).run(sockets=[listener])
 
 
