@@ -349,6 +349,8 @@ def serve(references: list[str], host: str, port: int, megapixels: float, second
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=128)
+        # asyncio does so for sockets of its own alone; without, an answer takes 40 ms more
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot listen on {host}, port {port}: {reason}; choose another --host or --port") from error
