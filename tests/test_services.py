@@ -364,6 +364,15 @@ def test_mlflow_is_away_while_training_logs_and_while_it_is_to_register(
     pictures = [re.search(r"\Wstep\W(\d+).*png$", file.path) for file in client.list_artifacts(run, "images")]
     assert sorted(int(found[1]) for found in pictures if found) == [160, 320, 480, 640]
 
+    # The registry's commands, of the server and straight of its PostgreSQL
+    secret = (team.home / "postgres-password").read_text()
+    port = json.loads((team.home / "settings.json").read_text())["postgres_port"]
+    direct = {"MLFLOW_TRACKING_URI": f"postgresql+psycopg://argan:{secret}@127.0.0.1:{port}/mlflow"}
+    for place in (team.client, team.client | direct):
+        assert re.search(r"^meadow +1 +1 ", workspace.run("python", "-m", "argan", "models", **place), re.M)
+        told = workspace.run("python", "-m", "argan", "models", "promote", "meadow", "1", **place)
+        assert "version 1 is the champion already" in told and secret not in told
+
 
 def test_postgres_backed_up_and_restored_beside_and_over(team: Servers, tmp_path: Path) -> None:
     archive, home = tmp_path / "backup.tar", tmp_path / "services"
