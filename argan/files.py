@@ -32,7 +32,7 @@ def atomic(path: Path, mode: int | None = None) -> Iterator[Path]:
         # mkstemp makes files that only their owner can read
         temporary.chmod(0o666 & ~_umask() if mode is None else mode)
         temporary.replace(path)
-        _sync(path.parent)  # else a crash of the machine may forget the new name
+        sync(path.parent)  # else a crash of the machine may forget the new name
     except Exception as error:
         if (
             not isinstance(error, OSError) and type(error).__name__ != "SafetensorError"
@@ -46,7 +46,8 @@ def atomic(path: Path, mode: int | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """Keep the names in a folder through a crash of the machine."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +44,11 @@ def disparity_colors(disparity: ArrayLike, disparity_max: float) -> Pixels:
     position = (np.clip(np.nan_to_num(d / disparity_max), -1, 1) + 1) / 2 * (len(SCALE) - 1)
     rgb = np.stack([np.interp(position, np.arange(len(SCALE)), _ANCHORS[:, c]) for c in range(3)], -1)
     return np.where(np.isfinite(d)[..., None], rgb, 128).round().astype(np.uint8)
+
+
+def depth_colors(disparity: NDArray[Any]) -> Pixels:
+    """The same, over the range of one photograph: (H, W) -> (H, W, 3)."""
+    return disparity_colors(disparity, max(float(np.abs(disparity).max()), 1e-6))
 
 
 def enlarge(images: Pixels, factor: int) -> Pixels:
@@ -133,7 +139,14 @@ def write_png(path: Path, picture: Pixels) -> None:
     from argan.files import atomic
 
     with atomic(path) as temporary:
-        Image.fromarray(picture).save(temporary, "PNG", compress_level=4)  # a large photo is written sooner
+        temporary.write_bytes(png(picture))
+
+
+def png(picture: Pixels) -> bytes:
+    """The same, as the bytes of the file."""
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "PNG", compress_level=4)  # a large photo is written sooner
+    return content.getvalue()
 
 
 def _rim(views: int) -> list[int]:

@@ -242,17 +242,17 @@ def _sample(model: Model, asked: Sample) -> Response:
     files: dict[str, bytes] = {}
     scenes = model.sample(asked.count, asked.seed)
     for i, (image, photo, disparity) in enumerate(zip(scenes.images, scenes.photos, scenes.disparity, strict=True)):
-        files |= {f"{i}_image.png": _png(image), f"{i}_photo.png": _png(photo), f"{i}_disparity.npy": _npy(disparity)}
+        files |= {f"{i}_image.png": pictures.png(image), f"{i}_photo.png": pictures.png(photo)}
+        files[f"{i}_disparity.npy"] = _npy(disparity)
     return _zip(files)
 
 
 def _depth(model: Model, path: Path, megapixels: float) -> Response:
     said = model.estimate(_read(path, megapixels))
-    largest = max(float(abs(said.disparity).max()), 1e-6)  # the picture shows the photo's own range
     files = {
         "disparity.npy": _npy(said.disparity),
-        "depth.png": _png(pictures.disparity_colors(said.disparity, largest)),
-        "confidence.png": _png((said.confidence * 255).round().astype(np.uint8)),
+        "depth.png": pictures.png(pictures.depth_colors(said.disparity)),
+        "confidence.png": pictures.png((said.confidence * 255).round().astype(np.uint8)),
     }
     return _zip(files, said.warning)
 
@@ -312,12 +312,6 @@ async def _photo(request: Request, megapixels: float, seconds: float) -> AsyncIt
         if size == 0:
             raise Refused(422, "there is no photo in the body")
         yield path
-
-
-def _png(pixels: np.ndarray[Any, Any]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def _npy(array: np.ndarray[Any, Any]) -> bytes:

@@ -20,33 +20,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 
-from argan import cli, networks, photograph
-from argan.checkpoint import write_tensors
-from argan.files import write_json
+from argan import cli, photograph
 from argan.model import Model
-from argan.params import training
 from argan.serve import QUEUE, Refused, Work
 
-SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
 DATA = Path(__file__).parent / "data"
 MEGAPIXELS = 0.8
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = training("quick", SMALL)
-    place = tmp_path_factory.mktemp("model")
-    write_tensors(place / "generator.safetensors", networks.generator(config).state_dict())
-    student = networks.Estimator(config.estimator_channels, config.disparity_max)
-    write_tensors(place / "estimator.safetensors", student.state_dict())
-    write_json(place / "config.json", {"domain": "meadow", "training": config.model_dump()})
-    return place
 
 
 def start(*arguments: object) -> tuple[subprocess.Popen[str], str]:
@@ -60,8 +43,8 @@ def start(*arguments: object) -> tuple[subprocess.Popen[str], str]:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[str]:
-    process, address = start(folder, "--megapixels", MEGAPIXELS)
+def server(untrained: Path) -> Iterator[str]:
+    process, address = start(untrained, "--megapixels", MEGAPIXELS)
     yield address
     process.terminate()
     _, said = process.communicate(timeout=60)
@@ -76,8 +59,8 @@ def client(server: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> Model:
-    return Model.load(folder)
+def model(untrained: Path) -> Model:
+    return Model.load(untrained)
 
 
 def unpacked(answer: httpx.Response) -> dict[str, bytes]:
@@ -261,8 +244,8 @@ def test_only_so_many_wait_and_only_so_long() -> None:
 
 @pytest.mark.pipeline
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_what_was_begun_is_answered_before_the_end(folder: Path, sent: signal.Signals, code: int) -> None:
-    process, address = start(folder)
+def test_what_was_begun_is_answered_before_the_end(untrained: Path, sent: signal.Signals, code: int) -> None:
+    process, address = start(untrained)
     with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
         answer = pool.submit(client.post, "/v1/meadow/sample", json={"count": 64})
         with httpx.Client(base_url=address, trust_env=False) as other:
@@ -276,13 +259,13 @@ def test_what_was_begun_is_answered_before_the_end(folder: Path, sent: signal.Si
 
 
 def test_a_server_that_cannot_start_is_one_line(
-    server: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: str, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, told in (
-        ((folder, "--port", server.rsplit(":", 1)[1]), "choose another"),
-        ((folder, "--host", "no.such.host.example"), "no.such.host.example"),
+        ((untrained, "--port", server.rsplit(":", 1)[1]), "choose another"),
+        ((untrained, "--host", "no.such.host.example"), "no.such.host.example"),
         ((tmp_path / "nothing",), "no model"),
-        ((folder, folder), "second model"),
+        ((untrained, untrained), "second model"),
     ):
         monkeypatch.setattr(sys, "argv", ["argan", "serve", *map(str, arguments)])
         with pytest.raises(SystemExit, match="2"):

@@ -30,8 +30,7 @@ def depth(model: ModelArgument, photos: PhotosArgument, out: OutOption = Path("d
     def one(photo: Path) -> None:
         said = loaded.estimate(photo)
         write_array(out / f"{photo.stem}.disparity.npy", said.disparity)
-        largest = max(float(abs(said.disparity).max()), 1e-6)  # the picture shows the photo's own range
-        pictures.write_png(out / f"{photo.stem}.depth.png", pictures.disparity_colors(said.disparity, largest))
+        pictures.write_png(out / f"{photo.stem}.depth.png", pictures.depth_colors(said.disparity))
         pictures.write_png(out / f"{photo.stem}.confidence.png", (said.confidence * 255).round().astype("uint8"))
         if said.warning:
             typer.echo(f"warning: {photo}: {said.warning}", err=True)

@@ -21,6 +21,7 @@ import httpx
 from filelock import FileLock, Timeout
 
 from argan.errors import UserError
+from argan.files import sync
 from argan.sources.web import LATER, Again, Hopeless, Patience, ask, refusal, retry_after, shown
 
 HTML = (b"<!doctype html", b"<html")
@@ -256,7 +257,7 @@ class _Job:
         size = self.offset()
         self.part.replace(self.path)
         self.note.unlink(missing_ok=True)
-        _sync(self.path.parent)
+        sync(self.path.parent)
         return Fetched(self.path, size, found["sha256"])
 
     def offset(self) -> int:
@@ -286,14 +287,6 @@ def _write_json(path: Path, content: dict[str, str | int | None]) -> None:
     new = path.with_name(path.name + ".tmp")
     new.write_text(json.dumps(content), encoding="utf-8")
     new.replace(path)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

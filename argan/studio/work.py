@@ -151,8 +151,7 @@ def reduced(pixels: Pixels) -> Pixels:
 
 def depth(made: Relief) -> Pixels:
     """In colours over its own range: red is near, blue is far."""
-    disparity = made.shown[1]
-    return pictures.disparity_colors(disparity, max(float(np.abs(disparity).max()), 1e-6))
+    return pictures.depth_colors(made.shown[1])
 
 
 def confidence(made: Relief) -> Pixels:
