@@ -241,7 +241,7 @@ def forward(image: Tensor, rays: Tensor, views: Tensor, scale: Tensor) -> Tensor
     """The mean over the views and the centre: image (N, C, H, W), rays (N, 1 or V, H, W), views (V, 2) pixels per unit of
     disparity, scale (N,) -> (N, C, H, W). An image whose scale is 0 is given back as it is, at no cost."""
     photo = torch.empty_like(image, memory_format=torch.contiguous_format)
-    of, along, u, to = _flat(image), _flat(rays), views.numpy(), _flat(photo)
+    of, along, u, to = flat(image), flat(rays), views.numpy(), flat(photo)
 
     def work(i: int, by: float) -> None:
         to[i] = of[i]
@@ -249,7 +249,7 @@ def forward(image: Tensor, rays: Tensor, views: Tensor, scale: Tensor) -> Tensor
             _forward(of[i], along[i], image.shape[3], u, by, to[i])
             to[i] /= len(u) + 1
 
-    _over(scale, work)
+    over(scale, work)
     return photo
 
 
@@ -257,8 +257,8 @@ def backward(grad: Tensor, image: Tensor, rays: Tensor, views: Tensor, scale: Te
     """Gradients of `forward` with respect to image and rays."""
     d_image = torch.empty_like(image, memory_format=torch.contiguous_format)
     d_rays = torch.empty_like(rays, memory_format=torch.contiguous_format)
-    given, of, along, u = _flat(grad), _flat(image), _flat(rays), views.numpy()
-    to_image, to_rays = _flat(d_image), _flat(d_rays)
+    given, of, along, u = flat(grad), flat(image), flat(rays), views.numpy()
+    to_image, to_rays = flat(d_image), flat(d_rays)
 
     def work(i: int, by: float) -> None:
         to_image[i], to_rays[i] = given[i], 0
@@ -267,16 +267,16 @@ def backward(grad: Tensor, image: Tensor, rays: Tensor, views: Tensor, scale: Te
             to_image[i] /= len(u) + 1
             to_rays[i] /= len(u) + 1
 
-    _over(scale, work)
+    over(scale, work)
     return d_image, d_rays
 
 
-def _flat(planes: Tensor) -> Array:
+def flat(planes: Tensor) -> Array:
     """(N, C, H, W) -> (N, C, H W), the same memory if it lies in planes."""
     return planes.detach().contiguous().flatten(2).numpy()
 
 
-def _over(scale: Tensor, work: Callable[[int, Any], None]) -> None:
+def over(scale: Tensor, work: Callable[[int, Any], None]) -> None:
     """work(i, scale of i) on every image, in this thread and as many more as torch would use.
 
     In threads of its own: those of torch belong to torch, and once woken keep a core busy for milliseconds, waiting for more.

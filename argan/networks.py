@@ -119,7 +119,7 @@ class _Styled(nn.Module):
         _initialise(self.style, gain=0.5)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        x = F.instance_norm(self.conv(_up(x) if self.up else x))
+        x = NORM(self.conv(_up(x) if self.up else x))
         scale, shift = self.style(z)[:, :, None, None].chunk(2, 1)
         return F.leaky_relu(x * (1 + scale) + shift, SLOPE)
 
@@ -272,3 +272,21 @@ def generator(config: Training) -> Scene:
 
 def discriminator(config: Training) -> nn.Module:
     return ModernDiscriminator(config) if config.recipe == "modern" else PaperDiscriminator(config)
+import os
+class IN(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx,x):
+        n,c,h,w=x.shape
+        f=x.permute(0,2,3,1).reshape(n,h*w,c)
+        m=f.mean(1,keepdim=True); d=f-m
+        r=torch.rsqrt((d*d).mean(1,keepdim=True)+1e-5)
+        y=d*r
+        ctx.save_for_backward(y,r)
+        return y.view(n,h,w,c).permute(0,3,1,2)
+    @staticmethod
+    def backward(ctx,g):
+        y,r=ctx.saved_tensors
+        n,c,h,w=g.shape
+        f=g.permute(0,2,3,1).reshape(n,h*w,c)
+        return ((f-f.mean(1,keepdim=True)-y*(f*y).mean(1,keepdim=True))*r).view(n,h,w,c).permute(0,3,1,2)
+NORM={"instance":F.instance_norm,"group":lambda x:F.group_norm(x,x.shape[1]),"own":IN.apply}[os.environ.get("NORM","instance")]

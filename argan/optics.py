@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from argan import gather
+from argan import gather, occlusion
 
 Renderer = Literal["gather", "occlusion"]
 
@@ -158,13 +158,15 @@ def render(
     if renderer == "gather" and expansion is not None:
         rays = expansion(ray_disparity(disparity, aperture))[:, aperture.moving]
     with torch.autocast(image.device.type, enabled=False):
-        if renderer == "occlusion":
+        if renderer == "gather":
+            photo = _Gather.apply(image, rays, aperture, scale)
+        elif image.device.type == "cpu":
+            photo = _Occlusion.apply(image, disparity, aperture, scale, _levels(disparity, layers, disparity_max))
+        else:
             stack, levels = _layers(image, disparity, layers, disparity_max)
             photo = _composite(_blur(stack, levels, scale, aperture))
-        else:
-            photo = _Gather.apply(image, rays, aperture, scale)
-            if image.device.type == "cpu":
-                return photo  # a closed aperture is passed over there
+        if image.device.type == "cpu":
+            return photo  # a closed aperture is passed over there
     return torch.where(scale[:, None, None, None] == 0, image, photo)
 
 
@@ -285,20 +287,44 @@ def _gather_backward(grad: Tensor, image: Tensor, rays: Tensor, views: Tensor, s
 # The layers
 
 
+class _Occlusion(torch.autograd.Function):
+    """`_layers`, `_blur` and `_composite` on a CPU, by `argan.occlusion`: no layer is stored, all are made again backwards."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, image: Tensor, disparity: Tensor, aperture: Aperture, scale: Tensor, levels: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(image, disparity, scale, levels)
+        ctx.weights = aperture.weights.view(aperture.size, aperture.size)
+        return occlusion.forward(image, disparity, ctx.weights, scale, levels)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        image, disparity, scale, levels = ctx.saved_tensors
+        return *occlusion.backward(grads[0], image, disparity, ctx.weights, scale, levels), None, None, None
+
+
 def _layers(image: Tensor, disparity: Tensor, count: int, disparity_max: float | None) -> tuple[Tensor, Tensor]:
     """Cut the scene into `count` layers of equal disparity steps, from far to near.
 
     A pixel belongs to its two nearest layers, linearly (a hat function): that is what gives disparity its gradient.
     Returns the premultiplied layers (N, K, C+1, H, W), the last channel their coverage, and the levels (K,).
     """
+    levels = _levels(disparity, count, disparity_max)
+    step = levels[1] - levels[0]
+    within = torch.minimum(torch.maximum(disparity, levels[0]), levels[-1])
+    coverage = (1 - (within - levels[None, :, None, None]).abs() / step).clamp(min=0)
+    coverage = coverage[:, :, None]
+    return torch.cat([image[:, None] * coverage, coverage], 2), levels
+
+
+def _levels(disparity: Tensor, count: int, disparity_max: float | None) -> Tensor:
+    """The disparities of the layers, (K,), from far to near, one of them 0."""
     if count < 3 or count % 2 == 0:
         raise ValueError(f"layers must be odd and at least 3, so that one lies in the focal plane; got {count}")
     reach = float(disparity.detach().abs().max()) if disparity_max is None else disparity_max
-    levels = torch.linspace(-1, 1, count, dtype=image.dtype, device=image.device) * max(reach, 1e-6)
-    step = levels[1] - levels[0]
-    coverage = (1 - (disparity.clamp(-reach, reach) - levels[None, :, None, None]).abs() / step).clamp(min=0)
-    coverage = coverage[:, :, None]
-    return torch.cat([image[:, None] * coverage, coverage], 2), levels
+    return torch.linspace(-1, 1, count, dtype=disparity.dtype, device=disparity.device) * max(reach, 1e-6)
 
 
 def _blur(stack: Tensor, levels: Tensor, scale: Tensor, aperture: Aperture) -> Tensor:
@@ -328,7 +354,7 @@ def _composite(stack: Tensor) -> Tensor:
     Divided by the total coverage: a surface between two layers is not transparent, and what a near object hid in the
     image is filled from what is visible beside it.
     """
-    total = stack[:, 0]
-    for k in range(1, stack.shape[1]):
-        total = stack[:, k] + total * (1 - stack[:, k, -1:])
+    total, *nearer = stack.unbind(1)
+    for layer in nearer:
+        total = layer + total * (1 - layer[:, -1:])
     return total[:, :-1] / total[:, -1:].clamp(min=1e-6)
