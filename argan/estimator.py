@@ -46,6 +46,7 @@ def distill(
     """
     device = device or torch.device("cpu")
     torch.manual_seed(config.seed)
+    mixed = networks.mixed(config, device)
     student = networks.placed(networks.Estimator(config.estimator_channels, config.disparity_max), device)
     optimizer = torch.optim.Adam(student.parameters(), lr=config.estimator_learning_rate, fused=True)
     steps = math.ceil(config.estimator_images / config.estimator_batch)
@@ -72,14 +73,16 @@ def distill(
             random = step_random(config.seed, step * config.estimator_batch, DISTILLATION)
             with torch.no_grad():
                 latents = torch.randn(config.estimator_batch, config.latent, generator=random).to(device)
-                image, disparity = generator(latents)
+                with mixed():
+                    image, disparity = generator(latents)
                 scale = objective.aperture_scales(len(image), config, random).to(device)
                 photos = generator.photograph(image, disparity, scale)
                 if step % 2:  # every scene comes unflipped or flipped as a whole: photo and disparity together
                     photos, disparity = photos.flip(3), disparity.flip(3)
                 photos = color(photos, 0.4, *torch.rand(3, len(photos), generator=random)).clamp(-1, 1)
             photos = photos.contiguous(memory_format=torch.channels_last)
-            said, error = student.with_error(photos)
+            with mixed():
+                said, error = student.with_error(photos)
             with torch.no_grad():
                 off = (guided(said, photos) - disparity).abs()
             loss = F.mse_loss(said, disparity) / config.disparity_max**2 + (off / error + error.log()).mean()

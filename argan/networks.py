@@ -8,17 +8,19 @@ normalisation, and its instance-normalised, spectrally normalised discriminator 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrizations import spectral_norm
 
-from argan.optics import Aperture, DepthExpansion, light_field, render
+from argan.optics import Aperture, DepthExpansion, exact, light_field, render
 from argan.params import Training
 
 M = TypeVar("M", bound=nn.Module)
@@ -105,7 +107,33 @@ class Scene(nn.Module):
         )  # fmt: skip
 
     def _heads(self, image: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.tanh(image), self.disparity_max * torch.tanh(disparity)
+        return torch.tanh(exact(image)), self.disparity_max * torch.tanh(exact(disparity))
+
+
+class _InstanceNorm(torch.autograd.Function):
+    """(x - mean) / deviation over each image's pixels, a channel at a time: (N, C, H, W), channels last in and out.
+
+    torch's own works on planes: reordered there and back, it takes as long as the convolution before it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        pixels = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
+        centred = pixels - pixels.mean(1, keepdim=True)
+        rate = (centred.square().mean(1, keepdim=True) + 1e-5).rsqrt()
+        y = centred * rate
+        ctx.save_for_backward(y, rate)
+        return y.view(n, h, w, c).permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        y, rate = ctx.saved_tensors
+        n, c, h, w = grads[0].shape
+        given = grads[0].permute(0, 2, 3, 1).reshape(n, h * w, c)
+        given = (given - given.mean(1, keepdim=True) - y * (given * y).mean(1, keepdim=True)) * rate
+        return given.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
 class _Styled(nn.Module):
@@ -119,7 +147,7 @@ class _Styled(nn.Module):
         _initialise(self.style, gain=0.5)
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
-        x = NORM(self.conv(_up(x) if self.up else x))
+        x = _InstanceNorm.apply(self.conv(_up(x) if self.up else x))
         scale, shift = self.style(z)[:, :, None, None].chunk(2, 1)
         return F.leaky_relu(x * (1 + scale) + shift, SLOPE)
 
@@ -136,9 +164,8 @@ class ModernGenerator(Scene):
         # The trunk ends one level below the full resolution: image and depth share what and where, not texture.
         pairs = zip([widths[0], *widths[:-2]], widths[:-1], strict=True)
         self.trunk = nn.ModuleList(_Styled(cin, cout, z, up=i > 0) for i, (cin, cout) in enumerate(pairs))
-        self.image_block = _Styled(widths[-2], widths[-1], z, up=True)
+        self.branches = _Styled(widths[-2], 2 * widths[-1], z, up=True)  # half of its channels each
         self.image_head = _conv(widths[-1], 3, gain=1.0)
-        self.disparity_block = _Styled(widths[-2], widths[-1], z, up=True)
         self.disparity_head = _conv(widths[-1], 1, gain=0.1)  # starts near the focal plane, inside tanh's linear part
 
     def start(self, latents: Tensor) -> Tensor:
@@ -148,9 +175,8 @@ class ModernGenerator(Scene):
         x = self.start(latents)
         for block in self.trunk:
             x = block(x, latents)  # N C_i 4*2^i, up to R/2
-        image = self.image_head(self.image_block(x, latents))
-        disparity = self.disparity_head(self.disparity_block(x, latents))
-        return self._heads(image, disparity)
+        image, disparity = self.branches(x, latents).chunk(2, 1)
+        return self._heads(self.image_head(image), self.disparity_head(disparity))
 
 
 class PaperGenerator(ModernGenerator):
@@ -188,7 +214,7 @@ class ModernDiscriminator(nn.Module):
         for block in self.blocks:
             x = block(F.avg_pool2d(x, 2))  # down to N C 4 4
         x = self.basis(F.leaky_relu(x, SLOPE)).flatten(1)
-        return self.head(x).squeeze(1)
+        return exact(self.head(x).squeeze(1))
 
 
 class PaperDiscriminator(nn.Module):
@@ -205,7 +231,7 @@ class PaperDiscriminator(nn.Module):
         x = F.leaky_relu(self.stem(photos), SLOPE)
         for block in self.blocks:
             x = F.leaky_relu(F.instance_norm(block(x)), SLOPE)
-        return self.head(x.flatten(1)).squeeze(1)
+        return exact(self.head(x.flatten(1)).squeeze(1))
 
 
 class Estimator(nn.Module):
@@ -243,8 +269,8 @@ class Estimator(nn.Module):
         y = self.up1(torch.cat([x1, _up(x2)], 1))
         y = self.up0(torch.cat([x0, _up(y)], 1))
         y = F.leaky_relu(y, SLOPE)
-        disparity = self.disparity_max * torch.tanh(F.pixel_shuffle(self.head(y), 2))
-        doubt = F.pixel_shuffle(self.doubt(y.detach()), 2)
+        disparity = self.disparity_max * torch.tanh(F.pixel_shuffle(exact(self.head(y)), 2))
+        doubt = F.pixel_shuffle(exact(self.doubt(y.detach())), 2)
         return disparity, self.disparity_max * torch.sigmoid(doubt)
 
 
@@ -266,27 +292,22 @@ def placed(module: M, device: torch.device) -> M:
     return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,return-value]
 
 
+def mixed(config: Training, device: torch.device) -> Callable[[], torch.autocast]:
+    """The context that networks are trained in: their convolutions and matrix products in bfloat16, weights and sums in float32.
+
+    `train.precision` auto: where the device has units for it (AMX of a CPU, a GPU since Ampere); elsewhere it would be slower.
+    Optics, losses and penalties stay outside, in float32. A context holds rounded weights: enter a new one after every update.
+    """
+    if config.precision == "auto":
+        has_units = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+    else:
+        has_units = config.precision == "bfloat16"
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=has_units)
+
+
 def generator(config: Training) -> Scene:
     return ModernGenerator(config) if config.recipe == "modern" else PaperGenerator(config)
 
 
 def discriminator(config: Training) -> nn.Module:
     return ModernDiscriminator(config) if config.recipe == "modern" else PaperDiscriminator(config)
-import os
-class IN(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx,x):
-        n,c,h,w=x.shape
-        f=x.permute(0,2,3,1).reshape(n,h*w,c)
-        m=f.mean(1,keepdim=True); d=f-m
-        r=torch.rsqrt((d*d).mean(1,keepdim=True)+1e-5)
-        y=d*r
-        ctx.save_for_backward(y,r)
-        return y.view(n,h,w,c).permute(0,3,1,2)
-    @staticmethod
-    def backward(ctx,g):
-        y,r=ctx.saved_tensors
-        n,c,h,w=g.shape
-        f=g.permute(0,2,3,1).reshape(n,h*w,c)
-        return ((f-f.mean(1,keepdim=True)-y*(f*y).mean(1,keepdim=True))*r).view(n,h,w,c).permute(0,3,1,2)
-NORM={"instance":F.instance_norm,"group":lambda x:F.group_norm(x,x.shape[1]),"own":IN.apply}[os.environ.get("NORM","instance")]

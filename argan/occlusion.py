@@ -120,7 +120,7 @@ def _composite(
     image: Array, disparity: Array, levels: Array, step: float, scale: float, kinds: Array, kind_of: Array, border: int,
     alphas: Array, totals: Array,
 ) -> NDArray[np.bool_]:  # fmt: skip
-    """Far to near: totals[k] = layer k over totals[k - 1], premultiplied; alphas[k] the layer's blurred coverage. Which are there."""
+    """Far to near: totals[k] = layer k over the one before it, premultiplied; alphas[k] its blurred coverage. Which are there."""
     channels, height, width = image.shape
     stride, area = width + 2 * border, (width + 2 * border) * (height + 2 * border)
     there = np.zeros(len(levels), np.bool_)
@@ -196,7 +196,11 @@ def _backward(
                 d_total[c, j, i] = share
                 along -= share * total[c, j, i]
             d_total[channels, j, i] = along / coverage if total[channels, j, i] >= least else none
-    d_line, d_layer, scratch = d_total.reshape(-1), np.empty(inside, image.dtype), np.empty(inside[0] * area, image.dtype)
+    d_line, d_layer, scratch = (
+        d_total.reshape(-1),
+        np.empty(inside, image.dtype),
+        np.empty(inside[0] * area, image.dtype),
+    )
     d_image[:], d_disparity[:] = none, none
     for position in range(len(order) - 1, -1, -1):
         k = order[position]
@@ -237,11 +241,13 @@ def forward(image: Tensor, disparity: Tensor, weights: Tensor, scale: Tensor, le
     of, depth, to = (flat(x).reshape(x.shape) for x in (image, disparity, photo))
 
     def work(i: int, by: float) -> None:
-        if by:
-            near = depth[i, 0].clip(lens.levels[0], lens.levels[-1])
-            _forward(of[i], near, lens.levels, lens.step, by, lens.kinds, lens.kind_of, lens.border(by), to[i])
-        else:
+        near = depth[i, 0].clip(lens.levels[0], lens.levels[-1])
+        if not by:
             to[i] = of[i]
+        elif np.isnan(near).any():  # of no layer
+            to[i] = np.nan
+        else:
+            _forward(of[i], near, lens.levels, lens.step, by, lens.kinds, lens.kind_of, lens.border(by), to[i])
 
     over(scale, work)
     return photo
@@ -259,15 +265,17 @@ def backward(
     )
 
     def work(i: int, by: float) -> None:
+        near = depth[i, 0].clip(lens.levels[0], lens.levels[-1])
         if not by:
             to_image[i], to_depth[i] = given[i], 0
-            return
-        near = depth[i, 0].clip(lens.levels[0], lens.levels[-1])
-        _backward(
-            given[i], of[i], near, lens.levels, lens.step, by, lens.kinds, lens.kind_of, lens.border(by),
-            to_image[i], to_depth[i, 0],
-        )  # fmt: skip
-        to_depth[i, 0] *= near == depth[i, 0]  # what was clamped has no gradient
+        elif np.isnan(near).any():
+            to_image[i], to_depth[i] = np.nan, np.nan
+        else:
+            _backward(
+                given[i], of[i], near, lens.levels, lens.step, by, lens.kinds, lens.kind_of, lens.border(by),
+                to_image[i], to_depth[i, 0],
+            )  # fmt: skip
+            to_depth[i, 0] *= near == depth[i, 0]  # what was clamped has no gradient
 
     over(scale, work)
     return d_image, d_disparity

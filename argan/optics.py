@@ -95,7 +95,7 @@ def ray_disparity(disparity: Tensor, aperture: Aperture) -> Tensor:
     disparity (N, 1, H, W) -> (N, V, H, W). Differentiable.
     """
     _check(disparity, disparity)
-    disparity = _exact(disparity)
+    disparity = exact(disparity)
     frame = _Frame(disparity)
     return torch.cat([frame.look_up(disparity, disparity, step) for step in frame.steps(aperture.offsets)], 1)
 
@@ -117,7 +117,7 @@ def light_field(
     (N, V, C, H, W), the views in the order of `aperture.offsets`. Differentiable. Raises ValueError on any other shape.
     """
     _check(image, disparity, scale)
-    image, disparity, scale = (_exact(t) for t in (image, disparity, scale))
+    image, disparity, scale = (exact(t) for t in (image, disparity, scale))
     frame, s = _Frame(image), scale[:, None, None, None]
     steps = frame.steps(aperture.offsets)
     if renderer == "occlusion":
@@ -153,7 +153,7 @@ def render(
     ValueError on any other shape.
     """
     _check(image, disparity, scale)
-    image, disparity, scale = (_exact(t) for t in (image, disparity, scale))
+    image, disparity, scale = (exact(t) for t in (image, disparity, scale))
     rays = disparity
     if renderer == "gather" and expansion is not None:
         rays = expansion(ray_disparity(disparity, aperture))[:, aperture.moving]
@@ -181,7 +181,7 @@ def _check(image: Tensor, disparity: Tensor, scale: Tensor | None = None) -> Non
         raise ValueError(f"scale must be ({n},), one aperture an image, got {tuple(scale.shape)}")
 
 
-def _exact(tensor: Tensor) -> Tensor:
+def exact(tensor: Tensor) -> Tensor:
     """float32 at least: a half-precision coordinate cannot address a pixel of a 256-pixel row, let alone part of it.
 
     And planes in memory, which is how they are looked up, where convolutions may have left pixels.

@@ -108,6 +108,9 @@ class Training(Frozen):
 
     # Where and how it runs: nothing here changes what is learned, but for the rounding of sums, so a training goes on under others
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: every GPU there is, else the CPU
+    precision: Literal["auto", "float32", "bfloat16"] = (
+        "auto"  # of convolutions; auto: bfloat16 where there are units for it
+    )
     accumulate: Positive = 1  # parts a batch is worked off in, one after the other: less memory, somewhat slower
     stop_when_hopeless: bool = (
         False  # end a training that argan/health.py has given up, by name; it only warns otherwise
@@ -125,7 +128,7 @@ class Training(Frozen):
         return {name: value for name, value in self.model_dump().items() if name not in RUNNING}
 
 
-RUNNING = ("device", "accumulate", "stop_when_hopeless", "checkpoint_every", "checkpoints_kept")
+RUNNING = ("device", "precision", "accumulate", "stop_when_hopeless", "checkpoint_every", "checkpoints_kept")
 
 _QUICK: dict[str, Any] = {
     "resolution": 32,  # the least at which a petal's blur (3 px at the far end) can be told from its texture

@@ -204,6 +204,7 @@ class Trainer:
                 f"{len(rows)} training photos are fewer than one batch of {config.batch}; add photos or lower train.batch"
             )
         self.config, self.device = config, device
+        self.mixed = networks.mixed(config, device)
         self.processes = processes or Processes()
         self.parts = self.processes.slices(config.batch, config.accumulate)
         self.state = State.fresh(config, device)
@@ -218,7 +219,8 @@ class Trainer:
     def photograph(self, draw: Draw) -> Shot:
         """New scenes, every one photographed with an aperture of its own (DoF mixture)."""
         generator = self.state.generator
-        image, disparity = generator(draw.latents)
+        with self.mixed():
+            image, disparity = generator(draw.latents)
         return Shot(image, disparity, generator.photograph(image, disparity, draw.scale))
 
     def step(self) -> dict[str, Tensor]:
@@ -228,6 +230,12 @@ class Trainer:
         """
         c, s = self.config, self.state
         lazy = (s.images // c.batch) % c.penalty_every == 0
+        f = (1 - math.cos(math.pi * s.images / c.images)) / 2
+        lr = c.learning_rate * float(os.environ.get("LR_END", 1)) ** f
+        self.gamma = c.penalty * float(os.environ.get("GAMMA_END", 1)) ** f
+        for o in (s.optimizer_d, s.optimizer_g):
+            for g in o.param_groups:
+                g["lr"] = lr
         whole = Draw.of(c, step_random(c.seed, s.images))
         share, means = 1 / len(self.parts), Means()
         kept: list[tuple[Draw, Tensor, Shot | None]] = []
@@ -263,14 +271,15 @@ class Trainer:
         c, s = self.config, self.state
         both = torch.cat([augment(reals, c, draw.real), augment(fakes, c, draw.fake)])
         both = both.contiguous(memory_format=torch.channels_last).requires_grad_(lazy)
-        realness = s.discriminator(both)
+        with self.mixed():
+            realness = s.discriminator(both)
         real, fake = realness.chunk(2)
         loss = objective.discriminator_loss(real, fake, c.recipe)
         means.add(loss_d=loss, accuracy=(real > fake).to(loss))
         if lazy:
             seen = realness if c.recipe == "modern" else real  # R1 + R2, or R1 alone
             penalty = objective.gradient_penalty(both, seen) * 2  # the mean was over both halves
-            loss = loss + c.penalty * c.penalty_every * penalty
+            loss = loss + self.gamma * c.penalty_every * penalty
             means.add(penalty=penalty)
         return loss, real.detach()
 
@@ -278,7 +287,9 @@ class Trainer:
         """The generator's loss: fool the discriminator, under the depth priors."""
         c, s = self.config, self.state
         image, disparity, photos = shot
-        fake = s.discriminator(augment(photos, c, draw.again).contiguous(memory_format=torch.channels_last))
+        again = augment(photos, c, draw.again).contiguous(memory_format=torch.channels_last)
+        with self.mixed():
+            fake = s.discriminator(again)
         loss_g = objective.generator_loss(real, fake, c.recipe)
         prior = objective.prior_loss(disparity, self.prior, c.disparity_max)
         smooth = objective.smoothness(disparity, image, c.disparity_max)

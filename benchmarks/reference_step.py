@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -27,8 +28,9 @@ CHOICES = {
     "scenes": "the discriminator's renderings serve the generator too",
     "frozen": "no gradient of what is not trained: photographs without a penalty, the discriminator in the generator's turn",
     "layout": "channels last",
-    "optics": "a blur is a convolution, a look-up compiled; views are never stored",
+    "optics": "blur and look-up compiled; neither views nor layers are stored",
     "fused": "fused Adam, the average by foreach",
+    "rounded": "convolutions in bfloat16, where the processor has units for it",
 }
 
 
@@ -53,11 +55,13 @@ class Trainer:
             )
             for network in (self.generator, self.discriminator)
         )
+        self.mixed = networks.mixed(config, torch.device("cpu")) if "rounded" in self.choices else nullcontext
         self.order = Order(len(photos), config.seed)
         self.prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope)
 
     def photograph(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-        image, disparity = self.generator(draw.latents)
+        with self.mixed():
+            image, disparity = self.generator(draw.latents)
         if "optics" in self.choices:
             return image, disparity, self.generator.photograph(image, disparity, draw.scale)
         return image, disparity, render(image, disparity, draw.scale, self.generator)
@@ -80,7 +84,8 @@ class Trainer:
         del first  # what is made anew need not be kept
         if penalised or not frozen:
             reals, fakes = reals.requires_grad_(), fakes.requires_grad_()
-        real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes]))).chunk(2)
+        with self.mixed():
+            real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes]))).chunk(2)
         loss = objective.discriminator_loss(real, fake, c.recipe)
         if penalised:
             loss = loss + c.penalty * every * objective.gradient_penalty(reals, real)
@@ -93,7 +98,8 @@ class Trainer:
         # Generator
         image, disparity, fakes = shot or self.photograph(draw)
         self.discriminator.requires_grad_(not frozen)
-        fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)))
+        with self.mixed():
+            fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)))
         self.discriminator.requires_grad_(True)
         loss = objective.generator_loss(real.detach(), fake, c.recipe)
         loss = loss + objective.prior_weight(self.images, c) * objective.prior_loss(

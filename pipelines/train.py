@@ -26,7 +26,7 @@ from argan.processes import Processes
 from pipelines import alone, run, say
 
 # A change to one of these makes another training: an old checkpoint must not pass for the new code's work.
-CODE = ("augment", "gather", "lanes", "networks", "objective", "optics", "training")
+CODE = ("augment", "gather", "lanes", "networks", "objective", "occlusion", "optics", "training")
 SAMPLES = 12  # scenes on a sample sheet
 
 
@@ -136,7 +136,9 @@ def _train(
         "images_seen": trained.images,
         "health": trained.health,
     }
-    recipe = config.model_dump(exclude={"device", "accumulate", "stop_when_hopeless"})  # not what the model is
+    recipe = config.model_dump(
+        exclude={"device", "precision", "accumulate", "stop_when_hopeless"}
+    )  # not what the model is
     meta = {
         "domain": domain,
         "training": recipe,

@@ -10,7 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from argan import gather
-from argan.optics import Aperture, DepthExpansion, _gather, _gather_backward, light_field, ray_disparity, render
+from argan.optics import (
+    Aperture,
+    DepthExpansion,
+    _blur,
+    _composite,
+    _gather,
+    _gather_backward,
+    _layers,
+    light_field,
+    ray_disparity,
+    render,
+)
 from benchmarks import reference_optics
 
 APERTURE = Aperture()
@@ -169,14 +180,20 @@ def test_the_plain_loop_computes_the_same_photo_and_gradients() -> None:
         torch.testing.assert_close(ours, plain, atol=3e-5, rtol=1e-5)  # positions round differently
 
 
+@pytest.mark.parametrize("renderer", RENDERERS)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_many_images_are_rendered_as_each_alone(layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_images_are_rendered_as_each_alone(
+    layout: torch.memory_format, renderer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 3)
     image, disparity = scene(5)
     scale = torch.tensor([0.0, 0.2, 1.0, 0.0, 0.6])
-    alone = torch.cat([render(image[i : i + 1], disparity[i : i + 1], APERTURE, scale[i : i + 1]) for i in range(5)])
-    together = render(image.contiguous(memory_format=layout), disparity, APERTURE, scale)
-    assert torch.equal(alone, together)
+    options = {"renderer": renderer, "disparity_max": 0.1}
+    one_by_one = [
+        render(image[i : i + 1], disparity[i : i + 1], APERTURE, scale[i : i + 1], **options) for i in range(5)
+    ]  # type: ignore[arg-type]
+    together = render(image.contiguous(memory_format=layout), disparity, APERTURE, scale, **options)  # type: ignore[arg-type]
+    assert torch.equal(torch.cat(one_by_one), together)
 
 
 @pytest.mark.parametrize("views", [1, 20])
@@ -192,6 +209,42 @@ def test_the_compiled_gather_is_the_one_of_torch(h: int, w: int, views: int) -> 
     compiled = gather.backward(grad, image, rays.contiguous(), directions * w, scale)
     for ours, torchs in zip(compiled, _gather_backward(grad, image, rays, directions, scale), strict=True):
         torch.testing.assert_close(ours, torchs)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize(("h", "w"), [(12, 20), (1, 7), (7, 1), (33, 31)])
+def test_the_compiled_layers_are_those_of_torch(h: int, w: int, size: int) -> None:
+    """A CPU runs the one, a GPU the other."""
+    image, disparity = (t.double() for t in scene(4, h, w))
+    disparity *= torch.tensor([1.0, 1.0, 0.1, 2.0], dtype=torch.float64)[
+        :, None, None, None
+    ]  # the last beyond the range
+    scale, grad = torch.tensor([0.3, 1.0, 0.8, 0.5], dtype=torch.float64), torch.randn(4, 3, h, w, dtype=torch.float64)
+    answers = []
+    for compiled in (True, False):
+        i, d = image.clone().requires_grad_(), disparity.clone().requires_grad_()
+        if compiled:
+            photo = render(i, d, Aperture(size), scale, renderer="occlusion", layers=7, disparity_max=0.15)
+        else:
+            photo = _composite(_blur(*_layers(i, d, 7, 0.15), scale, Aperture(size)))
+        answers.append((photo, *torch.autograd.grad(photo, (i, d), grad)))
+    for ours, torchs in zip(*answers, strict=True):
+        torch.testing.assert_close(ours, torchs)
+
+
+def test_layers_of_a_disparity_that_is_no_number() -> None:
+    image, disparity = (t.requires_grad_() for t in scene(2))
+    options = {"renderer": "occlusion", "layers": 5, "disparity_max": 0.15}
+    expected = render(image, disparity, APERTURE, torch.ones(2), **options)  # type: ignore[arg-type]
+    broken = disparity.detach().clone()
+    broken[0, 0, 3, 3] = torch.nan
+    photo = render(image, broken.requires_grad_(), APERTURE, torch.ones(2), **options)  # type: ignore[arg-type]
+    assert photo[0].isnan().any()
+    assert torch.equal(photo[1], expected[1])
+    photo.sum().backward()
+    assert broken.grad is not None
+    assert broken.grad[0].isnan().any()
+    assert not broken.grad[1].isnan().any()
 
 
 def test_a_disparity_that_is_no_number_spoils_its_own_pixels_alone() -> None:

@@ -134,7 +134,8 @@ def test_a_batch_in_parts_is_the_same_step(photos: np.ndarray, changes: dict[str
     torch.set_default_dtype(torch.float64)  # in which what Adam makes of rounding is nothing
     try:
         whole, parts = (
-            Trainer(small(accumulate=n, augment_color=0.4, **changes), photos, torch.device("cpu")) for n in (1, 4)
+            Trainer(small(accumulate=n, augment_color=0.4, precision="float32", **changes), photos, torch.device("cpu"))
+            for n in (1, 4)
         )
         for _ in range(4):
             expected, got = whole.step(), parts.step()
@@ -154,6 +155,7 @@ def test_where_and_how_it_runs_may_change_on_the_way(tmp_path: Path, photos: np.
     running = {
         "accumulate": 4,
         "device": "cpu",
+        "precision": "float32",
         "stop_when_hopeless": True,
         "checkpoint_every": 8,
         "checkpoints_kept": 1,
@@ -170,7 +172,7 @@ def test_the_plain_way_of_writing_the_step_gives_the_same_numbers(
 ) -> None:
     torch.set_default_dtype(torch.float64)
     try:
-        config = small(augment_color=0.4, **changes)
+        config = small(augment_color=0.4, precision="float32", **changes)
         ours, plain = Trainer(config, photos, torch.device("cpu")), reference_step.Trainer(config, photos, choices)
         for _ in range(3):
             ours.step()

@@ -24,7 +24,7 @@ from pipelines import guarded, say
 SMALL = {
     "images": 96, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,
     "checkpoint_every": 16, "log_every": 16, "samples_every": 48, "penalty_every": 2, "prior_fade": 48,
-    "augment_color": 0.4, "augment_translate": 0.1, "augment_cutout": 0.25,
+    "augment_color": 0.4, "augment_translate": 0.1, "augment_cutout": 0.25, "precision": "float32",
 }  # fmt: skip
 
 
