@@ -222,9 +222,11 @@ def cost() -> Numbers:
         numbers |= {f"{key}_parameters_{name}": count for name, count in cost.parameters(config).items() if count}
         mean = (rare + (config.penalty_every - 1) * often) / config.penalty_every
         numbers[f"{key}_gflop_per_image"] = mean / config.batch / 1e9
-        numbers[f"{key}_memory_gb"] = cost.bytes_needed(params.training(preset)) / 1e9
+        numbers[f"{key}_memory_gb"] = cost.bytes_needed(params.training(preset), trainer.device) / 1e9
         trainer.state.images = 0
-        numbers[f"{key}_memory_measured"] = peak_bytes(trainer.step) / (2 * cost.bytes_per_image(config))
+        numbers[f"{key}_memory_measured"] = peak_bytes(trainer.step) / (
+            2 * cost.bytes_per_image(config, trainer.device)
+        )
     return numbers
 
 

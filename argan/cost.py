@@ -11,14 +11,16 @@ from torch import nn
 
 from argan import networks
 from argan.errors import UserError
+from argan.optics import Aperture
 from argan.params import Training
 
 FLOAT = 4  # bytes
 
 # Copies that a step keeps of what one image is made of, fitted to the peak of the steps with R1 and R2 as torch's profiler has it
 # (docs/results.md, Cost): of the discriminator's activations, for a photo and a rendering, differentiated twice; of the
-# generator's; of the renderer's layers. With the gather renderer there are no layers, and the estimate is on the safe side.
-DISCRIMINATOR, GENERATOR, LAYERS = {"modern": 5.4, "paper": 10.0}, 1.5, 14.5
+# generator's; of what the renderer keeps: a GPU all layers, the gather with T its rays, a CPU next to nothing.
+DISCRIMINATOR, GENERATOR, LAYERS, RAYS = {"modern": 5.4, "paper": 12.5}, 6.5, 14.5, 10.0
+ROUNDED = 2 / 3  # of the networks' part remains in bfloat16: half of the activations, and what float32 is kept of them
 RESERVE = 1.15  # what allocators and libraries take besides
 
 
@@ -37,14 +39,20 @@ def parameters(config: Training) -> dict[str, int]:
 
 
 @lru_cache(maxsize=16)
-def bytes_per_image(config: Training) -> int:
+def bytes_per_image(config: Training, device: torch.device) -> int:
     """Memory that a step takes for each image that is worked on at a time."""
     r = config.resolution
     with torch.device("meta"):
         generator = _activations(networks.generator(config), torch.empty(1, config.latent))
         discriminator = _activations(networks.discriminator(config), torch.empty(1, 3, r, r))
-    layers = config.layers * 4 * r**2
-    return round(FLOAT * (DISCRIMINATOR[config.recipe] * discriminator + GENERATOR * generator + LAYERS * layers))
+    kept = DISCRIMINATOR[config.recipe] * discriminator + GENERATOR * generator
+    if networks.rounds(config, device):
+        kept *= ROUNDED
+    if config.renderer == "gather":
+        kept += RAYS * Aperture().views * r**2
+    elif device.type != "cpu":
+        kept += LAYERS * config.layers * 4 * r**2
+    return round(FLOAT * kept)
 
 
 def _activations(network: nn.Module, given: torch.Tensor) -> int:
@@ -62,13 +70,13 @@ def _activations(network: nn.Module, given: torch.Tensor) -> int:
     return count
 
 
-def bytes_needed(config: Training, processes: int = 1) -> int:
+def bytes_needed(config: Training, device: torch.device, processes: int = 1) -> int:
     """Memory that training takes in one of `processes`, without the photographs: weights, gradients, Adam's two moments, the
     average, and a part of the batch."""
     count = parameters(config)
     weights = FLOAT * (5 * count["generator"] + 4 * count["discriminator"])
     at_a_time = -(-config.batch // (config.accumulate * processes))
-    return round(RESERVE * (weights + at_a_time * bytes_per_image(config)))
+    return round(RESERVE * (weights + at_a_time * bytes_per_image(config, device)))
 
 
 def free(device: torch.device) -> int:
@@ -80,13 +88,13 @@ def free(device: torch.device) -> int:
 
 def check(config: Training, device: torch.device, processes: int = 1) -> None:
     """Raises UserError where a training cannot fit into the memory there is, saying what would."""
-    there, needed = free(device), bytes_needed(config, processes)
+    there, needed = free(device), bytes_needed(config, device, processes)
     if needed <= there:
         return
     told = f"train.batch {config.batch} at {config.resolution} px needs about {_gb(needed)} of memory, {_gb(there)} are free"
     even = [n for n in range(config.accumulate + 1, config.batch + 1) if config.batch % (n * processes) == 0]
     for parts in even:
-        if bytes_needed(config.model_copy(update={"accumulate": parts}), processes) <= there:
+        if bytes_needed(config.model_copy(update={"accumulate": parts}), device, processes) <= there:
             raise UserError(
                 f"{told}; set train.accumulate to {parts}: the same training, {parts} parts one after the other"
             )

@@ -292,17 +292,23 @@ def placed(module: M, device: torch.device) -> M:
     return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,return-value]
 
 
-def mixed(config: Training, device: torch.device) -> Callable[[], torch.autocast]:
-    """The context that networks are trained in: their convolutions and matrix products in bfloat16, weights and sums in float32.
+def rounds(config: Training, device: torch.device) -> bool:
+    """Whether convolutions are in bfloat16. `train.precision` auto: where the device has units for it (AMX of a CPU, a GPU since
+    Ampere); elsewhere it would be slower."""
+    if config.precision != "auto":
+        return config.precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported()
 
-    `train.precision` auto: where the device has units for it (AMX of a CPU, a GPU since Ampere); elsewhere it would be slower.
-    Optics, losses and penalties stay outside, in float32. A context holds rounded weights: enter a new one after every update.
+
+def mixed(config: Training, device: torch.device) -> Callable[[], torch.autocast]:
+    """The context that networks are trained in: convolutions and matrix products in bfloat16 where `rounds`, the rest in float32.
+
+    Optics, losses and penalties stay outside. A context holds rounded weights: enter a new one after every update.
     """
-    if config.precision == "auto":
-        has_units = torch.cuda.is_bf16_supported(False) if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
-    else:
-        has_units = config.precision == "bfloat16"
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=has_units)
+    enabled = rounds(config, device)
+    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def generator(config: Training) -> Scene:

@@ -209,7 +209,7 @@ class Trainer:
         self.parts = self.processes.slices(config.batch, config.accumulate)
         self.state = State.fresh(config, device)
         self.alarm = Alarm(deferred=device.type != "cpu")
-        self.load = Loader(photos, rows, device, needed=cost.bytes_needed(config, self.processes.count))
+        self.load = Loader(photos, rows, device, needed=cost.bytes_needed(config, device, self.processes.count))
         self.order = Order(len(rows), config.seed)
         self.prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope).to(device)
 
@@ -230,12 +230,6 @@ class Trainer:
         """
         c, s = self.config, self.state
         lazy = (s.images // c.batch) % c.penalty_every == 0
-        f = (1 - math.cos(math.pi * s.images / c.images)) / 2
-        lr = c.learning_rate * float(os.environ.get("LR_END", 1)) ** f
-        self.gamma = c.penalty * float(os.environ.get("GAMMA_END", 1)) ** f
-        for o in (s.optimizer_d, s.optimizer_g):
-            for g in o.param_groups:
-                g["lr"] = lr
         whole = Draw.of(c, step_random(c.seed, s.images))
         share, means = 1 / len(self.parts), Means()
         kept: list[tuple[Draw, Tensor, Shot | None]] = []
@@ -279,7 +273,7 @@ class Trainer:
         if lazy:
             seen = realness if c.recipe == "modern" else real  # R1 + R2, or R1 alone
             penalty = objective.gradient_penalty(both, seen) * 2  # the mean was over both halves
-            loss = loss + self.gamma * c.penalty_every * penalty
+            loss = loss + c.penalty * c.penalty_every * penalty
             means.add(penalty=penalty)
         return loss, real.detach()
 

@@ -17,9 +17,11 @@ from argan.training import Trainer, train
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("recipe", ["modern", "paper"])
-def test_memory_is_near_what_a_step_takes(recipe: str) -> None:
-    config = training("quick", {"recipe": recipe})
+@pytest.mark.parametrize(
+    "changes", [{}, {"recipe": "paper"}, {"renderer": "gather"}, {"precision": "bfloat16"}], ids=str
+)
+def test_memory_is_near_what_a_step_takes(changes: dict[str, str]) -> None:
+    config = training("quick", {"precision": "float32"} | changes)
     photos = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
     trainer = Trainer(config, photos, CPU)
     trainer.step()  # Adam's moments and the average are there
@@ -28,7 +30,7 @@ def test_memory_is_near_what_a_step_takes(recipe: str) -> None:
     trainer.parts = trainer.processes.slices(config.batch, 4)
     trainer.state.images = 0
     peaks.append(bench.peak_bytes(trainer.step))
-    assert 0.7 < peaks[0] / (config.batch * cost.bytes_per_image(config)) < 1.4
+    assert 0.7 < peaks[0] / (config.batch * cost.bytes_per_image(config, CPU)) < 1.4
     assert peaks[1] < 0.5 * peaks[0], "in parts it takes less"
 
 
@@ -39,12 +41,12 @@ def test_parameters_are_those_of_the_networks(preset: str) -> None:
     if preset == "quick":
         assert told["generator"] == sum(p.numel() for p in networks.generator(config).parameters())
     assert 0 < told["expansion"] < told["generator"] < 1e8
-    assert cost.bytes_needed(config) > 4 * sum(told.values())
+    assert cost.bytes_needed(config, CPU) > 4 * sum(told.values())
 
 
 def test_what_cannot_fit_says_what_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = training("256")
-    monkeypatch.setattr(cost, "free", lambda device: cost.bytes_needed(config) // 3)
+    monkeypatch.setattr(cost, "free", lambda device: cost.bytes_needed(config, CPU) // 3)
     with pytest.raises(
         UserError, match=r"train\.batch 16 at 256 px needs about .* GB .*set train\.accumulate to \d+"
     ) as told:
