@@ -55,8 +55,9 @@ def refocus(
     disparity (H, W): larger = nearer, fraction of width. A point at disparity d becomes the aperture's shape with a radius of
     aperture * |d - d(focus)| * width pixels. aperture 0 gives the photo itself. focus None is the centre; both numbers within
     0..1 are fractions of width and height. shape: one of SHAPES; a cat's eye is a disc that the lens barrel cuts towards the
-    corners; or a convex outline, as behind the focal plane, of which the farthest corner lies at that radius. highlight: how bright clipped white is where it is blurred, 1 for no brighter than it looks. The values are read
-    by sRGB's curve, whatever the profile. Raises UserError for an aperture below 0, a focus outside the frame or no such shape.
+    corners; or a convex outline, as behind the focal plane, whose farthest corner lies at that radius. highlight: how bright
+    clipped white is where it is blurred, 1 for no brighter than it looks. The values are read by sRGB's curve, whatever the
+    profile. Raises UserError for an aperture below 0, a focus outside the frame or no such shape.
     """
     height, width = photo.shape[:2]
     if not (math.isfinite(aperture) and aperture >= 0):

@@ -146,6 +146,7 @@ def _outline(light: Float, x: float, y: float, radius: float) -> Float | None:
         around = np.median(profile[:, steps > 1.35 * radius], 1)
         if plateau < BRIGHT or high - low > FLAT * plateau or np.percentile(around, 95) > DARK * plateau:
             return None
+        around = np.minimum(around, DARK * plateau)  # a neighbour on a few rays does not move the rim
         share = (profile - around[:, None]) / (plateau - around[:, None])  # 1 inside, 0 outside
         last = np.argmax(share < 0.5, 1)
         if (steps[last] < 0.5 * radius).any() or (steps[last] > 1.45 * radius).any():
@@ -204,7 +205,7 @@ def measured(photos: Sequence[Float], mark: str = "") -> Iris:
     if max(strength) < RIPPLE:
         return Iris(_rounded(np.ones(RAYS)), count, of, looked, None, None, "", mark)
     agreement = float((_turned(ripples[0]) @ ripples[1].conj()).real.max())
-    agreement = round(agreement / max(np.linalg.norm(ripples[0]) * np.linalg.norm(ripples[1]), 1e-12), 3)
+    agreement = round(agreement / max(float(np.linalg.norm(ripples[0]) * np.linalg.norm(ripples[1])), 1e-12), 3)
     if agreement < AGREE:
         return unknown(
             f"the highlights of two halves of the photos have different shapes (correlation {agreement:.2f} of at least {AGREE})",

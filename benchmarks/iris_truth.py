@@ -94,7 +94,13 @@ def collection(
     random = np.random.default_rng(seed)
     scenes = [read_photo(path) for path in sorted(DATA.glob("*.webp"))]
     return [
-        composed(outline, random, int(random.integers(1, lights + 1)) if i % 3 else 0, scenes[i % len(scenes)], **more)
+        composed(
+            outline,
+            random,
+            int(random.integers(1, lights + 1)) if i % 3 and lights else 0,
+            scenes[i % len(scenes)],
+            **more,
+        )
         for i in range(photos)
     ]
 
