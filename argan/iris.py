@@ -155,7 +155,7 @@ def _outline(light: Float, x: float, y: float, radius: float) -> Float | None:
         before, after = share[row, last - 1], share[row, last]
         radii = steps[last] - 0.25 * (0.5 - after) / (before - after)
         steep = (np.argmax(share < 0.2, 1) - np.argmax(share < 0.8, 1)) * 0.25
-        if np.median(steep) > 1.5 + 0.15 * radius:  # a glow, or a thing that is out of focus itself
+        if np.median(steep) > 1 + 0.12 * radius:  # a glow, or a thing that is out of focus itself
             return None
         points = np.stack([radii * np.cos(ANGLES), radii * np.sin(ANGLES)], 1).astype(np.float32)
         moments = cv2.moments(points)

@@ -62,9 +62,7 @@ def light(outline: Float, radius: float, at: tuple[float, float], size: tuple[in
     return whole[2 * half : -2 * half, 2 * half : -2 * half]
 
 
-def composed(
-    outline: Float, random: np.random.Generator, lights: int, scene: Pixels, sizes: tuple[float, float] = (8, 40)
-) -> Pixels:
+def composed(outline: Float, random: np.random.Generator, lights: int, scene: Pixels) -> Pixels:
     """A photograph (H, W, 3) through an iris of that outline, of 1200 x 800 pixels or upright."""
     w, h = 1200, 800
     view = cv2.resize(scene, (w, h), interpolation=cv2.INTER_CUBIC)
@@ -73,7 +71,7 @@ def composed(
     for _ in range(lights):
         colour = random.dirichlet([3, 3, 3]) * 3 * random.uniform(0.7, 3)
         at = random.uniform(0.1, 0.9, 2) * [w, h]
-        view = view + light(flipped, random.uniform(*sizes), (at[0], at[1]), (w, h))[..., None] * colour.astype(
+        view = view + light(flipped, random.uniform(8, 40), (at[0], at[1]), (w, h))[..., None] * colour.astype(
             np.float32
         )
     view = cv2.GaussianBlur(view, (0, 0), random.uniform(0.4, 0.9))  # the lens's and the sensor's own
@@ -87,19 +85,13 @@ def composed(
     return np.asarray(cv2.imdecode(coded[1], cv2.IMREAD_COLOR), np.uint8)
 
 
-def collection(
-    outline: Float, photos: int, seed: int = 0, lights: int = 8, **more: tuple[float, float]
-) -> list[Pixels]:
+def collection(outline: Float, photos: int, seed: int = 0, lights: int = 8) -> list[Pixels]:
     """So many photographs, a third of them without a light."""
     random = np.random.default_rng(seed)
     scenes = [read_photo(path) for path in sorted(DATA.glob("*.webp"))]
     return [
         composed(
-            outline,
-            random,
-            int(random.integers(1, lights + 1)) if i % 3 and lights else 0,
-            scenes[i % len(scenes)],
-            **more,
+            outline, random, int(random.integers(1, lights + 1)) if i % 3 and lights else 0, scenes[i % len(scenes)]
         )
         for i in range(photos)
     ]

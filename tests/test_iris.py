@@ -14,8 +14,6 @@ from argan.pictures import write_png
 from argan.sources import lens
 from benchmarks.iris_truth import collection, fine, overlap, radii, things
 
-LIGHTS = {"photos": 15, "lights": 4}
-
 
 def measured(photos: list[np.ndarray]) -> Iris:
     return iris.measured([iris.highlights(photo) for photo in photos])
@@ -24,7 +22,7 @@ def measured(photos: list[np.ndarray]) -> Iris:
 @pytest.mark.parametrize(("blades", "curved"), [(5, 0.0), (6, 0.5), (9, 0.0)])
 def test_a_known_iris_is_found_again(blades: int, curved: float) -> None:
     truth = radii(blades, 1.0, curved)
-    found = measured(collection(truth, **LIGHTS))
+    found = measured(collection(truth, 15, lights=4))
     assert found.blades == blades and found.agreement is not None and found.agreement > 0.9
     assert found.highlights >= 15 and found.photos == 10 and found.looked == 15
     assert overlap(fine(found), truth) > 0.98
@@ -32,7 +30,7 @@ def test_a_known_iris_is_found_again(blades: int, curved: float) -> None:
 
 
 def test_a_round_one_is_round() -> None:
-    found = measured(collection(radii(0), **LIGHTS))
+    found = measured(collection(radii(0), 15, lights=4))
     assert found.blades is None and found.outline == (1.0,) * iris.RAYS
 
 
@@ -73,7 +71,7 @@ def test_it_is_kept_as_it_is_and_damage_is_told(tmp_path: Path) -> None:
 
 def test_it_is_read_from_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {}
-    for i, photo in enumerate(collection(radii(6), **LIGHTS)):
+    for i, photo in enumerate(collection(radii(6), 15, lights=4)):
         write_png(tmp_path / f"{i}.png", photo)
         files[f"{i:02}"] = tmp_path / f"{i}.png"
     files["no photo"] = tmp_path / "gone.png"
