@@ -45,6 +45,7 @@ CORNERED = 0.015  # amplitude of the harmonics of a figure of three or four corn
 MOST = 6  # highlights of a photo that count, the largest: a string of lights must not outvote the others
 HIGHLIGHTS, PHOTOS = 12, 6  # at least, so that each half of the photos has a mean to compare
 AGREE = 0.8  # correlation of the two halves' ripple; chance, over four turns, reaches 0.5
+ALIKE = 0.7  # correlation with the mean, of four highlights of five: of one lens 0.8 to 1.0, of two 0.6 at most (composed photos)
 RIPPLE = 0.006  # of the radius (rms): below, an iris is round; straight blades make 0.021 if there are nine, 0.054 if there are six
 BLADES = range(3, 13)  # harmonics in which blades are told from each other
 ALIGNED = np.arange(BLADES.start, 2 * BLADES.stop)  # and their overtones, in which outlines are aligned
@@ -204,11 +205,16 @@ def measured(photos: Sequence[Float], mark: str = "") -> Iris:
     whole = _mean(outlines)
     if max(strength) < RIPPLE:
         return Iris(_rounded(np.ones(RAYS)), count, of, looked, None, None, "", mark)
-    agreement = float((_turned(ripples[0]) @ ripples[1].conj()).real.max())
-    agreement = round(agreement / max(float(np.linalg.norm(ripples[0]) * np.linalg.norm(ripples[1])), 1e-12), 3)
+    agreement = round(float(_correlation(ripples[0], ripples[1])), 3)
     if agreement < AGREE:
         return unknown(
             f"the highlights of two halves of the photos have different shapes (correlation {agreement:.2f} of at least {AGREE})",
+            agreement,
+        )
+    alike = float(np.percentile(_correlation(_ripple(outlines), _ripple(whole)), 20))
+    if alike < ALIKE:
+        return unknown(
+            f"the highlights are of several shapes (a fifth correlate with the mean by {alike:.2f} or less, not {ALIKE})",
             agreement,
         )
     waves = np.abs(np.fft.rfft(whole))[BLADES.start : BLADES.stop]
@@ -227,6 +233,12 @@ def _ripple(outline: Float) -> Complex:
 def _turned(ripple: Complex) -> Complex:
     """By 0, 1, 2, 3 quarters: (..., 4, harmonics)."""
     return np.asarray(ripple[..., None, :] * np.exp(-0.5j * np.pi * np.arange(4)[:, None] * ALIGNED))
+
+
+def _correlation(ripples: Complex, other: Complex) -> Float:
+    """Of ripples (..., harmonics) with another, each at its best quarter."""
+    lengths = np.linalg.norm(ripples, axis=-1) * np.linalg.norm(other)
+    return np.asarray((_turned(ripples) @ other.conj()).real.max(-1) / np.maximum(lengths, 1e-12))
 
 
 def _mean(outlines: Float) -> Float:

@@ -45,6 +45,8 @@ def test_two_lenses_are_not_averaged() -> None:
     order = [i // 2 + 15 * (i % 2) for i in range(30)]  # by turns: each half of the photos has one of them
     found = iris.measured([outlines[i] for i in order if len(outlines[i])])
     assert found.outline is None and "different shapes" in found.reason
+    found = iris.measured(outlines)  # each half has of both
+    assert found.outline is None and "several shapes" in found.reason
 
 
 def test_one_photo_does_not_decide() -> None:
