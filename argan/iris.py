@@ -27,17 +27,13 @@ Complex = NDArray[np.complex128]
 NAME = "iris.json"
 LONGEST = 1600  # pixels of the longest side at most: highlights of interest are then SMALLEST..LARGEST wide, noise averaged out
 RAYS = 64  # directions of an outline; the rim of the smallest highlight is about as many pixels long
-SMALLEST, LARGEST = (
-    16.0,
-    160.0,
-)  # pixels across: below, a blade's corner is under a pixel; above a tenth of the frame, things
+SMALLEST = 16.0  # pixels across: in a smaller one the corners of blades are less than a pixel
+LARGEST = 160.0  # a tenth of the frame: what is larger is a thing
 CENTRAL = 0.6  # of the way to the corner: farther out the barrel cuts the disc to a cat's eye
 LIT = 0.5  # linear light: where a component is cut out; half of white
 BRIGHT = 0.7  # linear light of its plateau at least: 218 of 255
 DARK = 0.35  # of the plateau, what is around at most: half of it must lie between the two with room
-FLAT = (
-    0.15  # of the plateau, its 10th to 90th percentile at most: things have shading and texture, clipped light has none
-)
+FLAT = 0.15  # of the plateau, its 10th to 90th percentile at most: things are shaded, clipped light is not
 ROUND = 0.85  # shorter axis over the longer one at least
 CONVEX = 0.97  # area over that of the convex hull at least; an iris of blades is convex
 ROUGH = 0.02  # of the radius, what is left of an outline above the harmonics of BLADES
@@ -115,7 +111,7 @@ def highlights(photo: Pixels) -> Float:
     if ratio < 1:
         photo = cv2.resize(photo, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     height, width = photo.shape[:2]
-    if min(height, width) < 2 * SMALLEST:
+    if min(height, width) < 4 * SMALLEST:  # what is a quarter of the frame is no light
         return np.empty((0, RAYS))
     light = _LIGHT[photo.max(2)]  # the brightest colour: lights are coloured
     _, _, boxes, centres = cv2.connectedComponentsWithStats((light > LIT).astype(np.uint8), connectivity=4)

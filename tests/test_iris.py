@@ -40,6 +40,18 @@ def test_other_bright_things_are_no_highlights(kind: str) -> None:
     assert found.outline is None and "are needed" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("change", "count"), [("none", 1), ("shaded", 0), ("dim", 0), ("large", 0), ("aside", 0), ("oval", 0)]
+)
+def test_what_a_highlight_is(change: str, count: int) -> None:
+    y, x = np.indices((400, 600), np.float32)
+    x, y = x - (560 if change == "aside" else 300), (y - 200) * (1.3 if change == "oval" else 1)
+    light = 250 - (x + 20) * 1.5 if change == "shaded" else np.full_like(x, 200 if change == "dim" else 250)
+    within = np.hypot(x, y) < (90 if change == "large" else 20)
+    photo = np.where(within, light, 20).astype(np.uint8)[..., None].repeat(3, 2)
+    assert len(iris.highlights(photo)) == count
+
+
 def test_two_lenses_are_not_averaged() -> None:
     outlines = [iris.highlights(photo) for blades in (5, 8) for photo in collection(radii(blades), 15, blades)]
     order = [i // 2 + 15 * (i % 2) for i in range(30)]  # by turns: each half of the photos has one of them
@@ -57,7 +69,10 @@ def test_one_photo_does_not_decide() -> None:
 
 
 def test_small_pictures_have_none() -> None:
-    assert iris.highlights(np.full((16, 16, 3), 255, np.uint8)).shape == (0, iris.RAYS)
+    y, x = np.indices((32, 32)) - 16
+    photo = np.where(np.hypot(x, y) < 9, 250, 20).astype(np.uint8)[..., None].repeat(3, 2)
+    assert len(iris.highlights(photo)) == 0
+    assert len(iris.highlights(np.pad(photo, ((40, 40), (40, 40), (0, 0)), "edge"))) == 1
 
 
 def test_it_is_kept_as_it_is_and_damage_is_told(tmp_path: Path) -> None:
