@@ -70,7 +70,7 @@ def test_one_photo_does_not_decide() -> None:
 
 def test_small_pictures_have_none() -> None:
     y, x = np.indices((32, 32)) - 16
-    photo = np.where(np.hypot(x, y) < 9, 250, 20).astype(np.uint8)[..., None].repeat(3, 2)
+    photo = (20 + 230 * np.clip(9.5 - np.hypot(x, y), 0, 1)).astype(np.uint8)[..., None].repeat(3, 2)
     assert len(iris.highlights(photo)) == 0
     assert len(iris.highlights(np.pad(photo, ((40, 40), (40, 40), (0, 0)), "edge"))) == 1
 
