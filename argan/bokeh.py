@@ -34,6 +34,10 @@ SHARPEST = (
 COARSE = 16  # what was hidden is completed at a sixteenth of the size: only blurred edges let it be seen
 HIGHLIGHT = 4.0  # how bright, white being 1, what a photograph shows as white is taken to be where it is blurred
 SHAPES = ("disc", "cat's eye", *(f"{blades} blades" for blades in range(5, 10)))
+COLLECTION = "collection"  # the iris that a model's own photographs were taken with; `Model.opening` knows it
+Shape = (
+    str | tuple[float, ...]
+)  # one of SHAPES, or an outline: radii in evenly spaced directions, from +x towards +y (down)
 
 _compiled = njit(nogil=True, cache=True, fastmath={"contract", "nnan", "nsz", "reassoc"}, error_model="numpy")
 
@@ -43,7 +47,7 @@ def refocus(
     disparity: Float,
     aperture: float,
     focus: tuple[float, float] | None = None,
-    shape: str = "disc",
+    shape: Shape = "disc",
     highlight: float = HIGHLIGHT,
 ) -> Pixels:
     """photo uint8 or uint16 (H, W, 3) as an aperture would see it, focused on the pixel `focus` = (x, y) -> the same type.
@@ -51,13 +55,14 @@ def refocus(
     disparity (H, W): larger = nearer, fraction of width. A point at disparity d becomes the aperture's shape with a radius of
     aperture * |d - d(focus)| * width pixels. aperture 0 gives the photo itself. focus None is the centre; both numbers within
     0..1 are fractions of width and height. shape: one of SHAPES; a cat's eye is a disc that the lens barrel cuts towards the
-    corners. highlight: how bright clipped white is where it is blurred, 1 for no brighter than it looks. The values are read
-    by sRGB's curve, whatever the profile. Raises UserError for an aperture below 0, a focus outside the frame or no such shape.
+    corners; or a convex outline, as behind the focal plane, whose farthest corner lies at that radius. highlight: how bright
+    clipped white is where it is blurred, 1 for no brighter than it looks. The values are read by sRGB's curve, whatever the
+    profile. Raises UserError for an aperture below 0, a focus outside the frame or no such shape.
     """
     height, width = photo.shape[:2]
     if not (math.isfinite(aperture) and aperture >= 0):
         raise UserError(f"aperture must be 0 (closed) or more, got {aperture:g}")
-    if shape not in SHAPES:
+    if isinstance(shape, str) and shape not in SHAPES:
         raise UserError(f"there is no aperture shape '{shape}'; there is: {', '.join(SHAPES)}")
     x, y = focus_pixel(focus, width, height)
     if aperture == 0:
@@ -146,7 +151,7 @@ def _position(
 
 
 def _tile(
-    photo: Pixels, level: Float, table: Float, hidden: Float, top: int, left: int, shape: str, highlight: float
+    photo: Pixels, level: Float, table: Float, hidden: Float, top: int, left: int, shape: Shape, highlight: float
 ) -> Float | None:
     """Linear light (h, w, 3) of one tile, or None where nothing in it or near it is out of focus."""
     height, width = level.shape
@@ -200,7 +205,7 @@ def _spread(
     w: int,
     at: tuple[int, int],
     frame: tuple[int, int],
-    shape: str,
+    shape: Shape,
 ) -> tuple[Float, int] | None:
     """What layer k puts into a tile: premultiplied light, coverage, and what hides it; by what they are reduced; None for nothing.
 
@@ -460,7 +465,7 @@ def _complete(plate: Float) -> Float:
 
 
 def _kernels(
-    shape: str, radius: float, at: tuple[int, int], tile: tuple[int, int], frame: tuple[int, int], flip: bool
+    shape: Shape, radius: float, at: tuple[int, int], tile: tuple[int, int], frame: tuple[int, int], flip: bool
 ) -> list[Float]:
     """The aperture at a tile: one kernel, or four at its corners where the shape changes across the frame."""
     if shape != "cat's eye":
@@ -472,7 +477,7 @@ def _kernels(
 
 
 @lru_cache(4096)
-def _kernel(shape: str, radius: float, field: tuple[float, float], flip: bool) -> Float:
+def _kernel(shape: Shape, radius: float, field: tuple[float, float], flip: bool) -> Float:
     """Its lines from top to bottom, (first column - 1, last column, weight), the weights such that the whole sums to 1.
 
     field: where in the frame, the corners at a distance of 1. flip: before the focal plane an aperture is seen upside down.
@@ -491,12 +496,19 @@ def _kernel(shape: str, radius: float, field: tuple[float, float], flip: bool) -
     return (kernel * [1, 1, 1 / max((mean * radius).sum(), 1e-9)]).astype(np.float32)
 
 
-def _chords(shape: str, v: Float, field: tuple[float, float]) -> tuple[Float, Float]:
+def _chords(shape: Shape, v: Float, field: tuple[float, float]) -> tuple[Float, Float]:
     """Where the lines at heights v enter and leave the aperture, which fits into the unit circle."""
-    if shape.endswith("blades"):
-        n = int(shape.split()[0])
-        angle = 2 * np.pi * (np.arange(n + 1) + 0.5) / n + np.pi / 2  # a side lies at the bottom
-        px, py = np.cos(angle), np.sin(angle)
+    if not isinstance(shape, str) or shape.endswith("blades"):
+        if isinstance(shape, str):
+            n = int(shape.split()[0])
+            angle, far = (
+                2 * np.pi * (np.arange(n + 1) + 0.5) / n + np.pi / 2,
+                np.ones(n + 1),
+            )  # a side lies at the bottom
+        else:
+            angle = 2 * np.pi * np.arange(len(shape) + 1) / len(shape)
+            far = np.array([*shape, shape[0]]) / max(shape)
+        px, py = far * np.cos(angle), far * np.sin(angle)
         starts, ends = np.full_like(v, np.inf), np.full_like(v, -np.inf)
         for x0, y0, x1, y1 in zip(px[:-1], py[:-1], px[1:], py[1:], strict=True):
             crossed = (np.minimum(y0, y1) <= v) & (v <= np.maximum(y0, y1)) & (y0 != y1)

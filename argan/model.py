@@ -18,9 +18,10 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from argan import estimator, networks, photograph
-from argan.bokeh import refocus
+from argan.bokeh import COLLECTION, SHAPES, Shape, refocus
 from argan.checkpoint import read_tensors
 from argan.errors import UserError
+from argan.iris import Iris
 from argan.likeness import UNLIKE, Likeness
 from argan.params import Training
 from argan.photograph import Photograph
@@ -109,6 +110,29 @@ class Model:
     def likeness(self) -> Likeness | None:
         """What the domain's photographs look like; None where the folder does not say."""
         return Likeness.load(self.folder / "likeness.safetensors") if self.folder else None
+
+    @cached_property
+    def iris(self) -> Iris | None:
+        """The lens that the domain's photographs were taken with; None where the folder does not say."""
+        return Iris.load(self.folder) if self.folder else None
+
+    def opening(self, shape: str) -> Shape:
+        """What `argan.bokeh.refocus` takes for the shape of that name: "collection" is the photographs' own.
+
+        Raises UserError where that is not known.
+        """
+        if shape != COLLECTION:
+            return shape
+        if self.iris is None:
+            reason = "it was trained before that was measured; train it again"
+        elif self.iris.outline is None:
+            reason = self.iris.reason
+        else:
+            return self.iris.outline
+        others = ", ".join(SHAPES)
+        raise UserError(
+            f"the model '{self.domain}' knows no aperture shape of its collection ({reason}); there is: {others}"
+        )
 
     # Scenes
 
@@ -208,11 +232,13 @@ class Model:
 
         Returns (H, W, 3), the photo's own size and values: uint16 where its file has 16 bits, else uint8. aperture 0 gives the
         photo itself; focus None is its centre; both numbers within 0..1 are fractions of width and height; shape is one of
-        `argan.bokeh.SHAPES`. Raises UserError for what is no photo, an aperture below 0 or a focus outside the frame.
+        `argan.bokeh.SHAPES` or "collection", the aperture of the photographs learned from. Raises UserError for what is no photo,
+        an aperture below 0, a focus outside the frame, or a shape that there is not.
         """
+        opening = self.opening(shape)
         taken = photograph.read(photo) if isinstance(photo, str | Path) else photo
         pixels = taken.pixels if isinstance(taken, Photograph) else read_photo(taken)
-        return refocus(pixels, self.depth(taken), aperture, focus, shape)
+        return refocus(pixels, self.depth(taken), aperture, focus, opening)
 
 
 def locate(reference: str | Path) -> Path:

@@ -14,10 +14,12 @@ from argan import photos
 from argan.errors import UserError
 from argan.files import swapped
 from argan.geometry import Box, Rule
+from argan.iris import Iris, highlights, measured
 from argan.params import Collection, Domain, Meadow, Params, Published
 from argan.photos import Photos, sha256
 from argan.sources import DATASETS, collection, report
-from argan.sources.ingest import ingest
+from argan.sources.ingest import ingest, printable
+from argan.sources.lens import LOOKED_AT, measure
 from argan.sources.prepare import File
 from argan.sources.report import About
 from pipelines import run, say
@@ -66,12 +68,22 @@ def _photographs(domain: str, settings: Published | Collection, params: Params) 
         took = ingest(
             files, new, size, rule=rule, previous=store, refused_max=params.crop.refused_max, progress=progress
         )
+        lens = _lens(files, Photos.open(new), store)
+        lens.save(new)
     known = _masks(domain, settings, Photos.open(store), masks)
     refused = ", ".join(f"{count:,} {kind}" for kind, count in took.refused.items()) or "none"
     say(
         f"{domain}: {took.photos:,} photos of {size} x {size} px, {took.decoded:,} decoded now; refused: {refused}; "
         f"{took.groups:,} groups of near duplicates; masks of {known:,} held-out photos"
     )
+    say(f"{domain}: {lens.told}")
+
+
+def _lens(files: list[File], store: Photos, previous: Path) -> Iris:
+    """Of the photos to train on alone: what is held out must not shape the model."""
+    paths = {printable(file.source): file.path for file in files}
+    table = store.index.loc[store.rows("train"), ["source", "file_sha256"]]
+    return measure({digest: paths[source] for source, digest in table.itertuples(index=False, name=None)}, previous)
 
 
 def _files(settings: Published | Collection, raw: Path) -> tuple[list[File], dict[str, Path]]:
@@ -146,6 +158,8 @@ def _meadow(domain: str, params: Params) -> None:
         table,
         pd.DataFrame(refused, columns=["source", "reason"]),
     )
+    train = rows[(table["split"] == "train").to_numpy()][:LOOKED_AT]
+    measured([highlights(pixels[row]) for row in train]).save(Path("data/photos") / domain)
     known = _truth(domain, disparity, rows, count)
     split = table["split"].value_counts()
     say(

@@ -19,6 +19,7 @@ from argan import estimator, networks, pictures, processes, registry
 from argan.checkpoint import fingerprint, write_tensors
 from argan.errors import UserError
 from argan.files import swapped, write_json, write_text
+from argan.iris import Iris
 from argan.likeness import Likeness
 from argan.params import Params, Training
 from argan.photos import Photos
@@ -149,6 +150,7 @@ def _train(
         "mlflow": tracked.reference(),
         "git_revision": registry.revision(),
     }
+    lens = Iris.load(store.folder)
     with swapped(Path("models") / domain) as new:
         shape = {"domain": domain, "training": recipe}
         write_tensors(new / "generator.safetensors", trained.generator.state_dict(), shape)
@@ -158,7 +160,9 @@ def _train(
         pd.DataFrame(trained.history).to_csv(new / "history.csv", index=False)
         (new / "samples").mkdir()
         pictures.write_png(new / "samples" / "samples.png", samples(trained.generator, config))
-        write_text(new / "card.md", card(meta))
+        if lens:
+            lens.save(new)
+        write_text(new / "card.md", card(meta, lens))
         (new / "data").mkdir()
         for part in ("card.md", "quality.json", "report.html"):  # what it learned from goes where the model goes
             shutil.copyfile(store.folder / part, new / "data" / part)
@@ -209,7 +213,7 @@ def code_revision(modules: tuple[str, ...]) -> str:
     return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in modules)).hexdigest()[:8]
 
 
-def card(meta: dict[str, Any]) -> str:
+def card(meta: dict[str, Any], lens: Iris | None = None) -> str:
     """The model's card: what it is, how it was made, what it is not for."""
     t, s = meta["training"], meta["summary"]
     return f"""# argan-{meta["domain"]}
@@ -225,6 +229,8 @@ from generated photographs alone.
 | images seen | {s["images_seen"]} in {s["train_seconds"] / 60:.1f} minutes ({s["images_per_second"]:.0f}/s) |
 | photos (fingerprint) | {meta["photos"]["count"]} (`{meta["data"]}`) |
 | code revision | `{meta["git_revision"] or "unknown"}` |
+
+{lens.told if lens else "Aperture not known."}
 
 Use: `argan sample {meta["domain"]}`, `argan depth {meta["domain"]} PHOTO`, `argan bokeh {meta["domain"]} PHOTO`. Disparity is
 signed, 0 in the focal plane, larger = nearer, as a fraction of the image's width; it is relative, no measure in metres.

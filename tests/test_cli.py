@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import argan
 from argan import cli, networks
 from argan.checkpoint import write_tensors
 from argan.files import write_json
+from argan.iris import RAYS, Iris
 from argan.params import training
 
 SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
@@ -77,6 +79,25 @@ def test_depth_and_bokeh_have_the_photos_own_size(
     assert Image.open(tmp_path / "b" / "photo.bokeh.png").size == (90, 60)
 
 
+def test_the_collections_own_aperture(
+    model: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    asked = ("bokeh", folder, photo, "--shape", "collection", "--aperture", 4, "--out", tmp_path)
+    Iris(None, 3, 2, 400, reason="3 out-of-focus highlights in 2 of 400 photos").save(folder)
+    assert run(monkeypatch, *asked) == 2
+    said = capsys.readouterr().err
+    assert "'meadow'" in said and "3 out-of-focus highlights in 2 of 400" in said and "7 blades" in said
+    Iris((1.0,) * RAYS, 30, 9, 400).save(folder)
+    made = {}
+    for shape in ("collection", "disc", "5 blades"):
+        assert run(monkeypatch, *asked[:4], shape, *asked[5:]) == 0
+        made[shape] = np.array(Image.open(tmp_path / "photo.bokeh.png")).astype(int)
+    off, other = (np.abs(made["collection"] - made[shape]).mean() for shape in ("disc", "5 blades"))
+    assert off < 0.2 * other, "a round one is a disc"
+
+
 def test_a_closed_aperture_gives_the_photo_itself(
     model: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +144,7 @@ def test_a_photo_cut_off_is_named(model: Path, photo: Path, tmp_path: Path, monk
         ("bokeh", "MODEL", "PHOTO", "--aperture", "wide"),
         ("bokeh", "MODEL", "PHOTO", "--focus", "500,10"),
         ("bokeh", "MODEL", "PHOTO", "--focus", "middle"),
+        ("bokeh", "MODEL", "PHOTO", "--shape", "collection"),
         ("sample", "MODEL", "--count", "0"),
         ("sample", "MODEL", "--cuont", "3"),
         ("depth", "MODEL", "missing.jpg"),

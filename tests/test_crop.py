@@ -18,6 +18,7 @@ from loopback import Server, serving
 
 from argan import params
 from argan.errors import UserError
+from argan.iris import Iris
 from argan.photos import Photos
 from argan.sources import birds, faces
 from pipelines.crop import crop
@@ -58,6 +59,9 @@ def test_good_photos_pass_unchanged(raw: dict[str, Any], tmp_path: Path) -> None
     store = Photos.open("data/photos/meadow")
     assert np.array_equal(store.pixels, raw["photos"])
     assert [len(store.rows(split)) for split in ("train", "validation", "test")] == [40, 10, 10]
+    lens = Iris.load(store.folder)
+    assert lens is not None and lens.outline is None and lens.looked == TRAIN
+    assert "Aperture not known: no out-of-focus highlights in 40 photos" in (store.folder / "report.html").read_text()
     assert np.array_equal(np.load("data/truth/meadow/disparity.npy"), raw["disparity"])
 
 
@@ -170,6 +174,8 @@ def test_flowers_from_their_archives_to_the_store(server: Server) -> None:
     assert "masks" not in {path.stem for path in Path("data/photos").rglob("*")}
     told = json.loads(Path("data/photos/flowers/quality.json").read_text())
     assert "3 to learn from, at least 500" in told["unfit"][0]
+    lens = Iris.load(store.folder)
+    assert lens is not None and lens.looked == 3 and "Aperture not known" in lens.told, "of training photos alone"
 
 
 def test_birds_come_with_their_box_in_the_middle(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

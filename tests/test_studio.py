@@ -32,11 +32,13 @@ from argan import networks
 from argan.checkpoint import write_tensors
 from argan.errors import UserError
 from argan.files import write_json
+from argan.iris import RAYS, Iris
 from argan.model import Estimate, Model
 from argan.params import training
 from argan.studio import desk as desks
 from argan.studio import work
 from argan.studio.desk import Desk, Shelf
+from argan.studio.parts import shapes
 from argan.studio.routes import application
 from argan.studio.work import Scene
 
@@ -204,12 +206,26 @@ def test_pictures_and_what_is_wrong_with_the_wish(desk: Desk, home: Path, client
         ({"x": 1.5}, "outside"),
         ({"aperture": -1}, "aperture must be 0"),
         ({"shape": "star"}, "there is: disc"),
+        ({"shape": "collection"}, "knows no aperture shape of its collection"),
         ({"model": "blind"}, "no depth estimator"),
         ({"model": "/etc"}, "not offered"),
         ({"photo": "guessed"}, "drop it again"),
     ):
         answer = client.get("/studio/preview", params=wish | wrong)
         assert answer.status_code == 400 and said in answer.json()["error"]
+
+
+def test_the_collections_own_aperture_is_offered_where_it_is_known(
+    desk: Desk, home: Path, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = desk.shelf.get("meadow")
+    assert "collection" not in dict(shapes(model)).values()
+    monkeypatch.setattr(model, "iris", Iris((1.0,) * RAYS, 30, 9, 400), raising=False)
+    assert "collection" in dict(shapes(model)).values()
+    wish: dict[str, Any] = {"model": "meadow", "aperture": 1, "x": 0.5, "y": 0.5, "shape": "collection"}
+    for more in ({}, {"photo": desk.receive(home / "rose.jpg").token}):
+        answer = client.get("/studio/preview", params=wish | more)
+        assert answer.status_code == 200, answer.text
 
 
 def test_the_page_is_for_this_machine(client: TestClient) -> None:

@@ -56,7 +56,11 @@ def bokeh(
         ),
     ] = None,
     shape: Annotated[
-        str, typer.Option(help="Of the aperture: disc, cat's eye, or 5 to 9 blades, such as '7 blades'.")
+        str,
+        typer.Option(
+            help="Of the aperture: disc, cat's eye, 5 to 9 blades, such as '7 blades'; or collection, as measured from the "
+            "photographs that the model learned from, where they show it."
+        ),
     ] = "disc",
     out: OutOption = Path("bokeh"),
 ) -> None:
@@ -68,6 +72,7 @@ def bokeh(
 
     place = _focus(focus)
     loaded = load(model)
+    loaded.opening(shape)  # of what it has not, said once and not for each photo
 
     def one(path: Path) -> None:
         photo = photograph.read(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,6 +17,7 @@ from PIL import Image
 
 from argan.files import write_json, write_text
 from argan.html import figure, page, table, uri
+from argan.iris import ANGLES, Iris
 from argan.params import Floors
 from argan.photos import SPLITS, Photos
 from argan.sources import quality
@@ -125,6 +127,7 @@ def _page(
         _examples(store, found),
         _groups(store),
         _camera(store.index),
+        _iris(store.folder),
         _refused(quarantine, originals),
         "<h2>Source and licence</h2>" + table([(name, text) for name, text in _rights(about) if text]),
     ]
@@ -221,6 +224,30 @@ def _camera(index: pd.DataFrame) -> str:
         names = [f"'{year[2:]}" for year in years.index] if len(years) > 8 else years.index.tolist()  # as many as fit
         out.append(_bars(f"Year ({len(dates):,} photos)", names, years.tolist()))
     return f"<h2>What the cameras say</h2><div class=pair>{''.join(out)}</div>" if out else ""
+
+
+def _iris(folder: Path) -> str:
+    found = Iris.load(folder)
+    if found is None:
+        return ""
+    return (
+        f"<h2>Shape of the aperture</h2><p>{escape(found.told)}</p>{_outline(found.outline) if found.outline else ''}"
+    )
+
+
+def _outline(outline: Sequence[float]) -> str:
+    """The outline, filled as a highlight is, within the circle of the same area."""
+    points = " ".join(
+        f"{60 + 44 * radius * math.cos(angle):.1f},{60 + 44 * radius * math.sin(angle):.1f}"
+        for radius, angle in zip(outline, ANGLES.tolist(), strict=True)
+    )
+    told = "The iris, and dashed the circle of the same area"
+    svg = (
+        f'<svg viewBox="0 0 120 120" role="img" aria-label="{told}" style="max-width:160px">'
+        f'<polygon points="{points}" fill="currentColor" opacity=".35"/>'
+        '<circle cx="60" cy="60" r="44" fill="none" stroke="currentColor" stroke-dasharray="3 3"/></svg>'
+    )
+    return f"<figure>{svg}<figcaption>{told}</figcaption></figure>"
 
 
 def _bars(title: str, labels: Sequence[str], counts: Sequence[int]) -> str:

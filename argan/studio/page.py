@@ -16,7 +16,7 @@ from argan.errors import UserError
 from argan.photograph import PIXELS, RAW
 from argan.studio import about, work
 from argan.studio.desk import FILE_BYTES, Desk
-from argan.studio.parts import JOB, QUIET, Stage, Value, download, stage, told
+from argan.studio.parts import JOB, QUIET, Stage, Value, download, shapes, stage, told
 from argan.studio.routes import application
 from argan.studio.work import EXPORTS, Scene
 
@@ -61,7 +61,7 @@ def page(desk: Desk) -> gr.Blocks:
             with gr.Tab("Imagine", id="imagine"):
                 tiles, scene, scene_space = _imagine(desk, first, model)
             with gr.Tab("Photo", id="photo"):
-                photo, photo_space = _photo(desk, model)
+                photo, photo_space = _photo(desk, first, model)
             with gr.Tab("3D", id="space") as space:
                 show, source = _space(desk, scene.picture, photo.picture)
             with gr.Tab("About", id="about"):
@@ -75,22 +75,27 @@ def page(desk: Desk) -> gr.Blocks:
         show(space.select)
         show(source.input)
 
-        def pick(reference: str, tiles: Value, scene: Value, photo: Value | None) -> tuple[Any, ...]:
+        def pick(reference: str, tiles: Value, scene: Value, photo: Value | None, *shape: str) -> tuple[Any, ...]:
             loaded = desk.shelf.get(reference)
+            choices = shapes(loaded)
+            known = [value for _, value in choices]
+            of_scene, of_photo = (chosen if chosen in known else "disc" for chosen in shape)
             if photo:
-                photo |= {"model": reference, "note": None}
+                photo |= {"model": reference, "note": None, "shape": of_photo}
                 try:
                     photo["note"] = desk.relief(reference, photo["photo"]).warning
                 except UserError as error:  # the stage says it too, and stays on show
                     gr.Warning(escape(str(error)))
             return (
                 tiles | {"model": reference},
-                scene | {"model": reference},
+                scene | {"model": reference, "shape": of_scene},
                 photo,
+                gr.Dropdown(choices, value=of_scene),
+                gr.Dropdown(choices, value=of_photo),
                 about.fragment(loaded, reference),
             )
 
-        values = [tiles, scene.picture, photo.picture]
+        values = [tiles, scene.picture, photo.picture, scene.shape, photo.shape]
         model.input(told(pick), [model, *values], [*values, card], **QUIET)
         # What was registered since the page was made
         blocks.load(lambda: gr.Dropdown(_offers(desk)), None, model, queue=False, **QUIET)
@@ -159,7 +164,7 @@ def _imagine(desk: Desk, first: str, model: gr.Dropdown) -> tuple[gr.HTML, Stage
                 "model": first, "scene": start["scenes"][0], "name": start["names"][0],
                 "aperture": 1, "shape": "disc", "view": "Picture", "x": 0.5, "y": 0.5,
             }  # fmt: skip
-            controls = stage("scene", ["Picture", "Depth"], "Open a scene.", value)
+            controls = stage("scene", ["Picture", "Depth"], "Open a scene.", shapes(desk.shelf.get(first)), value)
             made = controls()
             with gr.Row(elem_classes="line"):
                 space = gr.Button("See it in 3D", elem_id="scene-space")
@@ -187,10 +192,11 @@ def _imagine(desk: Desk, first: str, model: gr.Dropdown) -> tuple[gr.HTML, Stage
     return tiles, made, space
 
 
-def _photo(desk: Desk, model: gr.Dropdown) -> tuple[Stage, gr.Button]:
+def _photo(desk: Desk, first: str, model: gr.Dropdown) -> tuple[Stage, gr.Button]:
     with gr.Row(elem_classes="bench"):
         with gr.Column(scale=8, min_width=320):
-            controls = stage("picture", ["Picture", "Depth", "Confidence"], "Your photograph appears here.")
+            choices = shapes(desk.shelf.get(first))
+            controls = stage("picture", ["Picture", "Depth", "Confidence"], "Your photograph appears here.", choices)
         with gr.Column(scale=3, min_width=260, elem_classes="aside"):
             file = gr.File(
                 label="Your photo", show_label=False, file_types=TYPES, elem_id="drop", height=136, buttons=[]

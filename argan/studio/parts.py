@@ -10,8 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from argan.bokeh import SHAPES
+from argan.bokeh import COLLECTION, SHAPES
 from argan.errors import UserError
+from argan.model import Model
 
 Value = dict[str, Any]  # what a stage shows: see page.js
 QUIET: Value = {"show_progress": "hidden", "api_visibility": "private"}
@@ -68,7 +69,19 @@ class Stage:
         )
 
 
-def stage(name: str, views: list[str], nothing: str, value: Value | None = None) -> Callable[[], Stage]:
+def shapes(model: Model) -> list[tuple[str, str]]:
+    """Of the opening, as the page calls them and as `argan bokeh` does: the collection's own where the model knows it."""
+    named = [(shape[0].upper() + shape[1:], shape) for shape in SHAPES]
+    try:
+        known = model.iris is not None and model.iris.outline is not None
+    except UserError:  # damaged: the others are still there
+        known = False
+    return [*named, ("As the collection's", COLLECTION)] if known else named
+
+
+def stage(
+    name: str, views: list[str], nothing: str, choices: list[tuple[str, str]], value: Value | None = None
+) -> Callable[[], Stage]:
     """Puts the picture here, and returns what puts its controls there."""
     picture = gr.HTML(
         value,
@@ -82,7 +95,6 @@ def stage(name: str, views: list[str], nothing: str, value: Value | None = None)
         aperture = gr.Slider(0, 4, 1, step=0.05, label="Aperture", elem_id=f"{name}-aperture", buttons=[])
         with gr.Row(elem_classes="line"):
             view = gr.Radio(views, value="Picture", label="Show", elem_id=f"{name}-view", min_width=230)
-            choices = [(shape[0].upper() + shape[1:], shape) for shape in SHAPES]
             shape = gr.Dropdown(
                 choices,
                 value="disc",

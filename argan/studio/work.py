@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from argan import latents, lightfield, mesh, pictures
-from argan.bokeh import refocus
+from argan.bokeh import Shape, refocus
 from argan.errors import UserError
 from argan.model import Model
 
@@ -86,6 +86,7 @@ class Relief:
     confidence: Float | None = None  # (H, W) in 0..1, of a photograph
     warning: str | None = None
     icc: bytes | None = None
+    opening: Callable[[str], Shape] = str  # see `Model.opening`
 
     @cached_property
     def shown(self) -> tuple[Pixels, Float]:
@@ -112,7 +113,7 @@ class Relief:
             )
         ratio = min(1.0, (pixels / self.shown[1].size) ** 0.5)
         image, disparity = (resized(x, ratio) for x in self.shown)
-        return refocus(image, disparity, aperture, focus, shape)
+        return refocus(image, disparity, aperture, focus, self.opening(shape))
 
 
 def scenes(model: Model, wanted: Sequence[Scene]) -> list[Relief]:
@@ -123,7 +124,8 @@ def scenes(model: Model, wanted: Sequence[Scene]) -> list[Relief]:
         return ends[0] if scene.to is None else latents.slerp(ends[0], ends[1], scene.at)
 
     made = model.scenes(np.stack([latent(scene) for scene in wanted]))
-    return [Relief(*parts) for parts in zip(made.images, made.disparity, made.photos, strict=True)]
+    parts = zip(made.images, made.disparity, made.photos, strict=True)
+    return [Relief(*part, opening=model.opening) for part in parts]
 
 
 def photograph(model: Model, preview: Pixels, icc: bytes | None) -> Relief:
@@ -131,7 +133,7 @@ def photograph(model: Model, preview: Pixels, icc: bytes | None) -> Relief:
     if model.folder and not (model.folder / "estimator.safetensors").exists():
         raise UserError(f"this model of {model.domain} has no depth estimator: pick another version for photographs")
     said = model.estimate(preview)
-    return Relief(preview, said.disparity, preview, said.confidence, said.warning, icc)
+    return Relief(preview, said.disparity, preview, said.confidence, said.warning, icc, model.opening)
 
 
 # Pictures
