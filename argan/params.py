@@ -148,7 +148,7 @@ _QUICK: dict[str, Any] = {
     "layers": 9,  # steps of 1.2 px; odd, so that one lies in the focal plane; 13 cost a fifth of the speed
     "prior": 1.0,  # decides the first thousand steps, when the discriminator knows nothing of depth
     "prior_fade": 8_000,  # colours and a subject are there by then
-    "prior_floor": 0.0,  # by then the sign is settled; at 0.03 the lower corners, which are near, were kept as far as the upper ones
+    "prior_floor": 0.0,  # by then the sign is settled; 0.03 kept near ground in the lower corners as far as the sky
     "prior_radius": 0.12,  # at 0.25 everything but the borders stayed in focus
     "prior_slope": 0.18,  # 0.11 in the corners: as far as anything is
     "smoothness": 0.1,  # at 0.05 the depth is patchy, at 0.25 it no longer follows the flowers
