@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,7 @@ def test_every_failure_is_named_and_given_up_after_a_tenth_of_the_training(name:
     assert begins[0] == first + (health.WINDOW - 1) * CONFIG.log_every
     assert all(told[images] == [name] for images in begins)
     given_up = [r["images"] for n, r in enumerate(history) if health.hopeless(history[: n + 1], CONFIG, SPREAD)]
-    assert 0.09 * CONFIG.images < given_up[0] - begins[0] < 0.12 * CONFIG.images
+    assert abs(given_up[0] - begins[0] - health.GIVE_UP * CONFIG.images) <= CONFIG.log_every
     assert health.hopeless(history, CONFIG, SPREAD) == name and name in health.MEANING
 
 
