@@ -161,6 +161,7 @@ def test_training_outlives_its_server(here: Path, monkeypatch: pytest.MonkeyPatc
     run.watch(64, {"loss_d": 0.4})
     assert said == ["warning: not logged yet, training goes on: away"]
     monkeypatch.setattr(registry.place, "reach", reach)
+    run._again = 0.0  # the wait before a server is tried again: over, however long the refusal above took here
     run.watch(96, {"loss_d": 0.3})
     assert [m.step for m in run.client.get_metric_history(run.id, "loss_d")] == [32, 64, 96]
 
