@@ -206,34 +206,44 @@ def _spread(
     at: tuple[int, int],
     frame: tuple[int, int],
     shape: Shape,
-) -> tuple[Float, int] | None:
-    """What layer k puts into a tile: premultiplied light, coverage, and what hides it; by what they are reduced; None for nothing.
+) -> tuple[Float, int, int, int] | None:
+    """What layer k puts into a tile: premultiplied light, coverage, and what hides it; its first row and column, reduced as it is;
+    by what it is reduced. None for nothing.
 
-    They have one pixel more than the tile on every side.
+    The whole would have one pixel more than the tile on every side; only as much of it is made as is not empty.
     """
     radius = _radius(abs(k))
     factor = _factor(radius)
     around = factor * (math.ceil(radius / factor) + 2) if k else 1
     layer = np.zeros((-(-(h + 2 * around) // factor), -(-(w + 2 * around) // factor), 5), np.float32)
-    if not _cut_out(light, place, extent, k, margin - around, factor, layer):
+    box = _cut_out(light, place, extent, k, margin - around, factor, layer)
+    if box[0] > box[1]:
         return None
     if k == 0:
-        return layer, 1
-    _run(layer)
-    skip = around // factor
-    rows, columns = -(-h // factor) + 2, -(-w // factor) + 2  # and one on every side, to interpolate towards
-    blurred = np.zeros((rows, columns, 5), np.float32)
+        return layer, 0, 0, 1
     kernels = _kernels(shape, radius / factor, at, (h, w), frame, flip=k > 0)
+    half = len(kernels[0]) // 2
+    skip = around // factor - 1
+    size = -(-h // factor) + 2, -(-w // factor) + 2  # and one on every side, to interpolate towards
+    (top, bottom), (left, right) = (
+        (max(low - half - skip - 1, 0), min(high + half - skip + 2, n))
+        for low, high, n in ((box[0], box[1], size[0]), (box[2], box[3], size[1]))
+    )
+    if top >= bottom or left >= right:
+        return None
+    _run(layer[max(top + skip - half, 0) : bottom + skip + half])
+    blurred = np.zeros((bottom - top, right - left, 5), np.float32)
     if len(kernels) == 1:
-        _blur(layer, kernels[0], skip - 1, blurred)
+        _blur(layer, kernels[0], top + skip, left + skip, blurred)
     else:  # the shape changes across the frame: between the four at the tile's corners
-        down, right = (np.clip((np.arange(n) - 0.5) / (n - 2), 0, 1).astype(np.float32) for n in (rows, columns))
+        down, right_ = (np.clip((np.arange(n) - 0.5) / (n - 2), 0, 1).astype(np.float32) for n in size)
+        down, right_ = down[top:bottom], right_[left:right]
         for i, kernel in enumerate(kernels):
             corner = np.zeros_like(blurred)
-            _blur(layer, kernel, skip - 1, corner)
-            share = (down if i // 2 else 1 - down)[:, None] * (right if i % 2 else 1 - right)[None]
+            _blur(layer, kernel, top + skip, left + skip, corner)
+            share = (down if i // 2 else 1 - down)[:, None] * (right_ if i % 2 else 1 - right_)[None]
             blurred += corner * share[..., None]
-    return blurred, factor
+    return blurred, top, left, factor
 
 
 @_compiled
@@ -281,13 +291,16 @@ def _extent(place: Float) -> Float:
 
 
 @_compiled
-def _cut_out(light: Float, place: Float, extent: Float, k: int, cut: int, factor: int, layer: Float) -> bool:
+def _cut_out(
+    light: Float, place: Float, extent: Float, k: int, cut: int, factor: int, layer: Float
+) -> tuple[int, int, int, int]:
     """layer = light and coverage of the pixels' shares in layer k, and how much of them lies before it, averaged over
-    factor x factor pixels. Whether there is any.
+    factor x factor pixels. What it covers: first and last row, first and last column; the first is the greater for nothing.
 
     All but `cut` pixels on every side of light and place.
     """
-    one, any_, level = np.float32(1), False, np.float32(k)
+    one, level = np.float32(1), np.float32(k)
+    top, end_y, left, end_x = layer.shape[0], -1, layer.shape[1], -1
     share = one / np.float32(factor * factor)
     shift = round(math.log2(factor))
     bottom, end = place.shape[0] - cut, place.shape[1] - cut
@@ -311,13 +324,14 @@ def _cut_out(light: Float, place: Float, extent: Float, k: int, cut: int, factor
                         to[4] += share * min(nearer, one)
                     weight = one - abs(nearer)
                     if weight > 0:
-                        any_ = True
+                        top, end_y = min(top, (y - cut) >> shift), max(end_y, (y - cut) >> shift)
+                        left, end_x = min(left, (x - cut) >> shift), max(end_x, (x - cut) >> shift)
                         weight *= share
                         to[0] += weight * light[y, x, 0]
                         to[1] += weight * light[y, x, 1]
                         to[2] += weight * light[y, x, 2]
                         to[3] += weight
-    return any_
+    return top, end_y, left, end_x
 
 
 @_compiled
@@ -330,8 +344,8 @@ def _run(layer: Float) -> None:
 
 
 @_compiled
-def _blur(sums: Float, kernel: Float, first: int, out: Float) -> None:
-    """out += the sums' layer under the kernel, a row (from, to, weight) for every line of it; out's corner is (first, first).
+def _blur(sums: Float, kernel: Float, top: int, left: int, out: Float) -> None:
+    """out += the sums' layer under the kernel, a row (from, to, weight) for every line of it; out's corner is (top, left).
 
     The sum from a to b, both inclusive and real, is S(b) - S(a - 1), S interpolated.
     """
@@ -343,12 +357,12 @@ def _blur(sums: Float, kernel: Float, first: int, out: Float) -> None:
             start, end, weight = kernel[j, 0], kernel[j, 1], kernel[j, 2]
             if weight == 0:
                 continue
-            row = sums[y + first + j - half].reshape(-1)
+            row = sums[y + top + j - half].reshape(-1)
             a, b = math.floor(start), math.floor(end)
             fa, fb = np.float32(start - a), np.float32(end - b)
             wb1, wb0 = weight * fb, weight * (np.float32(1) - fb)
             wa1, wa0 = weight * fa, weight * (np.float32(1) - fa)
-            ia, ib = (first + a) * 5, (first + b) * 5
+            ia, ib = (left + a) * 5, (left + b) * 5
             ra0, ra1 = row[ia : ia + size], row[ia + 5 : ia + 5 + size]
             rb0, rb1 = row[ib : ib + size], row[ib + 5 : ib + 5 + size]
             for i in range(size):
@@ -356,7 +370,7 @@ def _blur(sums: Float, kernel: Float, first: int, out: Float) -> None:
 
 
 @_compiled
-def _under(layer: Float, factor: int, plate: Float, room: Float) -> None:
+def _under(layer: Float, top: int, left: int, factor: int, plate: Float, room: Float) -> None:
     """plate += the layer, enlarged by factor (bilinear), where there is room under what lies before it.
 
     How opaque a layer is, is asked of those pixels alone that nothing before it hides: a surface goes on behind the edge in
@@ -365,12 +379,15 @@ def _under(layer: Float, factor: int, plate: Float, room: Float) -> None:
     """
     zero, one = np.float32(0), np.float32(1)
     part = one / np.float32(factor)
-    line = np.empty(layer.shape[1] * 5, np.float32)
-    for y in range(plate.shape[0]):
+    rows, columns = layer.shape[:2]
+    first_y, last_y = _enlarged(top, rows, factor, plate.shape[0])
+    first_x, last_x = _enlarged(left, columns, factor, plate.shape[1])
+    line = np.empty(columns * 5, np.float32)
+    for y in range(first_y, last_y):
         py = (np.float32(y) + np.float32(0.5)) * part + np.float32(0.5)
         iy = int(py)
         fy = py - np.float32(iy)
-        upper, lower = layer[iy].reshape(-1), layer[min(iy + 1, layer.shape[0] - 1)].reshape(-1)
+        upper, lower = layer[iy - top].reshape(-1), layer[iy - top + 1].reshape(-1)
         covered = zero
         for i in range(line.size):
             line[i] = max(zero, upper[i] + fy * (lower[i] - upper[i]))
@@ -379,11 +396,11 @@ def _under(layer: Float, factor: int, plate: Float, room: Float) -> None:
         if covered == zero:
             continue
         to = plate[y].reshape(-1)
-        for x in range(plate.shape[1]):
+        for x in range(first_x, last_x):
             px = (np.float32(x) + np.float32(0.5)) * part + np.float32(0.5)
             ix = int(px)
             fx = px - np.float32(ix)
-            i, k = ix * 5, x * 4
+            i, k = (ix - left) * 5, x * 4
             alpha = line[i + 3] + fx * (line[i + 8] - line[i + 3])
             clear = one - line[i + 4] - fx * (line[i + 9] - line[i + 4])
             share = room[y, x] / max(clear, max(alpha, np.float32(0.02)))  # what a fiftieth of the rays saw is seen
@@ -392,6 +409,13 @@ def _under(layer: Float, factor: int, plate: Float, room: Float) -> None:
             to[k + 1] += share * (line[i + 1] + fx * (line[i + 6] - line[i + 1]))
             to[k + 2] += share * (line[i + 2] + fx * (line[i + 7] - line[i + 2]))
             to[k + 3] += share * alpha
+
+
+@_compiled
+def _enlarged(first: int, count: int, factor: int, size: int) -> tuple[int, int]:
+    """The pixels, of `size`, that lie between `count` reduced ones from `first` on; a reduced tile begins one outside."""
+    low = math.ceil(factor * (first - 0.5) - 0.5)
+    return max(low, 0), min(low + factor * (count - 1), size)
 
 
 @_compiled

@@ -131,18 +131,27 @@ window.argan = (() => {
   function field(element, props, watch) {
     const window_ = element.querySelector(".field");
     let x = 0, y = 0, held = matchMedia("(prefers-reduced-motion: reduce)").matches, over = false, shown = null;
+    let turning = false, seen = false;
     function look() {
       const percent = (part) => 100 * Math.round((Math.min(1, Math.max(-1, part)) + 1) / 2 * (VIEWS - 1)) / (VIEWS - 1);
       window_.style.backgroundPosition = `${percent(x)}% ${percent(y)}%`;
     }
     function turn(now) {
-      if (!element.isConnected) return;
-      if (!held && !over && window_.offsetParent) {
-        [x, y] = [Math.sin(now / 700), Math.cos(now / 700)];
-        look();
-      }
+      turning = seen && !held && !over;
+      if (!turning) return;
+      [x, y] = [Math.sin(now / 700), Math.cos(now / 700)];
+      look();
       requestAnimationFrame(turn);
     }
+    // Only while it is to be seen: frames that nobody sees slow down the pictures that somebody waits for.
+    function move() {
+      if (!turning) requestAnimationFrame(turn);
+      turning = true;
+    }
+    new IntersectionObserver(([entry]) => {
+      seen = entry.isIntersecting;
+      move();
+    }).observe(window_);
     async function draw() {
       const value = props.value;
       window_.classList.toggle("empty", !value);
@@ -166,7 +175,10 @@ window.argan = (() => {
       [x, y] = [2 * (event.clientX - box.left) / box.width - 1, 2 * (event.clientY - box.top) / box.height - 1];
       look();
     });
-    window_.addEventListener("pointerleave", () => { over = false; });
+    window_.addEventListener("pointerleave", () => {
+      over = false;
+      move();
+    });
     window_.addEventListener("keydown", (event) => {
       const way = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
       if (event.key !== " " && !way) return;
@@ -174,10 +186,10 @@ window.argan = (() => {
       held = way ? true : !held;
       if (way) [x, y] = [Math.min(1, Math.max(-1, x + way[0] / 2)), Math.min(1, Math.max(-1, y + way[1] / 2))];
       look();
+      move();
     });
     watch("value", draw);
     draw();
-    requestAnimationFrame(turn);
   }
 
   const fetched = (id) => setTimeout(() => document.querySelector(`#${id} a, a#${id}, #${id}`)?.click(), 100);
