@@ -268,6 +268,9 @@ def test_a_photographers_own_photos_from_folder_to_registry_and_more_of_them_lat
     told = workspace.run("dvc", "repro")
     assert "mine: 150 photos of 32 x 32 px, 150 decoded now" in told
     assert "no depth is known of any photo" in told
+    measured = (workspace.folder / "data/photos/mine/iris.json").read_bytes()
+    assert (workspace.folder / "models/mine/iris.json").read_bytes() == measured
+    assert "Aperture not known: " in (workspace.folder / "models/mine/card.md").read_text()
     commit("first")
     assert "data/collections" not in workspace.run("git", "ls-files")
     first, revision = pixels_file.read_bytes(), params.load(workspace.folder / "params.yaml").known["mine"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from prometheus_client import CollectorRegistry
 from starlette.responses import Response
 
 from argan import cli, photograph
+from argan.iris import ANGLES, Iris
 from argan.model import Model
 from argan.serve import QUEUE, Refused, Work
 
@@ -43,8 +45,16 @@ def start(*arguments: object) -> tuple[subprocess.Popen[str], str]:
 
 
 @pytest.fixture(scope="module")
-def server(untrained: Path) -> Iterator[str]:
-    process, address = start(untrained, "--megapixels", MEGAPIXELS)
+def folder(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows its photographs' iris: half as high as wide."""
+    made = shutil.copytree(untrained, tmp_path_factory.mktemp("serve") / "meadow")
+    Iris(tuple((np.cos(ANGLES) ** 2 + 4 * np.sin(ANGLES) ** 2) ** -0.5), 30, 9, 400).save(made)
+    return Path(made)
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    process, address = start(folder, "--megapixels", MEGAPIXELS)
     yield address
     process.terminate()
     _, said = process.communicate(timeout=60)
@@ -59,8 +69,8 @@ def client(server: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def model(untrained: Path) -> Model:
-    return Model.load(untrained)
+def model(folder: Path) -> Model:
+    return Model.load(folder)
 
 
 def unpacked(answer: httpx.Response) -> dict[str, bytes]:
@@ -98,19 +108,20 @@ def test_depth_is_that_of_the_model(client: httpx.Client, model: Model) -> None:
     assert np.abs(picture(files["confidence.png"]) / 255 - said.confidence).max() < 0.01
 
 
+@pytest.mark.parametrize("shape", ["7 blades", "collection"])
 def test_bokeh_is_that_of_the_model_and_keeps_what_a_photo_carries(
-    client: httpx.Client, model: Model, tmp_path: Path
+    client: httpx.Client, model: Model, tmp_path: Path, shape: str
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 65536, (60, 90, 3), dtype=np.uint16)
     exif = Image.Exif()
     exif[0x010F] = "A maker"
     photograph.write_png(tmp_path / "deep.png", pixels, icc=b"a profile", exif=exif.tobytes())
-    asked = {"aperture": 2, "x": 20, "y": 30, "shape": "7 blades"}
+    asked = {"aperture": 2, "x": 20, "y": 30, "shape": shape}
     answer = client.post("/v1/meadow/bokeh", params=asked, content=(tmp_path / "deep.png").read_bytes())
     assert answer.status_code == 200, answer.text
     (tmp_path / "made.png").write_bytes(answer.content)
     made = photograph.read(tmp_path / "made.png")
-    wanted = model.bokeh(tmp_path / "deep.png", 2, (20, 30), "7 blades")
+    wanted = model.bokeh(tmp_path / "deep.png", 2, (20, 30), shape)
     assert made.pixels.dtype == np.uint16
     assert np.abs(made.pixels.astype(int) - wanted).max() <= 16
     assert made.icc == b"a profile"

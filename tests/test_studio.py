@@ -37,7 +37,7 @@ from argan.model import Estimate, Model
 from argan.params import training
 from argan.studio import desk as desks
 from argan.studio import work
-from argan.studio.desk import Desk, Shelf
+from argan.studio.desk import FILE_BYTES, Desk, Shelf
 from argan.studio.parts import shapes
 from argan.studio.routes import application
 from argan.studio.work import Scene
@@ -428,6 +428,12 @@ def test_what_is_no_photo_is_told_in_the_page_and_the_next_one_works(browser: An
             toast.wait_for()
             assert "/" not in toast.inner_text()  # no path of the server
             person.page.locator("#name .wrong", has_text=said).wait_for()
+        large = home / "endless.jpg"
+        with large.open("wb") as file:
+            file.truncate(FILE_BYTES + 1)
+        person.drop(large)
+        person.page.locator(".toast-body", has_text="exceed the maximum allowed size of 128").wait_for()
+        large.unlink()
         person.bring(home / "tulip.png")
 
 
@@ -479,6 +485,34 @@ def test_a_mesh_is_shown_and_the_light_field_moves(browser: Any, address: str) -
         page.evaluate("document.querySelector('#wiggle .field').focus()")
         page.keyboard.press("ArrowLeft")
         assert page.evaluate("document.querySelector('#wiggle .field').style.backgroundPosition") != before
+
+
+@pytest.mark.pipeline
+def test_a_mesh_is_asked_for_once(browser: Any, address: str, home: Path) -> None:
+    # Gradio loses a mesh that comes twice while it loads what shows it
+    with Page(browser, address) as person:
+        person.bring(home / "tulip.png")
+        person.asked.clear()
+        person.page.locator("#photo-space").click()
+        mesh = person.page.locator("#orbit canvas")
+        mesh.wait_for()
+        assert sum("queue/join" in url for url in person.asked) == 1
+        assert "tulip.png" in (person.page.locator("#orbit").get_attribute("aria-label") or "")
+        before, deadline = _steady(mesh), time.monotonic() + PATIENCE / 1000
+        mesh.focus()
+        person.page.keyboard.down("ArrowLeft")
+        while mesh.screenshot() == before:
+            assert time.monotonic() < deadline, "the arrow keys do not turn the mesh"
+            time.sleep(0.1)
+
+
+def _steady(seen: Any) -> bytes:
+    """What is to be seen once it no longer changes: the mesh is there, and is no blank."""
+    before, now = b"", seen.screenshot()
+    while now != before or len(set(Image.open(io.BytesIO(now)).convert("L").tobytes())) < 20:
+        time.sleep(1)
+        before, now = now, seen.screenshot()
+    return bytes(now)
 
 
 @pytest.mark.pipeline

@@ -156,6 +156,9 @@ window.argan = (() => {
       const value = props.value;
       window_.classList.toggle("empty", !value);
       if (!value) return;
+      const mesh = document.getElementById("orbit");
+      mesh?.setAttribute("role", "group");
+      mesh?.setAttribute("aria-label", `${value.name} as a mesh; arrow keys turn it`);
       const at = address("views", value);
       if (at === shown) return;
       shown = at;

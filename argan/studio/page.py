@@ -70,8 +70,8 @@ def page(desk: Desk) -> gr.Blocks:
         for shown in (scene, photo):
             shown.listen()
         for button, name in ((scene_space, "Scene"), (photo_space, "Photo")):
-            to = button.click(partial(_turn_to, name), None, [tabs, source], queue=False, **QUIET)
-            show(to.then)
+            button.click(partial(_turn_to, name), None, [tabs, source], queue=False, **QUIET)
+        # Turning to the tab selects it, whoever did it. Shown twice at once the mesh may never come: gradio drops the first
         show(space.select)
         show(source.input)
 
@@ -251,11 +251,11 @@ def _space(desk: Desk, scene: gr.HTML, photo: gr.HTML) -> tuple[Callable[[Any], 
                 label="The mesh",
                 elem_id="orbit",
                 clear_color=(0, 0, 0, 0),
-                height=480,
+                height=400,
                 interactive=False,
                 camera_position=(90, 88, 1.3),
             )
-            gr.HTML("Drag to turn it, scroll to come closer.", elem_classes="hint")
+            gr.HTML("Drag it or hold an arrow key to turn it; scroll or pinch to come closer.", elem_classes="hint")
         with gr.Column(scale=1, min_width=320):
             wiggle = gr.HTML(
                 None,
