@@ -116,7 +116,7 @@ def test_bokeh_is_that_of_the_model_and_keeps_what_a_photo_carries(
     exif = Image.Exif()
     exif[0x010F] = "A maker"
     photograph.write_png(tmp_path / "deep.png", pixels, icc=b"a profile", exif=exif.tobytes())
-    asked = {"aperture": 2, "x": 20, "y": 30, "shape": shape}
+    asked: dict[str, Any] = {"aperture": 2, "x": 20, "y": 30, "shape": shape}
     answer = client.post("/v1/meadow/bokeh", params=asked, content=(tmp_path / "deep.png").read_bytes())
     assert answer.status_code == 200, answer.text
     (tmp_path / "made.png").write_bytes(answer.content)
