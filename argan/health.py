@@ -83,8 +83,8 @@ MEANING = {
     "discriminator_blind": "it cannot tell photographs from renderings and teaches nothing; lower train.penalty",
     "mode_collapse": "generated pictures are all alike; raise train.penalty, or train.batch",
     "constant_depth": "scenes are flat; lower train.smoothness",
-    "prior_depth": "every scene has the same depth; lower train.prior_floor, or give prior_fade more images",
-    "luminance_depth": "depth is copied from brightness; another train.seed, or raise train.prior_floor",
+    "prior_depth": "every scene has the same depth; lower train.prior or train.prior_fade",
+    "luminance_depth": "depth is copied from brightness; another train.seed, or raise train.prior",
 }
 
 

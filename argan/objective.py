@@ -53,14 +53,27 @@ def center_focus_prior(resolution: int, radius: float, slope: float) -> Tensor:
 
 
 def prior_weight(images_seen: int, config: Training) -> float:
-    """The prior chooses the direction early, then fades linearly to its floor: depth must be the data's."""
-    left = max(0.0, 1 - images_seen / config.prior_fade) if config.prior_fade else 0.0
-    return config.prior * max(left, config.prior_floor)
+    """The prior chooses the direction early, then fades linearly to nothing: depth must be the data's."""
+    return config.prior * max(0.0, 1 - images_seen / config.prior_fade) if config.prior_fade else 0.0
 
 
 def prior_loss(disparity: Tensor, prior: Tensor, disparity_max: float) -> Tensor:
     """||D - D_p||^2, in units of the disparity range, so that its weight means the same in every preset."""
     return ((disparity - prior) / disparity_max).square().mean()
+
+
+def sign_loss(disparity: Tensor, prior: Tensor) -> Tensor:
+    """What is left of the prior when it has faded: which way round depth is. Nothing of its shape.
+
+    max(0, LEAST - a)^2 in every scene, a the slope of the regression of disparity on the prior: 1 where it falls off towards the
+    border as steeply as D_p, 0 where middle and border are equally near. disparity (N, 1, R, R), prior (1, 1, R, R); a scalar.
+    """
+    away = prior - prior.mean()
+    slope = (disparity * away).sum((1, 2, 3)) / away.square().sum()
+    return (LEAST - slope).clamp(min=0).square().mean()
+
+
+LEAST = 0.1  # scenes may be flat, or have something before the subject, and still not be inside out
 
 
 def smoothness(disparity: Tensor, image: Tensor, disparity_max: float) -> Tensor:

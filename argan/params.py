@@ -82,8 +82,8 @@ class Training(Frozen):
 
     # Depth priors
     prior: Weight
-    prior_fade: NonNegative  # images over which the prior falls linearly to its floor
-    prior_floor: Weight  # what remains afterwards
+    prior_fade: NonNegative  # images over which the prior falls linearly to nothing
+    prior_sign: Weight  # holds which way round depth is, throughout
     prior_radius: Fraction  # r_th, image widths from the centre
     prior_slope: Weight  # g, disparity per image width
     smoothness: Weight  # edge-aware, on disparity
@@ -148,7 +148,7 @@ _QUICK: dict[str, Any] = {
     "layers": 9,  # steps of 1.2 px; odd, so that one lies in the focal plane; 13 cost a fifth of the speed
     "prior": 1.0,  # decides the first thousand steps, when the discriminator knows nothing of depth
     "prior_fade": 8_000,  # colours and a subject are there by then
-    "prior_floor": 0.03,  # holds the sign: without it one of three trainings of this length ended inside out
+    "prior_sign": 1.0,  # as heavy as the prior: without, one of three trainings of this length ended inside out
     "prior_radius": 0.12,  # at 0.25 everything but the borders stayed in focus
     "prior_slope": 0.18,  # 0.11 in the corners: as far as anything is
     "smoothness": 0.1,  # at 0.05 the depth is patchy, at 0.25 it no longer follows the flowers
@@ -170,7 +170,6 @@ _GPU: dict[str, Any] = (
         "batch": 32,  # a GPU is not filled by less
         "learning_rate": 2e-4,  # longer training, larger batch: steadier, as R3GAN
         "ema_images": 50_000,  # with hundreds of thousands of images to come
-        "prior_floor": 0.01,  # more data speak for themselves
         "latent": 128,
         "penalty_every": 16,
         "prior_fade": 200_000,

@@ -288,6 +288,7 @@ class Trainer:
         prior = objective.prior_loss(disparity, self.prior, c.disparity_max)
         smooth = objective.smoothness(disparity, image, c.disparity_max)
         total = loss_g + objective.prior_weight(s.images, c) * prior + c.smoothness * smooth
+        total = total + c.prior_sign * objective.sign_loss(disparity, self.prior)
         if s.generator.expansion is not None and c.expansion_tie:
             rays = ray_disparity(disparity, s.generator.aperture)
             total = total + c.expansion_tie * objective.expansion_tie(

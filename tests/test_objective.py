@@ -24,12 +24,30 @@ def test_center_focus_prior_is_flat_inside_and_a_cone_outside() -> None:
     assert prior.max() == 0, "nothing is nearer than the focal plane in the prior"
 
 
-def test_prior_fades_linearly_to_its_floor() -> None:
-    config = training("quick", {"prior": 2.0, "prior_fade": 1000, "prior_floor": 0.1})
+def test_prior_fades_linearly_to_nothing() -> None:
+    config = training("quick", {"prior": 2.0, "prior_fade": 1000})
     assert objective.prior_weight(0, config) == 2.0
     assert objective.prior_weight(500, config) == pytest.approx(1.0)
-    assert objective.prior_weight(1000, config) == objective.prior_weight(10**9, config) == pytest.approx(0.2)
-    assert objective.prior_weight(0, config.model_copy(update={"prior_fade": 0})) == pytest.approx(0.2)
+    assert objective.prior_weight(1000, config) == objective.prior_weight(10**9, config) == 0
+    assert objective.prior_weight(0, config.model_copy(update={"prior_fade": 0})) == 0
+
+
+def test_the_sign_is_held_and_the_shape_is_left_alone() -> None:
+    prior = objective.center_focus_prior(32, 0.12, 0.18)
+    ramp = torch.linspace(-0.05, 0.05, 32).expand(1, 1, 32, 32)  # as near in the middle as at the border
+    for right in (prior, 0.2 * prior, 3 * prior - 0.05, prior + ramp):
+        disparity = right.clone().requires_grad_()
+        loss = objective.sign_loss(disparity, prior)
+        (gradient,) = torch.autograd.grad(loss, disparity)
+        assert loss == 0 and not gradient.any()
+    assert objective.sign_loss(-prior, prior).item() == pytest.approx((objective.LEAST + 1) ** 2, rel=1e-5)
+    assert objective.sign_loss(ramp, prior).item() == pytest.approx(objective.LEAST**2, rel=1e-4)
+    disparity = torch.cat(
+        [-prior, prior, prior]
+    ).requires_grad_()  # one scene inside out is turned, the others are not touched
+    (gradient,) = torch.autograd.grad(objective.sign_loss(disparity, prior), disparity)
+    assert not gradient[1:].any()
+    assert objective.sign_loss(disparity - gradient, prior) < objective.sign_loss(disparity, prior)
 
 
 def test_aperture_mixture_holds_zero_and_the_whole_range() -> None:
