@@ -28,7 +28,8 @@ SLIDE = """async (value) => {
   slider.value = value;
   slider.dispatchEvent(new Event("input", {bubbles: true}));
   while (!figure.dataset.shown.includes(`aperture=${value}&`)) await new Promise(requestAnimationFrame);
-  return performance.now() - started;
+  const image = figure.querySelector("img");
+  return [performance.now() - started, image.naturalWidth * image.naturalHeight];
 }"""
 
 
@@ -94,7 +95,8 @@ def _follows(page: Page) -> dict[str, float]:
     return {
         "preview_megapixel_ms": statistics.median(server[False]),
         "preview_moving_ms": statistics.median(server[True]),
-        "slider_to_picture_ms": statistics.median(hand),
+        "slider_to_picture_ms": statistics.median(spent for spent, _ in hand),
+        "slider_to_picture_megapixels": statistics.median(pixels for _, pixels in hand) / 1e6,
     }
 
 
