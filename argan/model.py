@@ -23,7 +23,7 @@ from argan.checkpoint import read_tensors
 from argan.errors import UserError
 from argan.iris import Iris
 from argan.likeness import UNLIKE, Likeness
-from argan.params import Training
+from argan.params import GONE, Training
 from argan.photograph import Photograph
 
 Pixels = NDArray[np.uint8]
@@ -81,7 +81,7 @@ class Model:
         path = folder / "config.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            config = Training.model_validate(content["training"])
+            config = Training.model_validate({k: v for k, v in dict(content["training"]).items() if k not in GONE})
             domain = str(content["domain"])
         except FileNotFoundError as error:
             raise UserError(

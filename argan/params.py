@@ -83,7 +83,7 @@ class Training(Frozen):
     # Depth priors
     prior: Weight
     prior_fade: NonNegative  # images over which the prior falls linearly to nothing
-    prior_sign: Weight  # holds which way round depth is, throughout
+    prior_sign: Weight = 0.0  # holds which way round depth is, throughout; 0 in models from before it was
     prior_radius: Fraction  # r_th, image widths from the centre
     prior_slope: Weight  # g, disparity per image width
     smoothness: Weight  # edge-aware, on disparity
@@ -128,6 +128,7 @@ class Training(Frozen):
         return {name: value for name, value in self.model_dump().items() if name not in RUNNING}
 
 
+GONE = ("prior_floor",)  # what trainings once had and their models, still there, do not need
 RUNNING = ("device", "precision", "accumulate", "stop_when_hopeless", "checkpoint_every", "checkpoints_kept")
 
 _QUICK: dict[str, Any] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -57,6 +59,19 @@ def test_a_model_without_its_estimator_still_makes_scenes(folder: Path, tmp_path
     assert alone.sample(1).images.shape == (1, 32, 32, 3)
     with pytest.raises(UserError, match=r"estimator\.safetensors"):
         alone.depth(np.zeros((32, 32, 3), np.uint8))
+
+
+def test_a_model_trained_with_the_parameters_of_before_is_still_one(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    content = json.loads((tmp_path / "config.json").read_text())
+    del content["training"]["prior_sign"]
+    content["training"]["prior_floor"] = 0.03  # what it had in place of it
+    write_json(tmp_path / "config.json", content)
+    assert np.array_equal(argan.load(tmp_path).sample(1).images, argan.load(folder).sample(1).images)
+    for damage in ("quick", ["prior_floor"], None):
+        write_json(tmp_path / "config.json", content | {"training": damage})
+        with pytest.raises(UserError, match=r"config\.json"):
+            argan.load(tmp_path)
 
 
 def test_an_estimate_is_the_depth_with_how_far_to_believe_it(model: Model, folder: Path, tmp_path: Path) -> None:

@@ -148,8 +148,8 @@ window.argan = (() => {
       if (!turning) requestAnimationFrame(turn);
       turning = true;
     }
-    new IntersectionObserver(([entry]) => {
-      seen = entry.isIntersecting;
+    new IntersectionObserver((entries) => {
+      seen = entries.at(-1).isIntersecting;
       move();
     }).observe(window_);
     async function draw() {
