@@ -216,8 +216,8 @@ def _spread(
     factor = _factor(radius)
     around = factor * (math.ceil(radius / factor) + 2) if k else 1
     layer = np.zeros((-(-(h + 2 * around) // factor), -(-(w + 2 * around) // factor), 5), np.float32)
-    box = _cut_out(light, place, extent, k, margin - around, factor, layer)
-    if box[0] > box[1]:
+    first_row, last_row, first_column, last_column = _cut_out(light, place, extent, k, margin - around, factor, layer)
+    if first_row > last_row:
         return None
     if k == 0:
         return layer, 0, 0, 1
@@ -227,21 +227,23 @@ def _spread(
     size = -(-h // factor) + 2, -(-w // factor) + 2  # and one on every side, to interpolate towards
     (top, bottom), (left, right) = (
         (max(low - half - skip - 1, 0), min(high + half - skip + 2, n))
-        for low, high, n in ((box[0], box[1], size[0]), (box[2], box[3], size[1]))
+        for low, high, n in ((first_row, last_row, size[0]), (first_column, last_column, size[1]))
     )
     if top >= bottom or left >= right:
         return None
-    _run(layer[max(top + skip - half, 0) : bottom + skip + half])
+    _run(layer[top + skip - half : bottom + skip + half])
     blurred = np.zeros((bottom - top, right - left, 5), np.float32)
     if len(kernels) == 1:
         _blur(layer, kernels[0], top + skip, left + skip, blurred)
     else:  # the shape changes across the frame: between the four at the tile's corners
-        down, right_ = (np.clip((np.arange(n) - 0.5) / (n - 2), 0, 1).astype(np.float32) for n in size)
-        down, right_ = down[top:bottom], right_[left:right]
+        down, along = (
+            np.clip((np.arange(low, high) - 0.5) / (n - 2), 0, 1).astype(np.float32)
+            for low, high, n in ((top, bottom, size[0]), (left, right, size[1]))
+        )
         for i, kernel in enumerate(kernels):
             corner = np.zeros_like(blurred)
             _blur(layer, kernel, top + skip, left + skip, corner)
-            share = (down if i // 2 else 1 - down)[:, None] * (right_ if i % 2 else 1 - right_)[None]
+            share = (down if i // 2 else 1 - down)[:, None] * (along if i % 2 else 1 - along)[None]
             blurred += corner * share[..., None]
     return blurred, top, left, factor
 
