@@ -57,7 +57,7 @@ def optics() -> Numbers:
     from torch.nn.functional import interpolate
 
     from argan import optics, params
-    from argan.objective import aperture_scales
+    from argan.mixture import Mixture
     from benchmarks import reference_optics
 
     aperture = optics.Aperture()
@@ -78,7 +78,7 @@ def optics() -> Numbers:
         image, disparity = maps[:, :3].clone().requires_grad_(), (maps[:, 3:] * 0.1).requires_grad_()
         weight = torch.randn(batch, 3, resolution, resolution, generator=random)
         open_ = 0.1 + 0.9 * torch.rand(batch, generator=random)
-        mixture = aperture_scales(batch, params.training("quick"), random)
+        mixture = Mixture(params.training("quick")).draw(batch, random)
         for name, scale in (("", open_), ("mixture_", mixture)):
             inputs = [image, disparity, scale]
             ours, plain = (both_ways(r, inputs, weight) for r in (optics.render, reference_optics.render))
@@ -138,9 +138,10 @@ def step() -> Numbers:
 
         draw = Draw.of(config, step_random(0, 0)).rows(slice(None), ours.device)
         image, disparity, _ = (t.detach().requires_grad_() for t in ours.photograph(draw))
+        scale = ours.state.generator.mixture(draw.chance)
 
         def optics_alone() -> None:
-            ours.state.generator.photograph(image, disparity, draw.scale).sum().backward()  # noqa: B023
+            ours.state.generator.photograph(image, disparity, scale).sum().backward()  # noqa: B023
 
         works = (at(ours, 0), at(ours, batch), at(plain, 0), at(plain, batch), optics_alone, ours.reals)
         rare, key = 1 / config.penalty_every, f"step_{preset}"

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from argan import checkpoint, networks, objective
+from argan import checkpoint, networks
 from argan.augment import color
 from argan.params import Training
 from argan.training import AGAIN, due, named, optimizer_tensors, restore_optimizer, signals, step_random
@@ -75,7 +75,7 @@ def distill(
                 latents = torch.randn(config.estimator_batch, config.latent, generator=random).to(device)
                 with mixed():
                     image, disparity = generator(latents)
-                scale = objective.aperture_scales(len(image), config, random).to(device)
+                scale = generator.mixture.draw(len(image), random, device)
                 photos = generator.photograph(image, disparity, scale)
                 if step % 2:  # every scene comes unflipped or flipped as a whole: photo and disparity together
                     photos, disparity = photos.flip(3), disparity.flip(3)

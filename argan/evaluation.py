@@ -274,7 +274,7 @@ def code() -> str:
     return hashlib.sha256(b"".join(told)).hexdigest()[:8]
 
 
-CODE = ("evaluation", "estimator", "gather", "networks", "objective", "optics")
+CODE = ("evaluation", "estimator", "gather", "mixture", "networks", "objective", "optics")
 DRAWING = ("report", "page", "cache", "uncertainty", "__init__")
 
 
@@ -331,7 +331,7 @@ def _generate(trained: Trained, params: Evaluate, device: torch.device) -> Itera
     for start in range(0, params.images, BATCH):
         random = step_random(params.seed, start, SALT)
         latents = torch.randn(BATCH, trained.config.latent, generator=random)[: params.images - start].to(device)
-        scale = objective.aperture_scales(BATCH, trained.config, random)[: params.images - start].to(device)
+        scale = trained.generator.mixture.draw(BATCH, random, device)[: params.images - start]
         image, disparity = trained.generator(latents)
         yield image, disparity, trained.generator.photograph(image, disparity, scale)
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrizations import spectral_norm
 
+from argan.mixture import Mixture
 from argan.optics import Aperture, DepthExpansion, exact, light_field, render
 from argan.params import Training
 
@@ -75,7 +76,8 @@ class Scene(nn.Module):
 
     forward: latents (N, Z), standard normal -> image (N, 3, R, R) in [-1, 1], all in focus, and disparity (N, 1, R, R) in
     (-disparity_max, disparity_max), signed, 0 in the focal plane, larger = nearer, fraction of image width.
-    `expansion` is T of the gather renderer: it sits here so that it shares the optimiser and the EMA.
+    `expansion` is T of the gather renderer, `mixture` says through which apertures scenes are photographed in training: they sit
+    here so that they share the optimiser and the EMA.
     """
 
     def __init__(self, config: Training) -> None:
@@ -85,8 +87,11 @@ class Scene(nn.Module):
         self.renderer, self.layers = config.renderer, config.layers
         self.aperture = Aperture()
         self.expansion = (
-            DepthExpansion(self.aperture.views, config.disparity_max) if config.renderer == "gather" else None
+            DepthExpansion(self.aperture.views, config.disparity_max)
+            if config.renderer == "gather" and config.expansion
+            else None
         )
+        self.mixture = Mixture(config)
 
     def photograph(self, image: Tensor, disparity: Tensor, scale: Tensor, widen: int = 1) -> Tensor:
         """The photos of scenes through apertures scale (N,), by the renderer that training uses: `argan.optics.render`.

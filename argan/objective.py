@@ -1,22 +1,12 @@
-"""The objective: adversarial losses, gradient penalties, depth priors, the DoF mixture. Losses return tensors only."""
+"""The objective: adversarial losses, gradient penalties, depth priors. Losses return tensors only."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from argan.params import Training
-
-
-def aperture_scales(count: int, config: Training, random: Generator) -> Tensor:
-    """DoF mixture learning (Kaneko 2021, section 4.2): an aperture per image, independent of its latent.
-
-    s = 0 with probability `aperture_zero`, else uniform in [aperture_min, 1]. Returns (count,).
-    """
-    draw = torch.rand(2, count, generator=random, device=random.device)
-    scale = config.aperture_min + (1 - config.aperture_min) * draw[0]
-    return torch.where(draw[1] < config.aperture_zero, torch.zeros_like(scale), scale)
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, recipe: str) -> Tensor:
@@ -30,10 +20,8 @@ def discriminator_loss(real: Tensor, fake: Tensor, recipe: str) -> Tensor:
 
 
 def generator_loss(real: Tensor, fake: Tensor, recipe: str) -> Tensor:
-    """The mirror of `discriminator_loss`; the paper's recipe does not use `real`."""
-    if recipe == "modern":
-        return F.softplus(real - fake).mean()
-    return F.softplus(-fake).mean()
+    """The mirror of `discriminator_loss`, of every image (N,); the paper's recipe does not use `real`."""
+    return F.softplus(real - fake) if recipe == "modern" else F.softplus(-fake)
 
 
 def gradient_penalty(photos: Tensor, realness: Tensor) -> Tensor:

@@ -76,8 +76,9 @@ class Training(Frozen):
     penalty_every: Positive  # lazy regularisation interval in steps; the penalty is scaled to match
 
     # Aperture: the DoF mixture's distribution of scales, drawn per image
+    apertures: Literal["uniform", "bernoulli", "half-normal", "learned"] = "uniform"  # see argan/mixture.py
     aperture_zero: Fraction  # probability of s = 0: the discriminator must see I itself, else blur hides in I
-    aperture_min: Fraction  # otherwise s is uniform in [aperture_min, 1]
+    aperture_min: Fraction  # otherwise s is in [aperture_min, 1]
     layers: Annotated[int, Field(ge=3, le=31), AfterValidator(_odd)]  # disparity layers of the occlusion renderer
 
     # Depth priors
@@ -87,6 +88,7 @@ class Training(Frozen):
     prior_radius: Fraction  # r_th, image widths from the centre
     prior_slope: Weight  # g, disparity per image width
     smoothness: Weight  # edge-aware, on disparity
+    expansion: bool = True  # T, of the gather renderer; without it rays are taken as they are, M = D~
     expansion_tie: Weight  # L1 between M and D~ (gather renderer)
 
     # Augmentation (what the discriminator sees, reals and fakes alike)

@@ -26,6 +26,7 @@ from argan import checkpoint, cost, health, networks, objective
 from argan.augment import augment, draw
 from argan.errors import UserError
 from argan.health import Alarm
+from argan.mixture import chances
 from argan.optics import ray_disparity
 from argan.params import Training
 from argan.processes import Processes
@@ -161,7 +162,7 @@ class Draw:
     """The random numbers of one step, a row per image of the whole batch: whoever takes a part of it takes its rows of them."""
 
     latents: Tensor
-    scale: Tensor  # of the aperture
+    chance: Tensor  # what the mixture makes an aperture of
     real: Tensor  # augmentation of photographs, ...
     fake: Tensor  # ... of renderings in the discriminator's turn, ...
     again: Tensor  # ... and in the generator's
@@ -169,8 +170,8 @@ class Draw:
     @classmethod
     def of(cls, config: Training, random: Generator) -> Draw:
         latents = torch.randn(config.batch, config.latent, generator=random)
-        scale = objective.aperture_scales(config.batch, config, random)
-        return cls(latents, scale, *(draw(config.batch, config, random) for _ in range(3)))
+        chance = chances(config.batch, random)
+        return cls(latents, chance, *(draw(config.batch, config, random) for _ in range(3)))
 
     def rows(self, part: slice, device: torch.device) -> Draw:
         return Draw(*(getattr(self, f.name)[part].to(device) for f in fields(self)))
@@ -221,7 +222,7 @@ class Trainer:
         generator = self.state.generator
         with self.mixed():
             image, disparity = generator(draw.latents)
-        return Shot(image, disparity, generator.photograph(image, disparity, draw.scale))
+        return Shot(image, disparity, generator.photograph(image, disparity, generator.mixture(draw.chance)))
 
     def step(self) -> dict[str, Tensor]:
         """Both players, once. Returns detached scalars; nothing here waits for the device.
@@ -284,7 +285,8 @@ class Trainer:
         again = augment(photos, c, draw.again).contiguous(memory_format=torch.channels_last)
         with self.mixed():
             fake = s.discriminator(again)
-        loss_g = objective.generator_loss(real, fake, c.recipe)
+        cost = objective.generator_loss(real, fake, c.recipe)
+        loss_g = cost.mean()
         prior = objective.prior_loss(disparity, self.prior, c.disparity_max)
         smooth = objective.smoothness(disparity, image, c.disparity_max)
         total = loss_g + objective.prior_weight(s.images, c) * prior + c.smoothness * smooth
@@ -294,6 +296,8 @@ class Trainer:
             total = total + c.expansion_tie * objective.expansion_tie(
                 s.generator.expansion(rays), rays, c.disparity_max
             )
+        if c.apertures == "learned":
+            total = total + s.generator.mixture.choice_loss(draw.chance, cost)
         spread = (disparity.detach() / c.disparity_max).std((1, 2, 3))
         means.add(loss_g=loss_g, prior=prior, smoothness=smooth, disparity_std=spread, **moments(image))
         if lazy:  # looked at as rarely as the penalty

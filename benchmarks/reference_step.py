@@ -62,9 +62,10 @@ class Trainer:
     def photograph(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         with self.mixed():
             image, disparity = self.generator(draw.latents)
+        scale = self.generator.mixture(draw.chance)
         if "optics" in self.choices:
-            return image, disparity, self.generator.photograph(image, disparity, draw.scale)
-        return image, disparity, render(image, disparity, draw.scale, self.generator)
+            return image, disparity, self.generator.photograph(image, disparity, scale)
+        return image, disparity, render(image, disparity, scale, self.generator)
 
     def laid_out(self, photos: Tensor) -> Tensor:
         return photos.contiguous(memory_format=torch.channels_last) if "layout" in self.choices else photos
@@ -101,7 +102,7 @@ class Trainer:
         with self.mixed():
             fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)))
         self.discriminator.requires_grad_(True)
-        loss = objective.generator_loss(real.detach(), fake, c.recipe)
+        loss = objective.generator_loss(real.detach(), fake, c.recipe).mean()
         loss = loss + objective.prior_weight(self.images, c) * objective.prior_loss(
             disparity, self.prior, c.disparity_max
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from argan import estimator, networks, objective
+from argan import estimator, networks
 from argan.optics import Aperture, render
 from argan.params import Training, training
 
@@ -118,11 +118,11 @@ def test_refinement_smooths_surfaces_and_keeps_their_edges() -> None:
     assert torch.allclose(estimator.guided(level, torch.rand_like(photos)), level, atol=1e-5)
 
 
-def test_distillation_draws_apertures_from_the_training_mixture(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_distillation_draws_apertures_from_the_training_mixture() -> None:
     drawn: list[torch.Tensor] = []
-    original = objective.aperture_scales
-    monkeypatch.setattr(objective, "aperture_scales", lambda *a: drawn.append(original(*a)) or drawn[-1])
     config = training("quick", {**SMALL, "estimator_images": 320, "aperture_zero": 0.5})
-    estimator.distill(TwoPlanes(config), config)
+    scenes = TwoPlanes(config)
+    scenes.mixture.register_forward_hook(lambda module, given, scale: drawn.append(scale))
+    estimator.distill(scenes, config)
     scales = torch.cat(drawn)
     assert 0.3 < (scales == 0).float().mean() < 0.7 and scales.max() > 0.8

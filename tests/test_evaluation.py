@@ -31,6 +31,7 @@ from argan.metrics import page, reference
 from argan.metrics.cache import Cache
 from argan.metrics.features import Extractor
 from argan.metrics.scenes import Scenes, degenerate, log_sharpness
+from argan.mixture import Mixture
 from argan.optics import Aperture, render
 from argan.params import Evaluate, Register, Training, training
 from argan.photos import Photos
@@ -262,7 +263,7 @@ def test_blur_in_the_image_is_told_from_blur_by_the_lens(config: Training) -> No
     _, exact = meadow.photographs(count, 32, 5)
     assert exact is not None
     sharp, disparity = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1, torch.from_numpy(exact)[:, None]
-    scale = objective.aperture_scales(count, config, torch.Generator().manual_seed(0))
+    scale = Mixture(config).draw(count, torch.Generator().manual_seed(0))
 
     def photo(image: Tensor, scale: Tensor) -> Tensor:
         return render(image, disparity, Aperture(), scale, renderer="occlusion", disparity_max=REACH)
