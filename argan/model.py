@@ -23,6 +23,7 @@ from argan.checkpoint import read_tensors
 from argan.errors import UserError
 from argan.iris import Iris
 from argan.likeness import UNLIKE, Likeness
+from argan.optics import Aperture
 from argan.params import GONE, Training
 from argan.photograph import Photograph
 
@@ -32,6 +33,7 @@ Photo = str | Path | Image.Image | Pixels | Photograph
 
 MODELS = Path("models")
 BATCH = 32  # scenes generated at a time
+VIEWS, MOST_VIEWS = 5, 33  # along each side of the aperture: as trained, and where one pixel of 256 lies between them
 NEAR = 0.1  # of the whole range of disparity: off by less, far, focal plane and near are still told apart
 GUIDE = 512  # longest side, in pixels, at which depth is fitted to the photo's edges
 
@@ -136,22 +138,23 @@ class Model:
 
     # Scenes
 
-    def sample(self, count: int = 1, seed: int = 0, truncation: float = 1.0) -> Scenes:
+    def sample(self, count: int = 1, seed: int = 0, truncation: float = 1.0, views: int = VIEWS) -> Scenes:
         """`count` scenes. Scene i depends on (seed, i) alone: asking for more leaves the first ones as they are.
 
         `truncation` below 1 brings latents nearer to their mean: scenes more alike, and fewer that failed (Brock et al., 2019).
+        `views` along each side of the aperture, odd: more than the 5 of training make a wide blur smooth. Raises UserError.
         """
-        parts = list(self.stream(count, seed, truncation))
+        parts = list(self.stream(count, seed, truncation, views))
         return Scenes(
             *(np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "photos", "disparity"))
         )
 
-    def stream(self, count: int, seed: int = 0, truncation: float = 1.0) -> Iterator[Scenes]:
+    def stream(self, count: int, seed: int = 0, truncation: float = 1.0, views: int = VIEWS) -> Iterator[Scenes]:
         """The same, a batch at a time, for counts that do not fit into memory. Raises ValueError unless count >= 1."""
         if count < 1 or seed < 0:
             raise ValueError(f"count must be at least 1 and seed at least 0, got {count} and {seed}")
         for first in range(0, count, BATCH):
-            yield self.scenes(self.latents(range(first, min(first + BATCH, count)), seed, truncation))
+            yield self.scenes(self.latents(range(first, min(first + BATCH, count)), seed, truncation), views)
 
     def latents(self, indices: Iterable[int], seed: int = 0, truncation: float = 1.0) -> Disparity:
         """Of those scenes of `seed`: float32 (N, Z), standard normal times `truncation`."""
@@ -161,17 +164,19 @@ class Model:
         return np.stack(rows) * np.float32(truncation)
 
     @torch.inference_mode()
-    def scenes(self, latents: Disparity) -> Scenes:
+    def scenes(self, latents: Disparity, views: int = VIEWS) -> Scenes:
         """What latents (N, Z) become."""
+        aperture = _aperture(views)
         image, disparity = self.generator(torch.from_numpy(latents))
-        photo = self.generator.photograph(image, disparity, torch.ones(len(image)))
+        photo = self.generator.photograph(image, disparity, torch.ones(len(image)), aperture=aperture)
         return Scenes(networks.to_uint8(image), networks.to_uint8(photo), disparity[:, 0].numpy())
 
     @torch.inference_mode()
-    def light_field(self, index: int = 0, seed: int = 0, truncation: float = 1.0) -> Pixels:
-        """The 5 x 5 views of scene `index` of `seed`, row by row from the top left: (25, R, R, 3)."""
+    def light_field(self, index: int = 0, seed: int = 0, truncation: float = 1.0, views: int = VIEWS) -> Pixels:
+        """The `views` x `views` views of scene `index` of `seed`, row by row from the top left: (25, R, R, 3) of 5."""
+        aperture = _aperture(views)
         image, disparity = self.generator(torch.from_numpy(self.latents([index], seed, truncation)))
-        return networks.to_uint8(self.generator.views(image, disparity, torch.ones(1))[0])
+        return networks.to_uint8(self.generator.views(image, disparity, torch.ones(1), aperture)[0])
 
     # Photographs
 
@@ -239,6 +244,12 @@ class Model:
         taken = photograph.read(photo) if isinstance(photo, str | Path) else photo
         pixels = taken.pixels if isinstance(taken, Photograph) else read_photo(taken)
         return refocus(pixels, self.depth(taken), aperture, focus, opening)
+
+
+def _aperture(views: int) -> Aperture:
+    if views % 2 == 0 or not 3 <= views <= MOST_VIEWS:
+        raise UserError(f"views must be odd, from 3 to {MOST_VIEWS}, to have one in the middle; got {views}")
+    return Aperture(views)
 
 
 def locate(reference: str | Path) -> Path:

@@ -93,21 +93,24 @@ class Scene(nn.Module):
         )
         self.mixture = Mixture(config)
 
-    def photograph(self, image: Tensor, disparity: Tensor, scale: Tensor, widen: int = 1) -> Tensor:
+    def photograph(
+        self, image: Tensor, disparity: Tensor, scale: Tensor, widen: int = 1, aperture: Aperture | None = None
+    ) -> Tensor:
         """The photos of scenes through apertures scale (N,), by the renderer that training uses: `argan.optics.render`.
 
         `widen` stretches the range of the occlusion renderer's layers at the same spacing, for scenes focused elsewhere.
+        `aperture` may have more views than the one of training.
         """
         return render(
-            image, disparity, self.aperture, scale,
+            image, disparity, aperture or self.aperture, scale,
             expansion=self.expansion, renderer=self.renderer,
             layers=(self.layers - 1) * widen + 1, disparity_max=self.disparity_max * widen,
         )  # fmt: skip
 
-    def views(self, image: Tensor, disparity: Tensor, scale: Tensor) -> Tensor:
+    def views(self, image: Tensor, disparity: Tensor, scale: Tensor, aperture: Aperture | None = None) -> Tensor:
         """The same, view by view: `argan.optics.light_field`."""
         return light_field(
-            image, disparity, self.aperture, scale,
+            image, disparity, aperture or self.aperture, scale,
             expansion=self.expansion, renderer=self.renderer, layers=self.layers, disparity_max=self.disparity_max,
         )  # fmt: skip
 

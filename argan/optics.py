@@ -14,6 +14,7 @@ Two renderers answer the same question:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -74,6 +75,7 @@ class DepthExpansion(nn.Module):
 
     def __init__(self, views: int, scale: float, channels: int = 32) -> None:
         super().__init__()
+        self.views = views
         self.scale = scale  # disparities are ~0.05: bring them to order 1 inside the network
         self.body = nn.Sequential(
             nn.Conv2d(views, channels, 3, padding=1, padding_mode="replicate"),
@@ -98,6 +100,23 @@ def ray_disparity(disparity: Tensor, aperture: Aperture) -> Tensor:
     disparity = exact(disparity)
     frame = _Frame(disparity)
     return torch.cat([frame.look_up(disparity, disparity, step) for step in frame.steps(aperture.offsets)], 1)
+
+
+def refined_rays(disparity: Tensor, aperture: Aperture, expansion: DepthExpansion | None) -> Tensor:
+    """M = D~ + T(D~), (N, 1, H, W) -> (N, V, H, W); D~ where there is no T.
+
+    T knows the views it was trained with. For a finer aperture what it adds there is interpolated between them.
+    """
+    rays = ray_disparity(disparity, aperture)
+    if expansion is None:
+        return rays
+    if aperture.views == expansion.views:
+        return expansion(rays)
+    known, (n, _, h, w) = Aperture(math.isqrt(expansion.views)), disparity.shape
+    coarse = ray_disparity(disparity, known)
+    added = (expansion(coarse) - coarse).permute(0, 2, 3, 1).reshape(-1, 1, known.size, known.size)
+    added = F.interpolate(added, (aperture.size, aperture.size), mode="bilinear", align_corners=True)
+    return rays + added.view(n, h, w, aperture.views).permute(0, 3, 1, 2)
 
 
 def light_field(
@@ -126,9 +145,7 @@ def light_field(
         shift = (s[..., 0] * levels[:, None]).reshape(-1, 1, 1, 1).expand(-1, 1, *image.shape[2:])
         views = [_composite(frame.look_up(flat, shift, step).view_as(stack)) for step in steps]
     else:
-        rays = ray_disparity(disparity, aperture)
-        if expansion is not None:
-            rays = expansion(rays)
+        rays = refined_rays(disparity, aperture, expansion)
         views = [frame.look_up(image, s * rays[:, v : v + 1], step) for v, step in enumerate(steps)]
     return torch.where(s[:, None] == 0, image[:, None], torch.stack(views, 1))
 
@@ -156,7 +173,7 @@ def render(
     image, disparity, scale = (exact(t) for t in (image, disparity, scale))
     rays = disparity
     if renderer == "gather" and expansion is not None:
-        rays = expansion(ray_disparity(disparity, aperture))[:, aperture.moving]
+        rays = refined_rays(disparity, aperture, expansion)[:, aperture.moving]
     with torch.autocast(image.device.type, enabled=False):
         if renderer == "gather":
             photo = _Gather.apply(image, rays, aperture, scale)

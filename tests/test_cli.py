@@ -61,6 +61,20 @@ def test_sample_writes_what_it_promises(model: Path, tmp_path: Path, monkeypatch
     assert Image.open(tmp_path / "out" / "light_field.gif").n_frames > 5  # type: ignore[attr-defined]
 
 
+def test_more_views_make_another_photo_of_the_same_scene(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = argan.load(model)
+    coarse, fine = loaded.sample(2, views=5), loaded.sample(2, views=9)
+    assert np.array_equal(coarse.images, fine.images) and np.array_equal(coarse.disparity, fine.disparity)
+    assert 0 < np.abs(coarse.photos.astype(int) - fine.photos).mean() < 10
+    assert loaded.light_field(views=9).shape == (81, 32, 32, 3)
+    assert run(monkeypatch, "sample", model, "--views", 9, "--count", 1, "--out", tmp_path) == 0
+    assert np.abs(np.asarray(Image.open(tmp_path / "0_photo.png")).astype(int) - fine.photos[0]).max() <= 1
+    assert run(monkeypatch, "sample", model, "--views", 4, "--out", tmp_path / "new") == 2
+    assert "views must be odd" in capsys.readouterr().err
+
+
 def test_scenes_do_not_depend_on_how_many_are_asked_for(model: Path) -> None:
     loaded = argan.load(model)
     few, many = loaded.sample(2, seed=3), loaded.sample(40, seed=3)

@@ -20,6 +20,7 @@ from argan.optics import (
     _layers,
     light_field,
     ray_disparity,
+    refined_rays,
     render,
 )
 from benchmarks import reference_optics
@@ -428,3 +429,33 @@ def test_wrong_shapes_are_named() -> None:
         ray_disparity(disparity.expand(-1, 3, -1, -1), APERTURE)
     with pytest.raises(ValueError, match="layers must be odd"):
         render(image, disparity, APERTURE, torch.ones(2), renderer="occlusion", layers=4)
+
+
+@pytest.mark.parametrize("renderer", ["gather", "occlusion"])
+def test_a_finer_aperture_is_the_same_lens(renderer: str) -> None:
+    """More views than were trained with: a constant disparity blurs by the same radius, and T's refinement carries over."""
+    image = torch.zeros(1, 1, 33, 33)
+    image[..., 16, 16] = 1.0
+    disparity = torch.full((1, 1, 33, 33), -0.15)
+    expansion = DepthExpansion(25, 0.15) if renderer == "gather" else None
+    if expansion is not None:  # M = D~ + a constant: exact at any number of views
+        torch.nn.init.constant_(expansion.body[2].bias, -0.2)  # type: ignore[arg-type]
+    coarse, fine = (
+        render(image, disparity, Aperture(size), torch.ones(1), expansion=expansion, renderer=renderer, layers=9,
+               disparity_max=0.3)
+        for size in (5, 17)
+    )  # fmt: skip
+    assert coarse.sum().item() == pytest.approx(fine.sum().item(), rel=0.02)
+    far = (torch.arange(33) - 16).abs().float()
+    reach = [photo[0, 0, 16].gt(1e-4).mul(far).max().item() for photo in (coarse, fine)]
+    assert reach[0] == reach[1] >= 5
+    within = (far[:, None] ** 2 + far[None] ** 2).sqrt() <= reach[0] - 1.5
+    assert (coarse[0, 0][within] == 0).any(), "a few sharp copies ..."
+    assert (fine[0, 0][within] > 0).all(), "... become a disc"
+    for size in (5, 7):
+        assert refined_rays(disparity, Aperture(size), expansion).shape[1] == size**2
+    if expansion is not None:
+        expected = expansion(torch.full((1, 25, 1, 1), -0.15)).mean()
+        assert torch.allclose(
+            refined_rays(disparity, Aperture(9), expansion), expected.expand(1, 81, 33, 33), atol=1e-6
+        )

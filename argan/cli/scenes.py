@@ -23,6 +23,9 @@ def sample(
     truncation: Annotated[
         float, typer.Option(min=0, max=2, help="Below 1: scenes nearer to the mean one, fewer that failed.")
     ] = 1.0,
+    views: Annotated[
+        int, typer.Option(help="Views along each side of the aperture, odd: more make a wide blur smooth.")
+    ] = 5,
     out: OutOption = Path("scenes"),
 ) -> None:
     """Make new scenes: an image all in focus, its photo through the full aperture, and its disparity.
@@ -38,7 +41,7 @@ def sample(
     resolution, shown = loaded.config.resolution, min(count, 32)
     upscale = max(1, 128 // resolution)
     tiles: list[NDArray[np.uint8]] = []
-    for first, scenes in progress(enumerate_batches(loaded.stream(count, seed, truncation)), count, "scenes"):
+    for first, scenes in progress(enumerate_batches(loaded.stream(count, seed, truncation, views)), count, "scenes"):
         colors = pictures.disparity_colors(scenes.disparity, loaded.config.disparity_max)
         for i, (image, photo, disparity) in enumerate(
             zip(scenes.images, scenes.photos, scenes.disparity, strict=True), first
@@ -50,8 +53,8 @@ def sample(
                 tiles += [image, colors[i - first], photo]
     columns = 3 * min(4, shown)  # in threes: image in focus, disparity, photo
     pictures.write_png(out / "grid.png", pictures.grid(np.stack(tiles), columns, upscale=upscale))
-    views = [loaded.light_field(i, seed, truncation) for i in range(min(4, count))]
-    pictures.light_field_gif(np.concatenate(views, 2), out / "light_field.gif", upscale=upscale)
+    fields = [loaded.light_field(i, seed, truncation) for i in range(min(4, count))]
+    pictures.light_field_gif(np.concatenate(fields, 2), out / "light_field.gif", upscale=upscale)
     typer.echo(f"{count} scenes in {out}/; look at {out / 'grid.png'} and {out / 'light_field.gif'}")
 
 
