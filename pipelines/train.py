@@ -27,7 +27,7 @@ from argan.processes import Processes
 from pipelines import alone, run, say
 
 # A change to one of these makes another training: an old checkpoint must not pass for the new code's work.
-CODE = ("augment", "gather", "lanes", "networks", "objective", "occlusion", "optics", "training")
+CODE = ("augment", "gather", "lanes", "mixture", "networks", "objective", "occlusion", "optics", "training")
 SAMPLES = 12  # scenes on a sample sheet
 
 
@@ -136,6 +136,7 @@ def _train(
         "images_per_second": round(trained.images / max(trained.seconds, 1e-9), 2),
         "images_seen": trained.images,
         "health": trained.health,
+        "aperture_shares": [round(share, 3) for share in trained.generator.mixture.shares],
     }
     recipe = config.model_dump(
         exclude={"device", "precision", "accumulate", "stop_when_hopeless"}
@@ -213,6 +214,15 @@ def code_revision(modules: tuple[str, ...]) -> str:
     return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in modules)).hexdigest()[:8]
 
 
+def apertures(t: dict[str, Any], s: dict[str, Any]) -> str:
+    """Through which apertures scenes were photographed in training, and what was learned of them."""
+    shares = ", ".join(f"{share:.0%}" for share in s["aperture_shares"])
+    return (
+        f"{t['apertures']}, {t['aperture_min']:g} to 1 of the full one" + (f": {shares}, from the smallest up" if shares else "")
+        + f"; closed in {t['aperture_zero']:.0%}"
+    )  # fmt: skip
+
+
 def card(meta: dict[str, Any], lens: Iris | None = None) -> str:
     """The model's card: what it is, how it was made, what it is not for."""
     t, s = meta["training"], meta["summary"]
@@ -226,6 +236,7 @@ from generated photographs alone.
 |---|---|
 | preset, resolution | {t["preset"]}, {t["resolution"]} px |
 | recipe, renderer, seed | {t["recipe"]}, {t["renderer"]}, {t["seed"]} |
+| apertures | {apertures(t, s)} |
 | images seen | {s["images_seen"]} in {s["train_seconds"] / 60:.1f} minutes ({s["images_per_second"]:.0f}/s) |
 | photos (fingerprint) | {meta["photos"]["count"]} (`{meta["data"]}`) |
 | code revision | `{meta["git_revision"] or "unknown"}` |

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from argan.mixture import BINS, GAIN, Mixture, chances
 from argan.params import training
+from argan.training import Trainer
 
 COUNT = 40_000
 
@@ -65,6 +67,22 @@ def test_the_learned_shares_descend_the_expected_cost() -> None:
     (exact,) = torch.autograd.grad(0.75 * (share * ((middle - 0.4).square() + within)).sum(), learned.logits)
     assert torch.allclose(told, exact, atol=0.01), (told, exact)
     assert exact.abs().max() > 0.1
+
+
+def test_training_learns_the_shares() -> None:
+    """The generator's own and the average's: they are weights like any other."""
+    config = training(
+        "quick", {"apertures": "learned", "batch": 2, "generator_channels": 4, "discriminator_channels": 8}
+    )
+    trainer = Trainer(
+        config, np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8), torch.device("cpu")
+    )
+    before = trainer.state.generator.mixture.shares
+    for _ in range(4):
+        trainer.step()
+    for scene in (trainer.state.generator, trainer.state.average):
+        assert sum(scene.mixture.shares) == pytest.approx(1)
+        assert scene.mixture.shares != before
 
 
 def test_only_the_learned_distribution_is_part_of_the_weights() -> None:

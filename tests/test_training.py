@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from argan import checkpoint, networks
 from argan.errors import UserError
@@ -53,6 +54,7 @@ def same(a: Trained, b: Trained) -> bool:
         {},
         {"recipe": "paper", "renderer": "gather"},
         {"augment_color": 0.4, "augment_translate": 0.1, "augment_cutout": 0.3, "accumulate": 2},
+        {"apertures": "learned", "accumulate": 2},
     ],
 )
 def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
@@ -129,7 +131,10 @@ guarded(work)
         assert process.communicate(timeout=60)[0] == "left\n" and process.returncode == code
 
 
-@pytest.mark.parametrize("changes", [{}, {"recipe": "paper", "renderer": "gather"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"recipe": "paper", "renderer": "gather"}, {"apertures": "learned", "renderer": "gather", "expansion": False}],
+)
 def test_a_batch_in_parts_is_the_same_step(photos: np.ndarray, changes: dict[str, object]) -> None:
     torch.set_default_dtype(torch.float64)  # in which what Adam makes of rounding is nothing
     try:
@@ -182,6 +187,14 @@ def test_the_plain_way_of_writing_the_step_gives_the_same_numbers(
     for name in ("average", "discriminator"):
         pairs = zip(getattr(ours.state, name).parameters(), getattr(plain, name).parameters(), strict=True)
         assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs)
+
+
+def test_what_decides_the_weights_makes_dvc_train_again() -> None:
+    """Code that decides what a training becomes, by its own account, is a dependency of the stage."""
+    from pipelines.train import CODE
+
+    deps = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]["deps"]
+    assert {f"argan/{name}.py" for name in CODE} <= set(deps)
 
 
 def test_another_seed_is_another_training(tmp_path: Path, photos: np.ndarray) -> None:
