@@ -102,7 +102,10 @@ class Trainer:
         with self.mixed():
             fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)))
         self.discriminator.requires_grad_(True)
-        loss = objective.generator_loss(real.detach(), fake, c.recipe).mean()
+        cost = objective.generator_loss(real.detach(), fake, c.recipe)
+        loss = cost.mean()
+        if c.apertures == "learned":
+            loss = loss + self.generator.mixture.choice_loss(draw.chance, cost)
         loss = loss + objective.prior_weight(self.images, c) * objective.prior_loss(
             disparity, self.prior, c.disparity_max
         )

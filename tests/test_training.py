@@ -170,7 +170,13 @@ def test_where_and_how_it_runs_may_change_on_the_way(tmp_path: Path, photos: np.
 
 
 @pytest.mark.parametrize(
-    ("changes", "choices"), [({}, ["lazy"]), ({"renderer": "gather"}, ["lazy"]), ({}, reference_step.CHOICES)]
+    ("changes", "choices"),
+    [
+        ({}, ["lazy"]),
+        ({"apertures": "learned"}, ["lazy"]),
+        ({"renderer": "gather"}, ["lazy"]),
+        ({}, reference_step.CHOICES),
+    ],
 )
 def test_the_plain_way_of_writing_the_step_gives_the_same_numbers(
     photos: np.ndarray, changes: dict[str, object], choices: list[str]
