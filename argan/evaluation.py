@@ -274,7 +274,7 @@ def code() -> str:
     return hashlib.sha256(b"".join(told)).hexdigest()[:8]
 
 
-CODE = ("evaluation", "estimator", "gather", "mixture", "networks", "objective", "optics")
+CODE = ("evaluation", "estimator", "gather", "lanes", "mixture", "networks", "objective", "occlusion", "optics")
 DRAWING = ("report", "page", "cache", "uncertainty", "__init__")
 
 

@@ -58,7 +58,6 @@ class Mixture(nn.Module):
         open_ = (chance[:, 1] >= self.zero).to(likely)
         return ((cost.detach() - math.log(2)) * open_ * likely).mean()
 
-    @torch.no_grad()
     def _quantile(self, u: Tensor) -> Tensor:
         if self.kind == "bernoulli":
             return torch.ones_like(u)
@@ -70,7 +69,6 @@ class Mixture(nn.Module):
             return (part + within) / BINS
         return u
 
-    @torch.no_grad()
     def _bin(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """The part that holds the quantile u (N,), and where within it, 0..1."""
         share = self._probabilities()

@@ -33,7 +33,8 @@ Photo = str | Path | Image.Image | Pixels | Photograph
 
 MODELS = Path("models")
 BATCH = 32  # scenes generated at a time
-VIEWS, MOST_VIEWS = 5, 33  # along each side of the aperture: as trained; and 66 dB from twice as many at 256 px
+VIEWS = Aperture.size  # along each side of the aperture, as trained
+MOST_VIEWS = 33  # 66 dB from twice as many at 256 px
 NEAR = 0.1  # of the whole range of disparity: off by less, far, focal plane and near are still told apart
 GUIDE = 512  # longest side, in pixels, at which depth is fitted to the photo's edges
 

@@ -136,7 +136,6 @@ def _train(
         "images_per_second": round(trained.images / max(trained.seconds, 1e-9), 2),
         "images_seen": trained.images,
         "health": trained.health,
-        "aperture_shares": [round(share, 3) for share in trained.generator.mixture.shares],
     }
     recipe = config.model_dump(
         exclude={"device", "precision", "accumulate", "stop_when_hopeless"}
@@ -163,7 +162,7 @@ def _train(
         pictures.write_png(new / "samples" / "samples.png", samples(trained.generator, config))
         if lens:
             lens.save(new)
-        write_text(new / "card.md", card(meta, lens))
+        write_text(new / "card.md", card(meta, trained.generator.mixture.shares, lens))
         (new / "data").mkdir()
         for part in ("card.md", "quality.json", "report.html"):  # what it learned from goes where the model goes
             shutil.copyfile(store.folder / part, new / "data" / part)
@@ -214,17 +213,15 @@ def code_revision(modules: tuple[str, ...]) -> str:
     return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in modules)).hexdigest()[:8]
 
 
-def apertures(t: dict[str, Any], s: dict[str, Any]) -> str:
+def apertures(t: dict[str, Any], shares: list[float]) -> str:
     """Through which apertures scenes were photographed in training, and what was learned of them."""
-    shares = ", ".join(f"{share:.0%}" for share in s["aperture_shares"])
-    return (
-        f"{t['apertures']}, {t['aperture_min']:g} to 1 of the full one" + (f": {shares}, from the smallest up" if shares else "")
-        + f"; closed in {t['aperture_zero']:.0%}"
-    )  # fmt: skip
+    reach = "" if t["apertures"] == "bernoulli" else f", {t['aperture_min']:g} to 1 of the full one"
+    learned = f": {', '.join(f'{share:.0%}' for share in shares)}, from the smallest up" if shares else ""
+    return f"{t['apertures']}{reach}{learned}; closed in {t['aperture_zero']:.0%}"
 
 
-def card(meta: dict[str, Any], lens: Iris | None = None) -> str:
-    """The model's card: what it is, how it was made, what it is not for."""
+def card(meta: dict[str, Any], shares: list[float], lens: Iris | None = None) -> str:
+    """The model's card: what it is, how it was made, what it is not for. `shares` of learned apertures, else none."""
     t, s = meta["training"], meta["summary"]
     return f"""# argan-{meta["domain"]}
 
@@ -236,7 +233,7 @@ from generated photographs alone.
 |---|---|
 | preset, resolution | {t["preset"]}, {t["resolution"]} px |
 | recipe, renderer, seed | {t["recipe"]}, {t["renderer"]}, {t["seed"]} |
-| apertures | {apertures(t, s)} |
+| apertures | {apertures(t, shares)} |
 | images seen | {s["images_seen"]} in {s["train_seconds"] / 60:.1f} minutes ({s["images_per_second"]:.0f}/s) |
 | photos (fingerprint) | {meta["photos"]["count"]} (`{meta["data"]}`) |
 | code revision | `{meta["git_revision"] or "unknown"}` |

@@ -25,22 +25,23 @@ def random() -> torch.Generator:
 
 
 @pytest.mark.parametrize(
-    ("kind", "mean"),
+    ("kind", "least", "mean"),
     [
-        ("uniform", 0.5),
-        ("bernoulli", 1.0),
+        ("uniform", 0.2, 0.5),
+        ("bernoulli", 1.0, 1.0),
         # of |N(0, 1/2)| below 1: sqrt(2/pi) sigma (1 - exp(-2)) / erf(sqrt 2)
-        ("half-normal", math.sqrt(2 / math.pi) * 0.5 * (1 - math.exp(-2)) / math.erf(math.sqrt(2))),
-        ("learned", 0.5),  # before it has learned anything
+        ("half-normal", 0.2, math.sqrt(2 / math.pi) * 0.5 * (1 - math.exp(-2)) / math.erf(math.sqrt(2))),
+        ("learned", 0.2, 0.5),  # before it has learned anything
     ],
 )
-def test_every_distribution_holds_zero_and_stays_in_range(kind: str, mean: float) -> None:
+def test_every_distribution_holds_zero_and_stays_in_range(kind: str, least: float, mean: float) -> None:
     scale = mixture(apertures=kind).draw(COUNT, random())
     closed = scale == 0
     assert closed.float().mean().item() == pytest.approx(0.25, abs=0.01)
     opened = scale[~closed]
     assert opened.min() >= 0.2
     assert opened.max() <= 1
+    assert opened.min().item() == pytest.approx(least, abs=0.01)
     assert opened.max().item() == pytest.approx(1, abs=0.01)
     assert opened.mean().item() == pytest.approx(0.2 + 0.8 * mean, abs=0.01)
 

@@ -11,10 +11,6 @@ from argan import objective
 from argan.params import training
 
 
-def random(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def test_center_focus_prior_is_flat_inside_and_a_cone_outside() -> None:
     prior = objective.center_focus_prior(64, radius=0.25, slope=0.2)[0, 0]
     line = (torch.arange(64) + 0.5) / 64 - 0.5
