@@ -36,7 +36,7 @@ def center_focus_prior(resolution: int, radius: float, slope: float) -> Tensor:
     r in image widths from the centre; returns (1, 1, R, R) in disparity.
     """
     line = (torch.arange(resolution) + 0.5) / resolution - 0.5
-    r = (line[:, None] ** 2 + line[None] ** 2).sqrt()
+    r = torch.hypot(line[:, None], line[None])
     return (-slope * (r - radius).clamp(min=0))[None, None]
 
 
