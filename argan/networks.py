@@ -301,13 +301,13 @@ def placed(module: M, device: torch.device) -> M:
 
 
 def rounds(config: Training, device: torch.device) -> bool:
-    """Whether convolutions are in bfloat16. `train.precision` auto: where the device has units for it (AMX of a CPU, a GPU since
-    Ampere); elsewhere it would be slower."""
+    """Whether convolutions are in bfloat16. `train.precision` auto: where the device has units for it (AMX or AVX-512 BF16 of a
+    CPU, a GPU since Ampere); elsewhere it would be slower."""
     if config.precision != "auto":
         return config.precision == "bfloat16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def mixed(config: Training, device: torch.device) -> Callable[[], torch.autocast]:
