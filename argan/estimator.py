@@ -77,6 +77,7 @@ def distill(
                     image, disparity = generator(latents)
                 scale = generator.mixture.draw(len(image), random, device)
                 photos = generator.photograph(image, disparity, scale)
+                disparity = without_rim(disparity, config.estimator_outline)
                 if step % 2:  # every scene comes unflipped or flipped as a whole: photo and disparity together
                     photos, disparity = photos.flip(3), disparity.flip(3)
                 photos = color(photos, 0.4, *torch.rand(3, len(photos), generator=random)).clamp(-1, 1)
@@ -100,6 +101,15 @@ def distill(
                 say(f"interrupted, the estimator {'saved' if folder else 'lost'} at {done} images; {AGAIN}")
                 raise KeyboardInterrupt(heard[0])
     return student.eval()
+
+
+def without_rim(disparity: Tensor, pixels: int) -> Tensor:
+    """What is near, smaller by `pixels` all round: disparity (N, 1, H, W) -> the same, the farthest within that distance.
+
+    Generated subjects carry a rim of their background along. A pixel on an outline shows both surfaces, and only with the nearer
+    one's disparity does it stay where it is; and where the background is smooth its blur leaves the rim no reason to go.
+    """
+    return -F.max_pool2d(-disparity, 2 * pixels + 1, stride=1, padding=pixels)
 
 
 @torch.inference_mode()

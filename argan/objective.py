@@ -50,6 +50,19 @@ def prior_loss(disparity: Tensor, prior: Tensor, disparity_max: float) -> Tensor
     return ((disparity - prior) / disparity_max).square().mean()
 
 
+def focus_weight(images_seen: int, config: Training) -> float:
+    """Of |D| (`focus_loss`): falls linearly to nothing, as the prior does, but later."""
+    return config.prior_focus * max(0.0, 1 - images_seen / config.prior_focus_fade) if config.prior_focus_fade else 0.0
+
+
+def focus_loss(disparity: Tensor, disparity_max: float) -> Tensor:
+    """Mean |D| in units of its range: a surface without texture looks the same at any depth, and is in focus for want of evidence.
+
+    It has no sign. disparity (N, 1, R, R); a scalar.
+    """
+    return disparity.abs().mean() / disparity_max
+
+
 def sign_loss(disparity: Tensor, prior: Tensor) -> Tensor:
     """What is left of the prior when it has faded: which way round depth is. Nothing of its shape.
 

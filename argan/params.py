@@ -58,6 +58,10 @@ class Training(Frozen):
     recipe: Literal["modern", "paper"] = "modern"
     renderer: Literal["gather", "occlusion"] = "occlusion"
 
+    # Which way round depth is: told by the prior, or learned from the photographs by trying both (argan/sign.py)
+    sign: Literal["prior", "photographs"] = "prior"
+    sign_images: Positive = 64_000  # images each way is tried for
+
     # Length and step
     images: Positive
     batch: Annotated[int, Field(ge=2)]
@@ -85,6 +89,8 @@ class Training(Frozen):
     prior: Weight
     prior_fade: NonNegative  # images over which the prior falls linearly to nothing
     prior_sign: Weight = 0.0  # holds which way round depth is, throughout; 0 in models from before it was
+    prior_focus: Weight = 0.0  # keeps |D| small while pictures take shape, so that what is smooth does not drift away
+    prior_focus_fade: NonNegative = 0  # images over which that falls linearly to nothing
     prior_radius: Fraction  # r_th, image widths from the centre
     prior_slope: Weight  # g, disparity per image width
     smoothness: Weight  # edge-aware, on disparity
@@ -100,6 +106,7 @@ class Training(Frozen):
     estimator_images: Positive
     estimator_batch: Positive
     estimator_channels: Positive
+    estimator_outline: NonNegative = 0  # pixels by which generated subjects are too large, and are made smaller
     estimator_learning_rate: Annotated[float, Field(gt=0, le=0.1)]
 
     # Watching
@@ -124,6 +131,16 @@ class Training(Frozen):
             raise ValueError(f"accumulate {self.accumulate} must divide batch {self.batch}")
         return self
 
+    @model_validator(mode="after")
+    def _sign_can_be_seen(self) -> Training:
+        if self.sign == "photographs" and self.renderer != "occlusion":
+            raise ValueError(
+                "sign: photographs needs renderer: occlusion; gather makes the same photos both ways round"
+            )
+        if self.sign == "photographs" and self.sign_images > self.images:
+            raise ValueError(f"sign_images {self.sign_images} must be no more than images {self.images}")
+        return self
+
     @property
     def recipe_only(self) -> dict[str, Any]:
         """What decides what is learned: the whole but for where and how it runs. A checkpoint belongs to it."""
@@ -135,10 +152,11 @@ RUNNING = ("device", "precision", "accumulate", "stop_when_hopeless", "checkpoin
 
 _QUICK: dict[str, Any] = {
     "resolution": 32,  # the least at which a petal's blur (3 px at the far end) can be told from its texture
-    "images": 160_000,  # ten minutes on two CPU cores with AMX, 14 with AVX-512 BF16; the pictures still improve at the end
+    "images": 128_000,  # eight minutes on two CPU cores with AMX, 11 with AVX-512 BF16; the pictures still improve at the end
+    "sign_images": 64_000,  # depth has taken shape: the right way round stands out 16 times over (argan/sign.py)
     "batch": 8,  # at this length steps matter more than their noise: flowers took shape in half the images of batch 16
     "learning_rate": 4e-4,  # at 1e-3 the generator died within 1,000 steps
-    "ema_images": 10_000,  # of 160,000: the average forgets the shapeless beginning
+    "ema_images": 10_000,  # of 128,000: the average forgets the shapeless beginning
     "latent": 64,  # more dimensions than 32 px can show differences
     "generator_channels": 16,  # 0.4 M parameters; twice the width is about twice the step
     "discriminator_channels": 48,  # 0.4 M parameters, the generator's equal
@@ -152,6 +170,8 @@ _QUICK: dict[str, Any] = {
     "prior": 1.0,  # decides the first thousand steps, when the discriminator knows nothing of depth
     "prior_fade": 8_000,  # colours and a subject are there by then
     "prior_sign": 1.0,  # as heavy as the prior: without, one of three trainings of this length ended inside out
+    "prior_focus": 0.05,  # without, smooth petals lay at the far limit until 120,000 images; 0.1 throughout was too much
+    "prior_focus_fade": 96_000,  # the blur has taken its place by then; held to the end, smooth backgrounds stay in focus
     "prior_radius": 0.12,  # at 0.25 everything but the borders stayed in focus
     "prior_slope": 0.18,  # 0.11 in the corners: as far as anything is
     "smoothness": 0.1,  # at 0.05 the depth is patchy, at 0.25 it no longer follows the flowers
@@ -162,6 +182,7 @@ _QUICK: dict[str, Any] = {
     "estimator_images": 32_000,  # a good minute
     "estimator_batch": 8,  # steps matter more than their noise here too
     "estimator_channels": 24,  # 0.3 M parameters
+    "estimator_outline": 2,  # at 0 depth is 0.66, at 1 0.68, at 2 0.69, at 3 no better (validation photos of meadow)
     "estimator_learning_rate": 2e-3,  # with one cycle; the task is plain regression
     "log_every": 2_000,  # a row every 7 s
     "samples_every": 16_000,  # ten sheets
@@ -176,6 +197,8 @@ _GPU: dict[str, Any] = (
         "latent": 128,
         "penalty_every": 16,
         "prior_fade": 200_000,
+        "prior_focus_fade": 1_000_000,
+        "sign_images": 1_000_000,
         "augment_translate": 0.125,  # thousands of photos seen a hundred times over: the discriminator would learn them by heart
         "augment_cutout": 0.25,
         "augment_color": 0.4,

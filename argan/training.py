@@ -291,6 +291,7 @@ class Trainer:
         smooth = objective.smoothness(disparity, image, c.disparity_max)
         total = loss_g + objective.prior_weight(s.images, c) * prior + c.smoothness * smooth
         total = total + c.prior_sign * objective.sign_loss(disparity, self.prior)
+        total = total + objective.focus_weight(s.images, c) * objective.focus_loss(disparity, c.disparity_max)
         if s.generator.expansion is not None and c.expansion_tie:
             rays = ray_disparity(disparity, s.generator.aperture)
             total = total + c.expansion_tie * objective.expansion_tie(
@@ -377,6 +378,7 @@ def train(
     *,
     data: str,
     rows: np.ndarray | None = None,
+    until: int | None = None,
     watch: Watch = lambda images, row: None,
     show: Show = lambda images, generator: None,
     say: Callable[[str], None] = print,
@@ -385,7 +387,8 @@ def train(
 ) -> Trained:
     """Train on `photos` (N, R, R, 3) uint8, resuming from `folder`'s newest checkpoint that fits; `data` is their hash.
 
-    Only on those of `rows`, where given: `photos` may be a memory map that holds others too.
+    Only on those of `rows`, where given: `photos` may be a memory map that holds others too. Only as far as `until` images, where
+    given; the same call without it goes on from there.
 
     `watch` gets a row of numbers every `log_every` images, `show` the averaged generator every `samples_every`. SIGINT and
     SIGTERM end the step, save a checkpoint and raise KeyboardInterrupt. Raises UserError for a number that is not finite, naming
@@ -395,14 +398,14 @@ def train(
     processes = processes or Processes()
     device = device or torch.device("cpu")
     cost.check(config, device, processes.count)
-    trainer = Trainer(config, photos, device, rows, processes)
+    trainer, last = Trainer(config, photos, device, rows, processes), min(until or config.images, config.images)
     state, first = trainer.state, processes.rank == 0
     tell = say if first else lambda line: None
     mark = checkpoint.fingerprint(config.recipe_only, data)
     processes.agree("params, code or photos", mark)
     if found := processes.share(checkpoint.newest(folder, mark, say) if first else None):
         state.restore(*found)
-        tell(f"resuming at {state.images} of {config.images} images")
+        tell(f"resuming at {state.images} of {last} images")
     spread, saved, warned = photo_spread(photos, rows), state.images, set[str]()
 
     def keep() -> None:
@@ -414,7 +417,7 @@ def train(
 
     began, base = time.perf_counter(), state.seconds
     with signals(late) as heard:
-        while state.images < config.images:
+        while state.images < last:
             state.pending.append(trainer.step())
             state.seconds = base + time.perf_counter() - began
             if due(state.images, config.log_every, config.batch):
@@ -432,7 +435,7 @@ def train(
             if first and due(state.images, config.samples_every, config.batch):
                 show(state.images, state.average)
             interrupted = processes.any(bool(heard))  # all of them leave after the same step
-            ends = interrupted or state.images >= config.images
+            ends = interrupted or state.images >= last
             if ends or due(state.images, config.checkpoint_every, config.batch):
                 trainer.alarm.check()
                 if first:

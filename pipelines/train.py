@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 
 import argan.training
-from argan import estimator, networks, pictures, processes, registry
+from argan import estimator, networks, pictures, processes, registry, sign
 from argan.checkpoint import fingerprint, write_tensors
 from argan.errors import UserError
 from argan.files import swapped, write_json, write_text
@@ -27,7 +28,7 @@ from argan.processes import Processes
 from pipelines import alone, run, say
 
 # A change to one of these makes another training: an old checkpoint must not pass for the new code's work.
-CODE = ("augment", "gather", "lanes", "mixture", "networks", "objective", "occlusion", "optics", "training")
+CODE = ("augment", "gather", "lanes", "mixture", "networks", "objective", "occlusion", "optics", "sign", "training")
 SAMPLES = 12  # scenes on a sample sheet
 
 
@@ -56,9 +57,7 @@ def train(domain: str, params: Params) -> None:
         data = f"{store.fingerprint}-{code_revision(CODE)}"
         home = Path("checkpoints") / domain
         if group.rank:  # the first process does all there is to do but for the steps
-            argan.training.train(
-                config, store.pixels, home, data=data, rows=store.rows("train"), device=device, processes=group
-            )
+            sign.train(config, store.pixels, home, data=data, rows=store.rows("train"), device=device, processes=group)
             return
         busy = f"{domain}: another training of it runs in this workspace; waiting for it to end"
         with alone(home / ".lock", say, busy):
@@ -109,15 +108,18 @@ def _train(
         progress(images, row)
         tracked.watch(images, row)
 
+    def trial(side: str) -> Progress:
+        return Progress(f"{domain}, {side}", config.sign_images)
+
     def show(images: int, generator: networks.Scene) -> None:
         tracked.show(images, samples(generator, config))
 
     by = f", {group.count} processes" if group.count > 1 else ""
     try:
         say(f"{domain}: training on {len(rows)} photos, {config.images} images to see, on {device}{by}")
-        trained = argan.training.train(
-            config, store.pixels, folder, data=data, rows=rows, watch=watch, show=show, say=say,
-            device=device, processes=group,
+        trained, verdict = sign.train(
+            config, store.pixels, folder, data=data, rows=rows, watch=watch, watch_trial=trial, remember=tracked.watch,
+            show=show, say=say, device=device, processes=group,
         )  # fmt: skip
         processes.leave()
         say(f"{domain}: distilling the depth estimator from {config.estimator_images} generated photos")
@@ -146,6 +148,7 @@ def _train(
         "data": store.fingerprint,
         "photos": {"count": len(store), "train": len(rows)},
         "prior": {"radius": config.prior_radius, "slope": config.prior_slope},
+        "sign": asdict(verdict) if verdict else None,
         "summary": summary,
         "mlflow": tracked.reference(),
         "git_revision": registry.revision(),
@@ -166,7 +169,8 @@ def _train(
         (new / "data").mkdir()
         for part in ("card.md", "quality.json", "report.html"):  # what it learned from goes where the model goes
             shutil.copyfile(store.folder / part, new / "data" / part)
-    tracked.end(tags={"health": ", ".join(trained.health) or "ok"})
+    tags = {"health": ", ".join(trained.health) or "ok"} | ({"sign": str(verdict)} if verdict else {})
+    tracked.end(tags=tags)
     say(f"{domain}: models/{domain} written, {summary['images_per_second']} images/s")
 
 
@@ -220,6 +224,11 @@ def apertures(t: dict[str, Any], shares: list[float]) -> str:
     return f"{t['apertures']}{reach}{learned}; closed in {t['aperture_zero']:.0%}"
 
 
+def told(verdict: dict[str, Any] | None) -> str:
+    """Where the sign of depth is from."""
+    return f"learned from the photographs: {sign.Verdict(**verdict)}" if verdict else "told by the prior"
+
+
 def card(meta: dict[str, Any], shares: list[float], lens: Iris | None = None) -> str:
     """The model's card: what it is, how it was made, what it is not for. `shares` of learned apertures, else none."""
     t, s = meta["training"], meta["summary"]
@@ -234,6 +243,7 @@ from generated photographs alone.
 | preset, resolution | {t["preset"]}, {t["resolution"]} px |
 | recipe, renderer, seed | {t["recipe"]}, {t["renderer"]}, {t["seed"]} |
 | apertures | {apertures(t, shares)} |
+| which way round | {told(meta.get("sign"))} |
 | images seen | {s["images_seen"]} in {s["train_seconds"] / 60:.1f} minutes ({s["images_per_second"]:.0f}/s) |
 | photos (fingerprint) | {meta["photos"]["count"]} (`{meta["data"]}`) |
 | code revision | `{meta["git_revision"] or "unknown"}` |

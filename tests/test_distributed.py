@@ -45,20 +45,24 @@ def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> No
         time.sleep(0.05)
 
 
+LEARNED = {"sign": "photographs", "sign_images": 32}
+
+
 @pytest.mark.pipeline
 def test_two_processes_and_parts_of_a_batch_give_the_weights_of_one(tmp_path: Path) -> None:
-    process = start(tmp_path / "two", [{}, {"accumulate": 2}], "torchrun")
+    process = start(tmp_path / "two", [{}, {"accumulate": 2}, LEARNED], "torchrun")
     torch.set_default_dtype(torch.float64)
     try:
         small(tmp_path / "one", {}, processes.Processes())
+        small(tmp_path / "learned", LEARNED, processes.Processes())
     finally:
         torch.set_default_dtype(torch.float32)
     told = ended(process)
     assert process.returncode == 0, told
     assert "from 1" not in told, "the first process alone watches"
-    assert told.count("row at") == 2 * 6
-    one = load_file(tmp_path / "one" / "result.safetensors")
-    for run in ("0", "1"):
+    assert told.count("row at") == 2 * 6 + 4  # rows of trials are not watched here
+    for run, alone in (("0", "one"), ("1", "one"), ("2", "learned")):
+        one = load_file(tmp_path / alone / "result.safetensors")
         two = load_file(tmp_path / "two" / run / "result.safetensors")
         for key, value in two.items():
             torch.testing.assert_close(value, one[key], rtol=1e-6, atol=1e-7, equal_nan=True, msg=f"{run}: {key}")

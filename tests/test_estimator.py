@@ -13,7 +13,8 @@ from argan.optics import Aperture, render
 from argan.params import Training, training
 
 SMALL = {
-    "latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8, "estimator_batch": 16, "renderer": "gather",
+    "latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8, "estimator_batch": 16,
+    "estimator_outline": 0, "renderer": "gather",
 }  # fmt: skip
 
 
@@ -31,6 +32,33 @@ class TwoPlanes(networks.Scene):
         inside = ((y - at[:, :1, None]).abs() < 6) & ((x - at[:, 1:, None]).abs() < 6)
         image = torch.where(inside[:, None], torch.tensor(0.8), self.wall[None])
         return image, torch.where(inside[:, None], 0.0, -0.08)
+
+
+def test_subjects_are_taught_without_their_rim() -> None:
+    config = training("quick", {**SMALL, "estimator_images": 1200})
+    image, disparity = TwoPlanes(config)(torch.randn(32, 8, generator=torch.Generator().manual_seed(5)))
+    photos = render(image, disparity, Aperture(), torch.full((32,), 0.7))
+    near = {}
+    for outline in (0, 3):
+        student = estimator.distill(TwoPlanes(config), config.model_copy(update={"estimator_outline": outline}))
+        with torch.inference_mode():
+            near[outline] = (student(photos) > -0.04).float().mean().item()
+    assert near[0] == pytest.approx((disparity > -0.04).float().mean().item(), rel=0.2)
+    assert near[3] < near[0] / 2, "a square of 11 pixels less three all round is a fifth of it"
+
+
+def test_a_rim_is_taken_off_what_is_near_whatever_lies_behind_and_before() -> None:
+    """A subject three pixels too large loses them, and what is no larger is gone; where the frame cuts one off it loses nothing."""
+    disparity = torch.full((1, 1, 16, 16), -0.1)
+    disparity[..., 2:12, 2:12], disparity[..., 5:9, 14:] = 0.0, 0.05
+    smaller = estimator.without_rim(disparity, 3)
+    wanted = torch.full((1, 1, 16, 16), -0.1)
+    wanted[..., 5:9, 5:9] = 0.0
+    assert torch.equal(smaller, wanted)
+    assert torch.equal(estimator.without_rim(disparity, 0), disparity)
+    side = torch.full((1, 1, 8, 8), -0.1)
+    side[..., :4] = 0.0  # cut off by the frame: it goes on outside and loses nothing there
+    assert torch.equal(estimator.without_rim(side, 1)[0, 0, 0], torch.tensor([0.0] * 3 + [-0.1] * 5))
 
 
 def test_it_learns_where_near_and_far_are() -> None:

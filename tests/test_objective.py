@@ -28,6 +28,20 @@ def test_prior_fades_linearly_to_nothing() -> None:
     assert objective.prior_weight(0, config.model_copy(update={"prior_fade": 0})) == 0
 
 
+def test_what_is_smooth_is_drawn_to_the_focal_plane_for_a_while_and_to_neither_side() -> None:
+    config = training("quick", {"prior_focus": 0.2, "prior_focus_fade": 1000})
+    assert objective.focus_weight(0, config) == 0.2
+    assert objective.focus_weight(500, config) == pytest.approx(0.1)
+    assert objective.focus_weight(1000, config) == objective.focus_weight(10**9, config) == 0
+    assert objective.focus_weight(0, config.model_copy(update={"prior_focus_fade": 0})) == 0
+    disparity = torch.tensor([-0.15, 0.15, 0.0, 0.03]).view(1, 1, 2, 2).requires_grad_()
+    loss = objective.focus_loss(disparity, 0.15)
+    assert loss.item() == pytest.approx((1 + 1 + 0 + 0.2) / 4)
+    assert objective.focus_loss(-disparity, 0.15).item() == pytest.approx(loss.item())
+    (gradient,) = torch.autograd.grad(loss, disparity)
+    assert (gradient.sign() == disparity.detach().sign()).all()
+
+
 def test_the_sign_is_held_and_the_shape_is_left_alone() -> None:
     prior = objective.center_focus_prior(32, 0.12, 0.18)
     ramp = torch.linspace(-0.05, 0.05, 32).expand(1, 1, 32, 32)  # as near in the middle as at the border

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from argan import processes
+from argan import processes, sign
 from argan.checkpoint import write_tensors
 from argan.params import training
 from argan.processes import Processes
-from argan.training import train
 from pipelines import guarded, say
 
 SMALL = {
@@ -31,7 +30,7 @@ SMALL = {
 def small(folder: Path, changes: dict[str, Any], group: Processes) -> None:
     """Train, and write what came of it."""
     photos = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
-    trained = train(
+    trained, _ = sign.train(
         training("quick", SMALL | changes), photos, folder / "checkpoints",
         data=f"d{os.environ.get('ODD', '') if group.rank else ''}", processes=group,
         watch=lambda images, row: say(f"row at {images} from {group.rank}"), say=say,

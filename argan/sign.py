@@ -1,0 +1,136 @@
+"""Which way round depth is, from photographs alone: both ways are tried, and kept is the one that the scenes' own edges bear out.
+
+A photograph has no sign written on it, but what is out of focus behind a subject ends at the subject's outline, and what is out of
+focus before it spills over it. A generator told the wrong way round makes photographs as good all the same; what it pays with is
+its depth, which no longer follows the picture (docs/method.md, "Learning the sign"). `borne_out` measures that without any truth.
+Nothing here prefers one way: the two trainings differ in the prior's sign alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from argan import networks, training
+from argan.errors import UserError
+from argan.estimator import guided
+from argan.files import write_json
+from argan.params import Training
+from argan.processes import Processes
+from argan.training import Show, Trained, Watch
+
+SIDES = ("behind", "before")  # where most of what is out of focus lies, seen from the subject
+SCENES = 512  # the mean of `borne_out` over them is known to 3 %
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the photographs say: `side` of SIDES, and of each way round the mean of `borne_out`, the higher the better."""
+
+    side: str
+    behind: float
+    before: float
+    seconds: float  # that the training not gone on with took
+
+    @property
+    def clear(self) -> bool:
+        """Twice as much for one as for the other: right and wrong were 3.6 and 16 times apart (docs/results.md)."""
+        return min(self.behind, self.before) < max(self.behind, self.before) / 2
+
+    def __str__(self) -> str:
+        doubt = "" if self.clear else "; the two are too near each other to trust it"
+        return (
+            f"what is out of focus lies {self.side} the subject: the picture bears depth out by "
+            f"{self.behind:.4f} for behind, by {self.before:.4f} for before{doubt}"
+        )
+
+
+@torch.inference_mode()
+def borne_out(generator: networks.Scene, scenes: int = SCENES) -> float:
+    """How much of depth the picture explains, less what it does not: the mean over generated scenes, in units of the range squared.
+
+    Of a scene, Var(D) - 2 E (D - q(D, I))^2, q the guided filter (`argan.estimator.guided`), the affine function of colour nearest
+    to D in every window: variance in line with the picture less variance against it. 0 where scenes are flat, below 0 where depth
+    has its edges elsewhere than the picture. The same for D and -D.
+    """
+    device = next(generator.parameters()).device
+    latents = torch.randn(scenes, generator.latent, generator=torch.Generator().manual_seed(0)).to(device)
+    parts = []
+    for some in latents.split(64):
+        image, disparity = generator(some)
+        off = (disparity - guided(disparity, image)).square().mean((1, 2, 3))
+        parts.append(disparity.var((1, 2, 3), correction=0) - 2 * off)
+    return float(torch.cat(parts).mean()) / generator.disparity_max**2
+
+
+def facing(config: Training, side: str) -> Training:
+    """The same training, told that what is out of focus lies on that side."""
+    return config if side == "behind" else config.model_copy(update={"prior_slope": -config.prior_slope})
+
+
+def train(
+    config: Training,
+    photos: np.ndarray,
+    folder: Path,
+    *,
+    watch: Watch = lambda images, row: None,
+    watch_trial: Callable[[str], Watch] = lambda side: lambda images, row: None,
+    remember: Watch = lambda images, row: None,
+    show: Show = lambda images, generator: None,
+    say: Callable[[str], None] = print,
+    processes: Processes | None = None,
+    **rest: Any,
+) -> tuple[Trained, Verdict | None]:
+    """`argan.training.train`, and with `sign: photographs` without being told the sign: both ways round for `sign_images` each,
+    then the better one to the end.
+
+    Each has a folder of its own within `folder`, and the verdict, once there, is kept in `folder`/sign.json: resuming is as there.
+    `watch_trial(side)` gets the rows of a trial as they come, `remember` those of the one that is kept once it is, `watch` what
+    follows.
+    """
+    processes = processes or Processes()
+    if config.sign == "prior":
+        return training.train(
+            config, photos, folder, watch=watch, show=show, say=say, processes=processes, **rest
+        ), None
+    first, path = processes.rank == 0, folder / "sign.json"
+    verdict = processes.share(_read(path) if first else None)
+    if verdict is None:
+        trials = {}
+        for side in SIDES:
+            if first:
+                (folder / side).mkdir(parents=True, exist_ok=True)
+                say(f"learning the sign: {config.sign_images} images with what is out of focus {side} the subject")
+            trials[side] = training.train(
+                facing(config, side), photos, folder / side,
+                until=config.sign_images, watch=watch_trial(side), say=say, processes=processes, **rest,
+            )  # fmt: skip
+        found = {side: borne_out(trial.generator) for side, trial in trials.items()}
+        side = max(SIDES, key=lambda s: found[s])
+        other = next(s for s in SIDES if s != side)
+        verdict = processes.share(Verdict(side, **found, seconds=trials[other].seconds))
+        if first:
+            write_json(path, asdict(verdict))
+            say(f"learning the sign: {verdict}")
+            for row in trials[verdict.side].history:
+                remember(int(row["images"]), row)
+    trained = training.train(
+        facing(config, verdict.side), photos, folder / verdict.side,
+        watch=watch, show=show, say=say, processes=processes, **rest,
+    )  # fmt: skip
+    return replace(trained, seconds=trained.seconds + verdict.seconds), verdict
+
+
+def _read(path: Path) -> Verdict | None:
+    try:
+        return Verdict(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete its folder to learn the sign again") from error

@@ -1,0 +1,155 @@
+"""The sign learned by trying both ways: what tells them apart, that nothing prefers one, and that it can be killed anywhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from argan import networks, sign, training
+from argan.errors import UserError
+from argan.params import Training
+from argan.params import training as preset
+
+SMALL = {
+    "images": 32, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,
+    "checkpoint_every": 8, "log_every": 8, "samples_every": 32, "penalty_every": 2, "prior_fade": 24,
+    "sign": "photographs", "sign_images": 16,
+}  # fmt: skip
+
+
+@pytest.fixture
+def photos() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
+
+
+def small(**changes: object) -> Training:
+    return preset("quick", SMALL | changes)
+
+
+class Known(networks.Scene):
+    """Discs of two tints; `depth` makes disparity of the discs' mask (N, 1, R, R)."""
+
+    def __init__(self, depth: str, turn: float = 1.0) -> None:
+        super().__init__(small())
+        self.depth, self.turn = depth, turn
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        y, x = (torch.arange(32.0) - 16).view(1, 1, 32, 1), (torch.arange(32.0) - 16).view(1, 1, 1, 32)
+        radius = 6 + 2 * latents[:, :1, None, None].tanh()
+        inside = (torch.hypot(y, x) < radius).float()
+        grain = 0.1 * torch.sin(3 * x + 2 * y)
+        image = torch.cat([inside - 0.5, grain + 0 * inside, 0.3 - inside], 1).clamp(-1, 1)
+        disparity = {
+            "follows": inside - 1,
+            "elsewhere": ((y > 0).float() + 0 * inside) * ((x > 0).float() + 0 * y)
+            - 1,  # edges where the picture has none
+            "flat": 0 * inside,
+        }[self.depth]
+        return image, 0.1 * self.turn * disparity
+
+
+def test_depth_that_follows_the_picture_is_borne_out_whichever_way_round_it_is() -> None:
+    told = {depth: sign.borne_out(Known(depth), 64) for depth in ("follows", "elsewhere", "flat")}
+    spread = {depth: Known(depth)(torch.zeros(1, 8))[1].var(correction=0).item() / 0.15**2 for depth in told}
+    assert told["follows"] > 0.9 * spread["follows"], "nearly all of it"
+    assert told["elsewhere"] < 0.7 * spread["elsewhere"]
+    assert told["flat"] == 0, "a flat scene is no answer, let alone the best one"
+    for depth, value in told.items():
+        assert sign.borne_out(Known(depth, turn=-1.0), 64) == pytest.approx(value, abs=1e-6)
+
+
+def test_the_two_ways_differ_by_the_sign_of_the_prior_alone() -> None:
+    config = small()
+    behind, before = sign.facing(config, "behind"), sign.facing(config, "before")
+    assert behind == config
+    assert before.prior_slope == -config.prior_slope
+    assert before.model_copy(update={"prior_slope": config.prior_slope}) == config
+
+
+@pytest.mark.parametrize("right", sign.SIDES)
+def test_the_way_round_that_the_pictures_bear_out_is_kept(
+    tmp_path: Path, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch, right: str
+) -> None:
+    """Which it is decides nothing else: the training kept is the one that would have been made if told."""
+    answers = iter([0.04, 0.01] if right == "behind" else [0.01, 0.04])
+    monkeypatch.setattr(sign, "borne_out", lambda generator: next(answers))
+    config, rows, remembered, said = small(), [], [], []
+    trained, verdict = sign.train(
+        config, photos, tmp_path, data="d", say=said.append,
+        watch=lambda images, row: rows.append(images), remember=lambda images, row: remembered.append(images),
+    )  # fmt: skip
+    assert verdict is not None and verdict.side == right and verdict.clear
+    assert remembered == [8, 16] and rows == [24, 32]
+    assert any(f"lies {right} the subject" in line for line in said)
+    (tmp_path / "told").mkdir()
+    told = training.train(sign.facing(config, right), photos, tmp_path / "told", data="d")
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained.generator.parameters(), told.generator.parameters(), strict=True)
+    )
+    assert trained.seconds > verdict.seconds > 0
+
+
+def test_too_near_to_call_is_said() -> None:
+    verdict = sign.Verdict("behind", 0.03, 0.02, 1.0)
+    assert not verdict.clear and "too near" in str(verdict)
+    assert replace(verdict, before=-0.01).clear and "too near" not in str(replace(verdict, before=-0.01))
+
+
+@pytest.mark.parametrize("killed_at", [("behind", 16), ("before", 8), ("kept", 24)])
+def test_killed_anywhere_and_resumed_it_is_the_same_training(
+    tmp_path: Path, photos: np.ndarray, killed_at: tuple[str, int]
+) -> None:
+    class Killed(Exception): ...
+
+    def run(folder: Path, kill: tuple[str, int] | None) -> tuple[training.Trained, sign.Verdict | None]:
+        def watched(phase: str) -> training.Watch:
+            def watch(images: int, row: dict[str, float]) -> None:
+                if (phase, images) == kill:
+                    raise Killed
+
+            return watch
+
+        return sign.train(
+            small(), photos, folder, data="d", say=lambda line: None, watch=watched("kept"), watch_trial=watched
+        )
+
+    whole, verdict = run(tmp_path / "whole", None)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", killed_at)
+    resumed, again = run(tmp_path / "killed", None)
+    assert verdict is not None and again is not None
+    assert (verdict.side, verdict.behind, verdict.before) == (again.side, again.behind, again.before)
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.generator.parameters(), resumed.generator.parameters(), strict=True)
+    )
+    assert json.dumps(whole.history) == json.dumps(resumed.history)
+
+
+def test_once_told_the_trials_are_not_made_again(
+    tmp_path: Path, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = sign.train(small(), photos, tmp_path, data="d", say=lambda line: None)
+    monkeypatch.setattr(sign, "borne_out", lambda generator: pytest.fail("asked again"))
+    second, _ = sign.train(small(), photos, tmp_path, data="d", say=lambda line: None)
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.generator.parameters(), second.generator.parameters(), strict=True)
+    )
+    (tmp_path / "sign.json").write_text("{")
+    with pytest.raises(UserError, match=r"sign\.json is damaged"):
+        sign.train(small(), photos, tmp_path, data="d")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"renderer": "gather"}, "needs renderer: occlusion"), ({"sign_images": 33}, "no more than images 32")],
+)
+def test_what_cannot_be_learned_is_refused_before_training(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        small(**changes)
