@@ -40,8 +40,8 @@ class Verdict:
 
     @property
     def clear(self) -> bool:
-        """Twice as much for one as for the other: right and wrong were 3.6 and 16 times apart (docs/results.md)."""
-        return min(self.behind, self.before) < max(self.behind, self.before) / 2
+        """Half as much again for one as for the other: right and wrong were 1.9 to 16 times apart (docs/results.md)."""
+        return 1.5 * min(self.behind, self.before) < max(self.behind, self.before)
 
     def __str__(self) -> str:
         doubt = "" if self.clear else "; the two are too near each other to trust it"

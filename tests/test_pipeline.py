@@ -131,6 +131,23 @@ def test_killed_in_training_and_run_again_gives_the_same_weights(finished: Works
     assert "version 1" in told  # the same weights are the same version
 
 
+def test_a_sign_learned_from_the_photographs_is_in_the_model_and_its_card(finished: Workspace, tmp_path: Path) -> None:
+    workspace = finished.copy(tmp_path / "copy")
+    workspace.params(lambda content: content["train"].update(sign="photographs", sign_images=64))
+    told = workspace.run("python", "-m", "pipelines.train", "meadow")
+    for side in ("behind", "before"):
+        assert f"64 images with what is out of focus {side} the subject" in told
+    model = workspace.folder / "models" / "meadow"
+    verdict = json.loads((model / "config.json").read_text())["sign"]
+    assert verdict["side"] == max(("behind", "before"), key=lambda side: verdict[side])
+    assert f"learned from the photographs: what is out of focus lies {verdict['side']} the subject" in told + (
+        model / "card.md"
+    ).read_text(encoding="utf-8")
+    assert pd.read_csv(model / "history.csv")["images"].is_monotonic_increasing
+    assert "resuming at 320 of 320 images" in workspace.run("python", "-m", "pipelines.train", "meadow")
+    assert workspace.run("argan", "sample", "meadow", "--count", "1")
+
+
 def test_interrupted_training_says_how_to_go_on(finished: Workspace, tmp_path: Path) -> None:
     workspace = finished.copy(tmp_path / "copy")
     workspace.params(lambda content: content["train"].update(seed=5, images=100_000))

@@ -97,7 +97,7 @@ def test_the_way_round_that_the_pictures_bear_out_is_kept(
 
 
 def test_too_near_to_call_is_said() -> None:
-    verdict = sign.Verdict("behind", 0.03, 0.02, 1.0)
+    verdict = sign.Verdict("behind", 0.03, 0.025, 1.0)
     assert not verdict.clear and "too near" in str(verdict)
     assert replace(verdict, before=-0.01).clear and "too near" not in str(replace(verdict, before=-0.01))
 
