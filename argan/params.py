@@ -58,7 +58,7 @@ class Training(Frozen):
     recipe: Literal["modern", "paper"] = "modern"
     renderer: Literal["gather", "occlusion"] = "occlusion"
 
-    # Which way round depth is: told by the prior, or learned from the photographs by trying both (argan/sign.py)
+    # Which way round depth is: told by the prior, or found from the photographs by trying both (argan/sign.py)
     sign: Literal["prior", "photographs"] = "prior"
     sign_images: Positive = 64_000  # images each way is tried for
 

@@ -40,7 +40,10 @@ class Verdict:
 
     @property
     def clear(self) -> bool:
-        """Half as much again for one as for the other: right and wrong were 1.9 to 16 times apart (docs/results.md)."""
+        """Half as much again for one as for the other: on photographs right and wrong were 1.9 to 16 times apart.
+
+        It is no proof: for photographs mirrored on purpose one clear answer of two was wrong (docs/results.md).
+        """
         return 1.5 * min(self.behind, self.before) < max(self.behind, self.before)
 
     def __str__(self) -> str:
