@@ -42,7 +42,11 @@ def center_focus_prior(resolution: int, radius: float, slope: float) -> Tensor:
 
 def prior_weight(images_seen: int, config: Training) -> float:
     """The prior chooses the direction early, then fades linearly to nothing: depth must be the data's."""
-    return config.prior * max(0.0, 1 - images_seen / config.prior_fade) if config.prior_fade else 0.0
+    return _fading(config.prior, images_seen, config.prior_fade)
+
+
+def _fading(weight: float, images_seen: int, over: int) -> float:
+    return weight * max(0.0, 1 - images_seen / over) if over else 0.0
 
 
 def prior_loss(disparity: Tensor, prior: Tensor, disparity_max: float) -> Tensor:
@@ -52,7 +56,7 @@ def prior_loss(disparity: Tensor, prior: Tensor, disparity_max: float) -> Tensor
 
 def focus_weight(images_seen: int, config: Training) -> float:
     """Of |D| (`focus_loss`): falls linearly to nothing, as the prior does, but later."""
-    return config.prior_focus * max(0.0, 1 - images_seen / config.prior_focus_fade) if config.prior_focus_fade else 0.0
+    return _fading(config.prior_focus, images_seen, config.prior_focus_fade)
 
 
 def focus_loss(disparity: Tensor, disparity_max: float) -> Tensor:

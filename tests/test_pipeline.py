@@ -140,9 +140,8 @@ def test_a_sign_learned_from_the_photographs_is_in_the_model_and_its_card(finish
     model = workspace.folder / "models" / "meadow"
     verdict = json.loads((model / "config.json").read_text())["sign"]
     assert verdict["side"] == max(("behind", "before"), key=lambda side: verdict[side])
-    assert f"learned from the photographs: what is out of focus lies {verdict['side']} the subject" in told + (
-        model / "card.md"
-    ).read_text(encoding="utf-8")
+    card = (model / "card.md").read_text(encoding="utf-8")
+    assert f"learned from the photographs: what is out of focus lies {verdict['side']} the subject" in card
     assert pd.read_csv(model / "history.csv")["images"].is_monotonic_increasing
     assert "resuming at 320 of 320 images" in workspace.run("python", "-m", "pipelines.train", "meadow")
     assert workspace.run("argan", "sample", "meadow", "--count", "1")
