@@ -320,8 +320,7 @@ class Trained:
 
     def prior(self) -> Maps:
         """The center focus prior this model was trained with, (H, W)."""
-        c = self.config
-        prior: Maps = objective.center_focus_prior(c.resolution, c.prior_radius, c.prior_slope)[0, 0].numpy()
+        prior: Maps = objective.prior(self.config)[0, 0].numpy()
         return prior
 
 

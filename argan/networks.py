@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.parametrizations import spectral_norm
 
 from argan.mixture import Mixture
-from argan.optics import Aperture, DepthExpansion, exact, light_field, render
+from argan.optics import Aperture, DepthExpansion, exact, light_field, render, to_light, to_values
 from argan.params import Training
 
 M = TypeVar("M", bound=nn.Module)
@@ -84,7 +84,7 @@ class Scene(nn.Module):
         super().__init__()
         self.latent = config.latent
         self.disparity_max = config.disparity_max
-        self.renderer, self.layers = config.renderer, config.layers
+        self.renderer, self.layers, self.light = config.renderer, config.layers, config.light
         self.aperture = Aperture()
         self.expansion = (
             DepthExpansion(self.aperture.views, config.disparity_max)
@@ -98,21 +98,26 @@ class Scene(nn.Module):
     ) -> Tensor:
         """The photos of scenes through apertures scale (N,), by the renderer that training uses: `argan.optics.render`.
 
+        A lens adds up light; with `light` "display" it adds up pixel values, as in the paper. s = 0 gives the image exactly.
         `widen` stretches the range of the occlusion renderer's layers at the same spacing, for scenes focused elsewhere.
         `aperture` may have more views than the one of training.
         """
-        return render(
-            image, disparity, aperture or self.aperture, scale,
+        linear = self.light == "linear"
+        photo = render(
+            to_light(image) if linear else image, disparity, aperture or self.aperture, scale,
             expansion=self.expansion, renderer=self.renderer,
             layers=(self.layers - 1) * widen + 1, disparity_max=self.disparity_max * widen,
         )  # fmt: skip
+        return torch.where(scale[:, None, None, None] == 0, image, to_values(photo)) if linear else photo
 
     def views(self, image: Tensor, disparity: Tensor, scale: Tensor, aperture: Aperture | None = None) -> Tensor:
-        """The same, view by view: `argan.optics.light_field`."""
-        return light_field(
-            image, disparity, aperture or self.aperture, scale,
+        """The same, view by view: `argan.optics.light_field`. Pixel values; their light is what adds up to the photo."""
+        linear = self.light == "linear"
+        views = light_field(
+            to_light(image) if linear else image, disparity, aperture or self.aperture, scale,
             expansion=self.expansion, renderer=self.renderer, layers=self.layers, disparity_max=self.disparity_max,
         )  # fmt: skip
+        return to_values(views) if linear else views
 
     def _heads(self, image: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
         return torch.tanh(exact(image)), self.disparity_max * torch.tanh(exact(disparity))

@@ -30,14 +30,21 @@ def gradient_penalty(photos: Tensor, realness: Tensor) -> Tensor:
     return gradient.square().sum((1, 2, 3)).mean() / 2
 
 
-def center_focus_prior(resolution: int, radius: float, slope: float) -> Tensor:
+def center_focus_prior(resolution: int, radius: float, slope: float, below: float = 1.0) -> Tensor:
     """D_p(r) = 0 for r <= r_th, -g (r - r_th) beyond: subjects are in focus at the centre (Kaneko 2021, eq. 9).
 
-    r in image widths from the centre; returns (1, 1, R, R) in disparity.
+    r in image widths from the centre, of which the way down counts `below`: at 1 circles, as in the paper; at 0 what is below the
+    subject, its stem or the ground it stands on, is as near as it is. Returns (1, 1, R, R) in disparity.
     """
     line = (torch.arange(resolution) + 0.5) / resolution - 0.5
-    r = torch.hypot(line[:, None], line[None])
+    down = torch.where(line > 0, below * line, line)
+    r = torch.hypot(down[:, None], line[None])
     return (-slope * (r - radius).clamp(min=0))[None, None]
+
+
+def prior(config: Training) -> Tensor:
+    """D_p of a training, (1, 1, R, R)."""
+    return center_focus_prior(config.resolution, config.prior_radius, config.prior_slope, config.prior_below)
 
 
 def prior_weight(images_seen: int, config: Training) -> float:

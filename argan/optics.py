@@ -143,11 +143,17 @@ def light_field(
         stack, levels = _layers(image, disparity, layers, disparity_max)
         flat = stack.flatten(0, 1)  # every layer of every image moves by its own s d
         shift = (s[..., 0] * levels[:, None]).reshape(-1, 1, 1, 1).expand(-1, 1, *image.shape[2:])
-        views = [_composite(frame.look_up(flat, shift, step).view_as(stack)) for step in steps]
+        seen = (frame.look_up(flat, shift, step).view_as(stack) for step in steps)
+        # Moved apart, layers leave cracks, and in a single view nothing else fills them: under all lies, faintly, the gather's.
+        under = (F.pad(frame.look_up(image, s * disparity, step), (0, 0, 0, 0, 0, 1), value=1) for step in steps)
+        views = [_composite(torch.cat([FAINT * u[:, None], layers], 1)) for u, layers in zip(under, seen, strict=True)]
     else:
         rays = refined_rays(disparity, aperture, expansion)
         views = [frame.look_up(image, s * rays[:, v : v + 1], step) for v, step in enumerate(steps)]
     return torch.where(s[:, None] == 0, image[:, None], torch.stack(views, 1))
+
+
+FAINT = 1e-4  # coverage that shows where there is no other, and weighs nothing elsewhere
 
 
 def render(
@@ -185,6 +191,19 @@ def render(
         if image.device.type == "cpu":
             return photo  # a closed aperture is passed over there
     return torch.where(scale[:, None, None, None] == 0, image, photo)
+
+
+def to_light(values: Tensor) -> Tensor:
+    """Pixel values in [-1, 1], sRGB -> light in 0..1 (IEC 61966-2-1), which is what a lens adds up. Differentiable."""
+    v = (exact(values).clamp(-1, 1) + 1) / 2
+    return torch.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+
+
+def to_values(light: Tensor) -> Tensor:
+    """The reverse of `to_light`."""
+    x = light.clamp(0, 1)
+    # what is dark takes the straight part: kept from the power's gradient, which is endless at 0
+    return 2 * torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp(min=0.0031308) ** (1 / 2.4) - 0.055) - 1
 
 
 def _check(image: Tensor, disparity: Tensor, scale: Tensor | None = None) -> None:

@@ -212,7 +212,7 @@ class Trainer:
         self.alarm = Alarm(deferred=device.type != "cpu")
         self.load = Loader(photos, rows, device, needed=cost.bytes_needed(config, device, self.processes.count))
         self.order = Order(len(rows), config.seed)
-        self.prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope).to(device)
+        self.prior = objective.prior(config).to(device)
 
     def reals(self, part: slice = slice(None)) -> Tensor:
         return networks.from_uint8(self.load(self.order(self.state.images, self.config.batch)[part]))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from argan import networks, objective
 from argan.augment import augment
-from argan.optics import Aperture, ray_disparity
+from argan.optics import Aperture, ray_disparity, to_light, to_values
 from argan.params import Training
 from argan.training import Draw, Order, State, step_random
 from benchmarks.reference_optics import look_up
@@ -57,7 +57,7 @@ class Trainer:
         )
         self.mixed = networks.mixed(config, torch.device("cpu")) if "rounded" in self.choices else nullcontext
         self.order = Order(len(photos), config.seed)
-        self.prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope)
+        self.prior = objective.prior(config)
 
     def photograph(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         with self.mixed():
@@ -65,7 +65,10 @@ class Trainer:
         scale = self.generator.mixture(draw.chance)
         if "optics" in self.choices:
             return image, disparity, self.generator.photograph(image, disparity, scale)
-        return image, disparity, render(image, disparity, scale, self.generator)
+        if self.generator.light == "display":
+            return image, disparity, render(image, disparity, scale, self.generator)
+        photo = to_values(render(to_light(image), disparity, scale, self.generator))
+        return image, disparity, torch.where(scale[:, None, None, None] == 0, image, photo)
 
     def laid_out(self, photos: Tensor) -> Tensor:
         return photos.contiguous(memory_format=torch.channels_last) if "layout" in self.choices else photos

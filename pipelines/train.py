@@ -147,7 +147,7 @@ def _train(
         "training": recipe,
         "data": store.fingerprint,
         "photos": {"count": len(store), "train": len(rows)},
-        "prior": {"radius": config.prior_radius, "slope": config.prior_slope},
+        "prior": {"radius": config.prior_radius, "slope": config.prior_slope, "below": config.prior_below},
         "sign": asdict(verdict) if verdict else None,
         "summary": summary,
         "mlflow": tracked.reference(),

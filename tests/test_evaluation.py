@@ -112,7 +112,7 @@ def constant(config: Training, random: np.random.Generator) -> tuple[np.ndarray,
 
 
 def prior(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    given = objective.center_focus_prior(32, config.prior_radius, config.prior_slope)[0, 0].numpy()
+    given = objective.prior(config)[0, 0].numpy()
     return textured(random), given + smooth(random, 64) * 0.002
 
 
@@ -236,7 +236,7 @@ class Said(nn.Module):
 def test_the_prior_and_noise_score_what_theory_gives(
     judged: Callable[..., evaluation.Metrics], config: Training
 ) -> None:
-    given = objective.center_focus_prior(32, config.prior_radius, config.prior_slope)
+    given = objective.prior(config)
     metrics = judged(student=Said(given))
     assert metrics["depth_spearman"] == pytest.approx(metrics["depth_spearman_prior"], abs=0.05)
     assert metrics["depth_side"] == pytest.approx(metrics["depth_side_prior"], abs=0.01)

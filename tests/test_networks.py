@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from argan import networks
+from argan.optics import to_light
 from argan.params import Training, training
 
 
@@ -64,3 +65,24 @@ def test_the_estimator_keeps_the_photo_size(size: tuple[int, int]) -> None:
     estimator = networks.Estimator(8, 0.1)
     out = estimator(torch.randn(2, 3, *size))
     assert out.shape == (2, 1, *size) and out.abs().max() <= 0.1
+
+
+def test_a_lens_adds_up_light_and_not_pixel_values() -> None:
+    """Black beside white, wide out of focus: in between half of the light, which is 188 of 255 and no middle grey."""
+    image = torch.ones(2, 3, 32, 32)
+    image[..., :16] = -1
+    disparity, scale = torch.full((2, 1, 32, 32), -0.15), torch.tensor([0.0, 1.0])
+    for renderer in ("occlusion", "gather"):
+        config = training("quick", {"renderer": renderer, "expansion": False})
+        lens = networks.generator(config)
+        photo = lens.photograph(image, disparity, scale)
+        assert torch.equal(photo[0], image[0]), "a closed aperture gives the image exactly"
+        middle = (photo[1, :, 16, 15:17].mean() + 1) / 2 * 255
+        assert abs(middle - 188) < 4
+        light = to_light(lens.views(image, disparity, scale)[1])
+        added = torch.einsum("v,vchw->chw", lens.aperture.weights, light)
+        torch.testing.assert_close(added, to_light(photo[1]), atol=1e-5, rtol=0)
+        on_screen = networks.generator(config.model_copy(update={"light": "display"})).photograph(
+            image, disparity, scale
+        )
+        assert abs((on_screen[1, :, 16, 15:17].mean() + 1) / 2 * 255 - 127.5) < 4

@@ -20,6 +20,14 @@ def test_center_focus_prior_is_flat_inside_and_a_cone_outside() -> None:
     assert prior.max() == 0, "nothing is nearer than the focal plane in the prior"
 
 
+def test_what_is_below_the_subject_may_be_as_near_as_it() -> None:
+    circles, ground = (objective.center_focus_prior(32, 0.12, 0.18, below)[0, 0] for below in (1.0, 0.0))
+    assert torch.equal(ground[:16], circles[:16]), "above the centre nothing changes"
+    assert torch.equal(ground[16:], ground[16].expand(16, -1)), "below it only the distance sideways counts"
+    assert (ground[16:, 13:19] == 0).all()
+    assert torch.equal(objective.center_focus_prior(32, 0.12, 0.18)[0, 0], circles), "the paper's, unless told"
+
+
 def test_prior_fades_linearly_to_nothing() -> None:
     config = training("quick", {"prior": 2.0, "prior_fade": 1000})
     assert objective.prior_weight(0, config) == 2.0

@@ -22,6 +22,8 @@ from argan.optics import (
     ray_disparity,
     refined_rays,
     render,
+    to_light,
+    to_values,
 )
 from benchmarks import reference_optics
 
@@ -459,3 +461,26 @@ def test_a_finer_aperture_is_the_same_lens(renderer: str) -> None:
         assert torch.allclose(
             refined_rays(disparity, Aperture(9), expansion), expected.expand(1, 81, 33, 33), atol=1e-6
         )
+
+
+def test_light_is_read_by_srgbs_curve_and_written_back() -> None:
+    values = torch.linspace(-1, 1, 256, dtype=torch.double)
+    light = to_light(values)
+    torch.testing.assert_close(to_values(light), values)
+    assert light[0] == 0 and light[-1] == 1
+    torch.testing.assert_close(light[128], torch.tensor(0.2158605, dtype=torch.double), atol=1e-6, rtol=0)
+    inside = torch.rand(9, generator=torch.Generator().manual_seed(0), dtype=torch.double).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v: to_values(0.5 * to_light(v) + 0.1), inside)
+    dark = torch.zeros(3, requires_grad=True)
+    to_values(dark).sum().backward()
+    assert dark.grad is not None and torch.isfinite(dark.grad).all(), "black has a gradient too"
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_a_view_has_no_holes(renderer: str) -> None:
+    """What is nearer moves away from what is behind it; one colour all over stays that colour."""
+    image = torch.full((1, 3, 32, 32), 0.5)
+    disparity = torch.full((1, 1, 32, 32), -0.1)
+    disparity[..., 8:24, 8:24] = 0.1
+    field = light_field(image, disparity, APERTURE, torch.ones(1), renderer=renderer, layers=9, disparity_max=0.15)  # type: ignore[arg-type]
+    torch.testing.assert_close(field, image[:, None].expand_as(field), atol=1e-5, rtol=0)

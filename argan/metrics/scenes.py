@@ -33,7 +33,7 @@ class Scenes:
 
     @classmethod
     def of(cls, config: Training) -> Scenes:
-        prior = objective.center_focus_prior(config.resolution, config.prior_radius, config.prior_slope)[0, 0].numpy()
+        prior = objective.prior(config)[0, 0].numpy()
         return cls(config.disparity_max, prior, np.zeros(prior.shape))
 
     def add(self, image: Tensor, disparity: Tensor, photo: Tensor) -> None:
