@@ -1,0 +1,117 @@
+"""Each idea off: python -m benchmarks.ablation [--images 64000] [--seeds 0 1 2] [--only NAME ...] [--out data/ablation]
+
+Trainings of `meadow` at `quick` that differ from the recipe in one thing each, scored on validation photos: the depth of the
+estimator and the kernel distance of 2,000 generated photographs. Test photos are not looked at. What is there is not made again,
+and an interrupted training goes on where it was, so that several of these at once (`--seeds 0`, `--seeds 1`) fill a machine: each
+runs on one thread, and two threads are not twice as fast. It prints the table of all that is there, in Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from argan import estimator, networks, sign
+from argan.files import write_json
+from argan.metrics.depth import rank_correlation
+from argan.metrics.features import extractor
+from argan.metrics.frechet import kernel_distance
+from argan.params import training
+from argan.photos import Photos
+from argan.training import step_random
+
+ROWS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "`light: display`": {"light": "display"},
+    "`prior_below: 1`": {"prior_below": 1.0},
+    "`prior: 0`": {"prior": 0.0},
+    "`prior_sign: 0`": {"prior_sign": 0.0},
+    "`prior_focus: 0`": {"prior_focus": 0.0},
+    "`smoothness: 0`": {"smoothness": 0.0},
+    "`aperture_zero: 0`": {"aperture_zero": 0.0},
+    "`estimator_outline: 0`": {"estimator_outline": 0},
+    "`renderer: gather`, T": {"renderer": "gather"},
+    "`renderer: gather`, `expansion: false`": {"renderer": "gather", "expansion": False},
+    "`apertures: bernoulli`": {"apertures": "bernoulli"},
+    "`apertures: half-normal`": {"apertures": "half-normal"},
+    "`apertures: learned`": {"apertures": "learned"},
+    "`sign: photographs`": {"sign": "photographs"},
+}
+GENERATED, BATCH, SALT = 2000, 100, 77
+
+
+@torch.inference_mode()
+def score(scenes: networks.Scene, student: networks.Estimator, store: Photos, truth: np.ndarray) -> dict[str, float]:
+    """Of a generator and its estimator, on the validation photos, whose exact disparity (n, H, W) is `truth`."""
+    photos = store.split("validation")
+    pixels = networks.from_uint8(torch.from_numpy(photos).permute(0, 3, 1, 2))
+    said = torch.cat([(student(x) + student(x.flip(3)).flip(3)) / 2 for x in pixels.split(BATCH)])
+    maps = [x[:, 0].numpy() for x in (said, estimator.guided(said, pixels))]
+    before, depth = (float(np.nanmean(rank_correlation(x, truth))) for x in maps)
+    right = np.mean([spearmanr(a.ravel(), b.ravel()).statistic > 0 for a, b in zip(maps[1], truth, strict=True)])
+    features, random, made = extractor("efficientnet-lite0"), step_random(0, 0, SALT), []
+    for _ in range(GENERATED // BATCH):
+        image, disparity = scenes(torch.randn(BATCH, scenes.latent, generator=random))
+        made.append(
+            features(networks.to_uint8(scenes.photograph(image, disparity, scenes.mixture.draw(BATCH, random))))
+        )
+    real = np.concatenate([features(photos[i : i + BATCH]) for i in range(0, len(photos), BATCH)])
+    kid = kernel_distance(np.concatenate(made), real)
+    return {"depth": depth, "depth_before_filter": before, "kid": kid, "right_way_round": float(right)}
+
+
+def run(name: str, seed: int, images: int, out: Path) -> None:
+    """Train and score one row, unless it is there."""
+    folder = out / f"{''.join(c if c.isalnum() else '-' for c in name).strip('-')}-{images}-{seed}"
+    if (folder / "scores.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    config = training("quick", {"sign_images": images, **ROWS[name], "images": images, "seed": seed})
+    store = Photos.open("data/photos/meadow")
+    known = np.load("data/truth/meadow/disparity.npy", mmap_mode="r")
+    truth = np.asarray(known[: len(store.rows("validation"))])  # they come first, then those of the test photos
+    kept = {"folder": folder, "data": store.fingerprint, "rows": store.rows("train")}
+    trained, verdict = sign.train(config, store.pixels, **kept)  # type: ignore[arg-type]
+    student = estimator.distill(trained.generator, config)
+    scores = score(trained.generator, student, store, truth)
+    told = {"name": name, "seed": seed, "images": images, "seconds": trained.seconds, "side": verdict and verdict.side}
+    write_json(folder / "scores.json", told | scores)
+
+
+def table(out: Path) -> str:
+    """All that is there: of each row its seeds, side by side."""
+    found = [json.loads(path.read_text()) for path in sorted(out.glob("*/scores.json"))]
+    lines = ["| | images | seeds | depth | before the filter | kernel distance | right way round |", "|" + "---|" * 7]
+    for name in ROWS:
+        for images in sorted({x["images"] for x in found if x["name"] == name}):
+            some = sorted((x for x in found if (x["name"], x["images"]) == (name, images)), key=lambda x: x["seed"])
+            cells = [
+                ", ".join(f"{x[key]:.3f}" for x in some)
+                for key in ("depth", "depth_before_filter", "kid", "right_way_round")
+            ]
+            lines.append(" | ".join([f"| {name}", str(images), ", ".join(str(x["seed"]) for x in some), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=64_000)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="NAME")
+    parser.add_argument("--out", type=Path, default=Path("data/ablation"))
+    told = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in told.only:
+        for seed in told.seeds:
+            run(name, seed, told.images, told.out)
+    print(table(told.out))
+
+
+if __name__ == "__main__":
+    main()
