@@ -155,7 +155,7 @@ RUNNING = ("device", "precision", "accumulate", "stop_when_hopeless", "checkpoin
 _QUICK: dict[str, Any] = {
     "resolution": 32,  # the least at which a petal's blur (3 px at the far end) can be told from its texture
     "images": 128_000,  # 8 to 13 minutes on two CPU cores, as fast as they are; the pictures still improve at the end
-    "sign_images": 64_000,  # depth has taken shape: the right way round stands out 1.9 to 16 times over (argan/sign.py)
+    "sign_images": 128_000,  # the whole length: after 64,000 one of three seeds could not tell (docs/results.md)
     "batch": 8,  # at this length steps matter more than their noise: flowers took shape in half the images of batch 16
     "learning_rate": 4e-4,  # at 1e-3 the generator died within 1,000 steps
     "ema_images": 10_000,  # of 128,000: the average forgets the shapeless beginning

@@ -40,9 +40,9 @@ class Verdict:
 
     @property
     def clear(self) -> bool:
-        """Half as much again for one as for the other: on photographs right and wrong were 1.9 to 16 times apart.
+        """Half as much again for one as for the other: right answers were 1.6 to 16 times apart.
 
-        It is no proof: for photographs mirrored on purpose one clear answer of two was wrong (docs/results.md).
+        It is no proof: with an earlier recipe one clear answer for photographs mirrored on purpose was wrong (docs/results.md).
         """
         return 1.5 * min(self.behind, self.before) < max(self.behind, self.before)
 
