@@ -141,12 +141,13 @@ def light_field(
     steps = frame.steps(aperture.offsets)
     if renderer == "occlusion":
         stack, levels = _layers(image, disparity, layers, disparity_max)
-        flat = stack.flatten(0, 1)  # every layer of every image moves by its own s d
-        shift = (s[..., 0] * levels[:, None]).reshape(-1, 1, 1, 1).expand(-1, 1, *image.shape[2:])
-        seen = (frame.look_up(flat, shift, step).view_as(stack) for step in steps)
         # Moved apart, layers leave cracks, and in a single view nothing else fills them: under all lies, faintly, the gather's.
-        under = (F.pad(frame.look_up(image, s * disparity, step), (0, 0, 0, 0, 0, 1), value=1) for step in steps)
-        views = [_composite(torch.cat([FAINT * u[:, None], layers], 1)) for u, layers in zip(under, seen, strict=True)]
+        under = FAINT * F.pad(image, (0, 0, 0, 0, 0, 1), value=1)
+        stack = torch.cat([under[:, None], stack], 1)
+        moves = torch.cat([disparity, levels[:, None, None].expand(len(image), -1, *image.shape[2:])], 1)
+        flat = stack.flatten(0, 1)  # every layer of every image moves by its own s d
+        shift = (s * moves).flatten(0, 1)[:, None]
+        views = [_composite(frame.look_up(flat, shift, step).view_as(stack)) for step in steps]
     else:
         rays = refined_rays(disparity, aperture, expansion)
         views = [frame.look_up(image, s * rays[:, v : v + 1], step) for v, step in enumerate(steps)]

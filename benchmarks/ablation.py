@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
-from argan import estimator, networks, sign
+from argan import estimator, evaluation, networks, sign
 from argan.files import write_json
-from argan.metrics.depth import rank_correlation
+from argan.metrics.depth import depth_scores
 from argan.metrics.features import extractor
 from argan.metrics.frechet import kernel_distance
 from argan.params import training
@@ -53,8 +52,7 @@ def score(scenes: networks.Scene, student: networks.Estimator, store: Photos, tr
     pixels = networks.from_uint8(torch.from_numpy(photos).permute(0, 3, 1, 2))
     said = torch.cat([(student(x) + student(x.flip(3)).flip(3)) / 2 for x in pixels.split(BATCH)])
     maps = [x[:, 0].numpy() for x in (said, estimator.guided(said, pixels))]
-    before, depth = (float(np.nanmean(rank_correlation(x, truth))) for x in maps)
-    right = np.mean([spearmanr(a.ravel(), b.ravel()).statistic > 0 for a, b in zip(maps[1], truth, strict=True)])
+    before, after = (depth_scores(x, truth) for x in maps)
     features, random, made = extractor("efficientnet-lite0"), step_random(0, 0, SALT), []
     for _ in range(GENERATED // BATCH):
         image, disparity = scenes(torch.randn(BATCH, scenes.latent, generator=random))
@@ -63,7 +61,8 @@ def score(scenes: networks.Scene, student: networks.Estimator, store: Photos, tr
         )
     real = np.concatenate([features(photos[i : i + BATCH]) for i in range(0, len(photos), BATCH)])
     kid = kernel_distance(np.concatenate(made), real)
-    return {"depth": depth, "depth_before_filter": before, "kid": kid, "right_way_round": float(right)}
+    depth = {"depth": after["spearman"], "depth_before_filter": before["spearman"]}
+    return depth | {"kid": kid, "right_way_round": after["sign_agreement"]}
 
 
 def run(name: str, seed: int, images: int, out: Path) -> None:
@@ -74,8 +73,8 @@ def run(name: str, seed: int, images: int, out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = training("quick", {"sign_images": images, **ROWS[name], "images": images, "seed": seed})
     store = Photos.open("data/photos/meadow")
-    known = np.load("data/truth/meadow/disparity.npy", mmap_mode="r")
-    truth = np.asarray(known[: len(store.rows("validation"))])  # they come first, then those of the test photos
+    exact = evaluation._truth(Path("data/truth/meadow"), store, "disparity", "index")
+    truth = np.stack([exact[row] for row in store.rows("validation")])
     kept = {"folder": folder, "data": store.fingerprint, "rows": store.rows("train")}
     trained, verdict = sign.train(config, store.pixels, **kept)  # type: ignore[arg-type]
     student = estimator.distill(trained.generator, config)
