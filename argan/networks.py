@@ -205,7 +205,7 @@ class PaperGenerator(ModernGenerator):
 
 
 class ModernDiscriminator(nn.Module):
-    """Photos (N, 3, R, R) in [-1, 1] -> realness (N,).
+    """Photos (N, 3, R, R) in [-1, 1], and the openness (N,) in [0, 1] of the aperture of each where it is told -> realness (N,).
 
     It starts by folding 2x2 pixels into channels: nothing is lost (an average would hide the blur it must see) and the most
     expensive level is spared. `discriminator_channels` is the width at half resolution.
@@ -215,6 +215,9 @@ class ModernDiscriminator(nn.Module):
         super().__init__()
         widths = _widths(config, config.discriminator_channels // 2)[-2::-1]
         self.stem = _conv(12, widths[0], gain=1.0)
+        self.told = nn.Linear(1, widths[0], bias=False) if config.aperture_told else None
+        if self.told is not None:
+            _initialise(self.told, gain=0.5)  # heard beside the picture, not above it
         self.first = ResidualBlock(widths[0], widths[0])
         self.blocks = nn.ModuleList(ResidualBlock(cin, cout) for cin, cout in pairwise(widths))
         self.basis = nn.Conv2d(widths[-1], widths[-1], 4, groups=widths[-1])  # 4x4 -> 1x1, one filter a channel
@@ -222,8 +225,11 @@ class ModernDiscriminator(nn.Module):
         self.head = nn.Linear(widths[-1], 1)
         _initialise(self.head, gain=1.0)
 
-    def forward(self, photos: Tensor) -> Tensor:
-        x = self.first(self.stem(F.pixel_unshuffle(photos, 2)))  # N C1 R/2 R/2
+    def forward(self, photos: Tensor, openness: Tensor | None = None) -> Tensor:
+        x = self.stem(F.pixel_unshuffle(photos, 2))  # N C1 R/2 R/2
+        if self.told is not None and openness is not None:
+            x = x + self.told(2 * openness[:, None] - 1)[:, :, None, None]
+        x = self.first(x)
         for block in self.blocks:
             x = block(F.avg_pool2d(x, 2))  # down to N C 4 4
         x = self.basis(F.leaky_relu(x, SLOPE)).flatten(1)
@@ -240,8 +246,8 @@ class PaperDiscriminator(nn.Module):
         )
         self.head = spectral_norm(nn.Linear(widths[-1] * 16, 1))
 
-    def forward(self, photos: Tensor) -> Tensor:
-        x = F.leaky_relu(self.stem(photos), SLOPE)
+    def forward(self, photos: Tensor, openness: Tensor | None = None) -> Tensor:
+        x = F.leaky_relu(self.stem(photos), SLOPE)  # the paper's is told nothing of apertures
         for block in self.blocks:
             x = F.leaky_relu(F.instance_norm(block(x)), SLOPE)
         return exact(self.head(x.flatten(1)).squeeze(1))

@@ -80,9 +80,12 @@ class Training(Frozen):
     penalty_every: Positive  # lazy regularisation interval in steps; the penalty is scaled to match
 
     # Aperture: the DoF mixture's distribution of scales, drawn per image
-    apertures: Literal["uniform", "bernoulli", "half-normal", "learned"] = "uniform"  # see argan/mixture.py
+    apertures: Literal["uniform", "wide", "bernoulli", "half-normal", "learned"] = "uniform"  # see argan/mixture.py
     aperture_zero: Fraction  # probability of s = 0: the discriminator must see I itself, else blur hides in I
     aperture_min: Fraction  # otherwise s is in [aperture_min, 1]
+    aperture_told: bool = (
+        False  # whether the (modern) discriminator is told how open a photo's aperture is (argan/sharpness.py)
+    )
     light: Literal["linear", "display"] = "display"  # what a lens adds up: light, or pixel values as in the paper
     layers: Annotated[int, Field(ge=3, le=31), AfterValidator(_odd)]  # disparity layers of the occlusion renderer
 
@@ -90,6 +93,7 @@ class Training(Frozen):
     prior: Weight
     prior_fade: NonNegative  # images over which the prior falls linearly to nothing
     prior_sign: Weight = 0.0  # holds which way round depth is, throughout; 0 in models from before it was
+    prior_front: Weight = 0.0  # keeps the side of the focal plane empty that the prior leaves empty, throughout
     prior_focus: Weight = 0.0  # keeps |D| small while pictures take shape, so that what is smooth does not drift away
     prior_focus_fade: NonNegative = 0  # images over which that falls linearly to nothing
     prior_radius: Fraction  # r_th, image widths from the centre
@@ -166,6 +170,8 @@ _QUICK: dict[str, Any] = {
     "disparity_max": 0.15,  # half as much again as photographs of this kind show: at 0.1 all that is far ended at the limit
     "penalty": 0.3,  # at 1.0 slower, at 0.05 the discriminator won (loss D 0.34, G 2.1)
     "penalty_every": 8,  # the penalty costs about two more steps: every eighth time that is a quarter more
+    "apertures": "wide",  # photographs whose blur can teach were mostly taken so
+    "aperture_told": True,  # else blur in the image in focus passes for a photograph's, and the background stays too near
     "aperture_zero": 0.15,  # that I itself is judged keeps blur out of it; deep photos are about as rare
     "aperture_min": 0.1,  # below, the largest blur is a third of a pixel: the same as 0
     "light": "linear",  # exact scenes come to within 0.053 of their photographs for 0.065 (RMS)
@@ -173,6 +179,7 @@ _QUICK: dict[str, Any] = {
     "prior": 1.0,  # decides the first thousand steps, when the discriminator knows nothing of depth
     "prior_fade": 8_000,  # colours and a subject are there by then
     "prior_sign": 1.0,  # as heavy as the prior: without, one of three trainings of this length ended inside out
+    "prior_front": 0.2,  # without, smooth subjects drifted in front of the focal plane and what is around them into it
     "prior_focus": 0.05,  # without, smooth petals lay at the far limit until 120,000 images; 0.1 throughout was too much
     "prior_focus_fade": 96_000,  # the blur has taken its place by then; held to the end, smooth backgrounds stay in focus
     "prior_radius": 0.12,  # at 0.25 everything but the borders stayed in focus

@@ -30,6 +30,7 @@ from argan.mixture import chances
 from argan.optics import ray_disparity
 from argan.params import Training
 from argan.processes import Processes
+from argan.sharpness import openness
 
 Watch = Callable[[int, dict[str, float]], None]  # (images seen, a row of numbers)
 Show = Callable[[int, networks.Scene], None]  # (images seen, the EMA generator)
@@ -212,10 +213,14 @@ class Trainer:
         self.alarm = Alarm(deferred=device.type != "cpu")
         self.load = Loader(photos, rows, device, needed=cost.bytes_needed(config, device, self.processes.count))
         self.order = Order(len(rows), config.seed)
+        self.openness = torch.from_numpy(openness(photos, rows)).to(device) if config.aperture_told else None
         self.prior = objective.prior(config).to(device)
 
-    def reals(self, part: slice = slice(None)) -> Tensor:
-        return networks.from_uint8(self.load(self.order(self.state.images, self.config.batch)[part]))
+    def reals(self, part: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
+        """The photographs of a step, and how open their apertures are, where it is told."""
+        numbers = self.order(self.state.images, self.config.batch)[part]
+        told = None if self.openness is None else self.openness[torch.from_numpy(numbers).to(self.device)]
+        return networks.from_uint8(self.load(numbers)), told
 
     def photograph(self, draw: Draw) -> Shot:
         """New scenes, every one photographed with an aperture of its own (DoF mixture)."""
@@ -261,13 +266,21 @@ class Trainer:
             torch._foreach_lerp_(list(s.average.parameters()), list(s.generator.parameters()), 1 - decay)
         return self.numbers(means)
 
-    def discriminate(self, draw: Draw, reals: Tensor, fakes: Tensor, lazy: bool, means: Means) -> tuple[Tensor, Tensor]:
-        """The discriminator's loss: relativistic or non-saturating, R1 (and R2) every few steps. And how real it finds `reals`."""
+    def discriminate(
+        self, draw: Draw, taken: tuple[Tensor, Tensor | None], fakes: Tensor, lazy: bool, means: Means
+    ) -> tuple[Tensor, Tensor]:
+        """The loss: relativistic or non-saturating, R1 (and R2) every few steps. And how real photographs are found (n,).
+
+        `taken`: what `reals` gives.
+        """
         c, s = self.config, self.state
+        reals, told = taken
+        if told is not None:
+            told = torch.cat([told, s.generator.mixture.openness(draw.chance)])
         both = torch.cat([augment(reals, c, draw.real), augment(fakes, c, draw.fake)])
         both = both.contiguous(memory_format=torch.channels_last).requires_grad_(lazy)
         with self.mixed():
-            realness = s.discriminator(both)
+            realness = s.discriminator(both, told)
         real, fake = realness.chunk(2)
         loss = objective.discriminator_loss(real, fake, c.recipe)
         means.add(loss_d=loss, accuracy=(real > fake).to(loss))
@@ -283,14 +296,16 @@ class Trainer:
         c, s = self.config, self.state
         image, disparity, photos = shot
         again = augment(photos, c, draw.again).contiguous(memory_format=torch.channels_last)
+        told = None if self.openness is None else s.generator.mixture.openness(draw.chance)
         with self.mixed():
-            fake = s.discriminator(again)
+            fake = s.discriminator(again, told)
         cost = objective.generator_loss(real, fake, c.recipe)
         loss_g = cost.mean()
         prior = objective.prior_loss(disparity, self.prior, c.disparity_max)
         smooth = objective.smoothness(disparity, image, c.disparity_max)
         total = loss_g + objective.prior_weight(s.images, c) * prior + c.smoothness * smooth
         total = total + c.prior_sign * objective.sign_loss(disparity, self.prior)
+        total = total + c.prior_front * objective.front_loss(disparity, c)
         total = total + objective.focus_weight(s.images, c) * objective.focus_loss(disparity, c.disparity_max)
         if s.generator.expansion is not None and c.expansion_tie:
             rays = ray_disparity(disparity, s.generator.aperture)

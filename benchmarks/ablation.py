@@ -67,20 +67,29 @@ def score(scenes: networks.Scene, student: networks.Estimator, store: Photos, tr
 
 def run(name: str, seed: int, images: int, out: Path) -> None:
     """Train and score one row, unless it is there."""
-    folder = out / f"{''.join(c if c.isalnum() else '-' for c in name).strip('-')}-{images}-{seed}"
+    learned = {key: value for key, value in ROWS[name].items() if not key.startswith("estimator_")}
+    same = next(
+        other for other, row in ROWS.items() if row == learned
+    )  # rows may share a training, and differ in its estimator
+    folder, home = (out / f"{_file_name(x)}-{images}-{seed}" for x in (name, same))
     if (folder / "scores.json").exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    config = training("quick", {"sign_images": images, **ROWS[name], "images": images, "seed": seed})
+    for needed in (folder, home):
+        needed.mkdir(parents=True, exist_ok=True)
+    length = {"sign_images": images, "images": images, "seed": seed}
     store = Photos.open("data/photos/meadow")
     exact = evaluation._truth(Path("data/truth/meadow"), store, "disparity", "index")
     truth = np.stack([exact[row] for row in store.rows("validation")])
-    kept = {"folder": folder, "data": store.fingerprint, "rows": store.rows("train")}
-    trained, verdict = sign.train(config, store.pixels, **kept)  # type: ignore[arg-type]
-    student = estimator.distill(trained.generator, config)
+    kept = {"folder": home, "data": store.fingerprint, "rows": store.rows("train")}
+    trained, verdict = sign.train(training("quick", learned | length), store.pixels, **kept)  # type: ignore[arg-type]
+    student = estimator.distill(trained.generator, training("quick", ROWS[name] | length))
     scores = score(trained.generator, student, store, truth)
     told = {"name": name, "seed": seed, "images": images, "seconds": trained.seconds, "side": verdict and verdict.side}
     write_json(folder / "scores.json", told | scores)
+
+
+def _file_name(row: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in row).strip("-")
 
 
 def table(out: Path) -> str:

@@ -20,6 +20,7 @@ from argan import networks, objective
 from argan.augment import augment
 from argan.optics import Aperture, ray_disparity, to_light, to_values
 from argan.params import Training
+from argan.sharpness import openness
 from argan.training import Draw, Order, State, step_random
 from benchmarks.reference_optics import look_up
 
@@ -58,6 +59,7 @@ class Trainer:
         self.mixed = networks.mixed(config, torch.device("cpu")) if "rounded" in self.choices else nullcontext
         self.order = Order(len(photos), config.seed)
         self.prior = objective.prior(config)
+        self.openness = torch.from_numpy(openness(photos, np.arange(len(photos))))
 
     def photograph(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         with self.mixed():
@@ -78,7 +80,10 @@ class Trainer:
         every = c.penalty_every if "lazy" in self.choices else 1
         penalised = (self.images // c.batch) % every == 0
         draw = Draw.of(c, step_random(c.seed, self.images))
-        photos = torch.from_numpy(self.photos[self.order(self.images, c.batch)]).permute(0, 3, 1, 2)
+        numbers = self.order(self.images, c.batch)
+        photos = torch.from_numpy(self.photos[numbers]).permute(0, 3, 1, 2)
+        opened = self.generator.mixture.openness(draw.chance)
+        known = self.openness[torch.from_numpy(numbers)]
         reals = augment(networks.from_uint8(photos), c, draw.real)
 
         # Discriminator
@@ -89,7 +94,9 @@ class Trainer:
         if penalised or not frozen:
             reals, fakes = reals.requires_grad_(), fakes.requires_grad_()
         with self.mixed():
-            real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes]))).chunk(2)
+            real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes])), torch.cat([known, opened])).chunk(
+                2
+            )
         loss = objective.discriminator_loss(real, fake, c.recipe)
         if penalised:
             loss = loss + c.penalty * every * objective.gradient_penalty(reals, real)
@@ -103,7 +110,7 @@ class Trainer:
         image, disparity, fakes = shot or self.photograph(draw)
         self.discriminator.requires_grad_(not frozen)
         with self.mixed():
-            fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)))
+            fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)), opened)
         self.discriminator.requires_grad_(True)
         cost = objective.generator_loss(real.detach(), fake, c.recipe)
         loss = cost.mean()
@@ -113,6 +120,7 @@ class Trainer:
             disparity, self.prior, c.disparity_max
         )
         loss = loss + c.prior_sign * objective.sign_loss(disparity, self.prior)
+        loss = loss + c.prior_front * objective.front_loss(disparity, c)
         loss = loss + objective.focus_weight(self.images, c) * objective.focus_loss(disparity, c.disparity_max)
         loss = loss + c.smoothness * objective.smoothness(disparity, image, c.disparity_max)
         if self.generator.expansion is not None and c.expansion_tie:
