@@ -214,10 +214,8 @@ class ModernDiscriminator(nn.Module):
     def __init__(self, config: Training) -> None:
         super().__init__()
         widths = _widths(config, config.discriminator_channels // 2)[-2::-1]
-        self.stem = _conv(12, widths[0], gain=1.0)
-        self.told = nn.Linear(1, widths[0], bias=False) if config.aperture_told else None
-        if self.told is not None:
-            _initialise(self.told, gain=0.5)  # heard beside the picture, not above it
+        self.told = config.aperture_told
+        self.stem = _conv(16 if self.told else 12, widths[0], gain=1.0)
         self.first = ResidualBlock(widths[0], widths[0])
         self.blocks = nn.ModuleList(ResidualBlock(cin, cout) for cin, cout in pairwise(widths))
         self.basis = nn.Conv2d(widths[-1], widths[-1], 4, groups=widths[-1])  # 4x4 -> 1x1, one filter a channel
@@ -226,10 +224,12 @@ class ModernDiscriminator(nn.Module):
         _initialise(self.head, gain=1.0)
 
     def forward(self, photos: Tensor, openness: Tensor | None = None) -> Tensor:
-        x = self.stem(F.pixel_unshuffle(photos, 2))  # N C1 R/2 R/2
-        if self.told is not None and openness is not None:
-            x = x + self.told(2 * openness[:, None] - 1)[:, :, None, None]
-        x = self.first(x)
+        if self.told:  # as a fourth colour, the same all over; in the middle where it is not known
+            plane = torch.zeros_like(photos[:, :1])
+            photos = torch.cat(
+                [photos, plane if openness is None else plane + (2 * openness - 1)[:, None, None, None]], 1
+            )
+        x = self.first(self.stem(F.pixel_unshuffle(photos, 2)))  # N C1 R/2 R/2
         for block in self.blocks:
             x = block(F.avg_pool2d(x, 2))  # down to N C 4 4
         x = self.basis(F.leaky_relu(x, SLOPE)).flatten(1)

@@ -167,15 +167,20 @@ class Draw:
     real: Tensor  # augmentation of photographs, ...
     fake: Tensor  # ... of renderings in the discriminator's turn, ...
     again: Tensor  # ... and in the generator's
+    doubt: Tensor  # (N, 3) by how much the apertures that are told miss, in the same three places, -1/2 to 1/2
 
     @classmethod
     def of(cls, config: Training, random: Generator) -> Draw:
         latents = torch.randn(config.batch, config.latent, generator=random)
         chance = chances(config.batch, random)
-        return cls(latents, chance, *(draw(config.batch, config, random) for _ in range(3)))
+        real, fake, again = (draw(config.batch, config, random) for _ in range(3))
+        return cls(latents, chance, real, fake, again, torch.rand(config.batch, 3, generator=random) - 0.5)
 
     def rows(self, part: slice, device: torch.device) -> Draw:
         return Draw(*(getattr(self, f.name)[part].to(device) for f in fields(self)))
+
+
+DOUBT = 0.2  # width: told exactly, a place is the name of a photograph to learn by heart; nor is it known better
 
 
 class Shot(NamedTuple):
@@ -277,6 +282,7 @@ class Trainer:
         reals, told = taken
         if told is not None:
             told = torch.cat([told, s.generator.mixture.openness(draw.chance)])
+            told = told + DOUBT * torch.cat([draw.doubt[:, 0], draw.doubt[:, 1]])
         both = torch.cat([augment(reals, c, draw.real), augment(fakes, c, draw.fake)])
         both = both.contiguous(memory_format=torch.channels_last).requires_grad_(lazy)
         with self.mixed():
@@ -296,7 +302,7 @@ class Trainer:
         c, s = self.config, self.state
         image, disparity, photos = shot
         again = augment(photos, c, draw.again).contiguous(memory_format=torch.channels_last)
-        told = None if self.openness is None else s.generator.mixture.openness(draw.chance)
+        told = s.generator.mixture.openness(draw.chance) + DOUBT * draw.doubt[:, 2] if c.aperture_told else None
         with self.mixed():
             fake = s.discriminator(again, told)
         cost = objective.generator_loss(real, fake, c.recipe)

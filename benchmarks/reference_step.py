@@ -21,7 +21,7 @@ from argan.augment import augment
 from argan.optics import Aperture, ray_disparity, to_light, to_values
 from argan.params import Training
 from argan.sharpness import openness
-from argan.training import Draw, Order, State, step_random
+from argan.training import DOUBT, Draw, Order, State, step_random
 from benchmarks.reference_optics import look_up
 
 CHOICES = {
@@ -84,6 +84,7 @@ class Trainer:
         photos = torch.from_numpy(self.photos[numbers]).permute(0, 3, 1, 2)
         opened = self.generator.mixture.openness(draw.chance)
         known = self.openness[torch.from_numpy(numbers)]
+        told = torch.cat([known, opened]) + DOUBT * torch.cat([draw.doubt[:, 0], draw.doubt[:, 1]])
         reals = augment(networks.from_uint8(photos), c, draw.real)
 
         # Discriminator
@@ -94,9 +95,7 @@ class Trainer:
         if penalised or not frozen:
             reals, fakes = reals.requires_grad_(), fakes.requires_grad_()
         with self.mixed():
-            real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes])), torch.cat([known, opened])).chunk(
-                2
-            )
+            real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes])), told).chunk(2)
         loss = objective.discriminator_loss(real, fake, c.recipe)
         if penalised:
             loss = loss + c.penalty * every * objective.gradient_penalty(reals, real)
@@ -110,7 +109,7 @@ class Trainer:
         image, disparity, fakes = shot or self.photograph(draw)
         self.discriminator.requires_grad_(not frozen)
         with self.mixed():
-            fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)), opened)
+            fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)), opened + DOUBT * draw.doubt[:, 2])
         self.discriminator.requires_grad_(True)
         cost = objective.generator_loss(real.detach(), fake, c.recipe)
         loss = cost.mean()
