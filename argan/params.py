@@ -170,8 +170,6 @@ _QUICK: dict[str, Any] = {
     "disparity_max": 0.15,  # half as much again as photographs of this kind show: at 0.1 all that is far ended at the limit
     "penalty": 0.3,  # at 1.0 slower, at 0.05 the discriminator won (loss D 0.34, G 2.1)
     "penalty_every": 8,  # the penalty costs about two more steps: every eighth time that is a quarter more
-    "apertures": "wide",  # photographs whose blur can teach were mostly taken so
-    "aperture_told": True,  # else blur in the image in focus passes for a photograph's, and the background stays too near
     "aperture_zero": 0.15,  # that I itself is judged keeps blur out of it; deep photos are about as rare
     "aperture_min": 0.1,  # below, the largest blur is a third of a pixel: the same as 0
     "light": "linear",  # exact scenes come to within 0.053 of their photographs for 0.065 (RMS)
@@ -179,7 +177,6 @@ _QUICK: dict[str, Any] = {
     "prior": 1.0,  # decides the first thousand steps, when the discriminator knows nothing of depth
     "prior_fade": 8_000,  # colours and a subject are there by then
     "prior_sign": 1.0,  # as heavy as the prior: without, one of three trainings of this length ended inside out
-    "prior_front": 0.2,  # without, smooth subjects drifted in front of the focal plane and what is around them into it
     "prior_focus": 0.05,  # without, smooth petals lay at the far limit until 120,000 images; 0.1 throughout was too much
     "prior_focus_fade": 96_000,  # the blur has taken its place by then; held to the end, smooth backgrounds stay in focus
     "prior_radius": 0.12,  # at 0.25 everything but the borders stayed in focus

@@ -28,9 +28,11 @@ from argan.training import step_random
 ROWS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "`light: display`": {"light": "display"},
-    "`aperture_told: false`": {"aperture_told": False},
-    "`apertures: uniform`": {"apertures": "uniform"},
-    "`prior_front: 0`": {"prior_front": 0.0},
+    "`apertures: wide`, `aperture_told: true`, `prior_front: 0.2`": {
+        "apertures": "wide",
+        "aperture_told": True,
+        "prior_front": 0.2,
+    },
     "`prior_below: 1`": {"prior_below": 1.0},
     "`prior: 0`": {"prior": 0.0},
     "`prior_sign: 0`": {"prior_sign": 0.0},
