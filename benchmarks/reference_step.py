@@ -59,7 +59,7 @@ class Trainer:
         self.mixed = networks.mixed(config, torch.device("cpu")) if "rounded" in self.choices else nullcontext
         self.order = Order(len(photos), config.seed)
         self.prior = objective.prior(config)
-        self.openness = torch.from_numpy(openness(photos, np.arange(len(photos))))
+        self.openness = torch.from_numpy(openness(photos, np.arange(len(photos)))) if config.aperture_told else None
 
     def photograph(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         with self.mixed():
@@ -83,7 +83,9 @@ class Trainer:
         numbers = self.order(self.images, c.batch)
         photos = torch.from_numpy(self.photos[numbers]).permute(0, 3, 1, 2)
         opened = self.generator.mixture.openness(draw.chance)
-        known = self.openness[torch.from_numpy(numbers)]
+        known = (
+            opened if self.openness is None else self.openness[torch.from_numpy(numbers)]
+        )  # not heard where not told
         told = torch.cat([known, opened]) + DOUBT * torch.cat([draw.doubt[:, 0], draw.doubt[:, 1]])
         reals = augment(networks.from_uint8(photos), c, draw.real)
 
