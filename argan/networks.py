@@ -312,13 +312,15 @@ def placed(module: M, device: torch.device) -> M:
 
 
 def rounds(config: Training, device: torch.device) -> bool:
-    """Whether convolutions are in bfloat16. `train.precision` auto: where the device has units for it (AMX or AVX-512 BF16 of a
-    CPU, a GPU since Ampere); elsewhere it would be slower."""
+    """Whether convolutions are in bfloat16. `train.precision` auto: where the device has units for it that are the faster ones:
+    AMX of a CPU, AVX-512 BF16 of any but Intel's, a GPU since Ampere. Elsewhere it would be slower."""
     if config.precision != "auto":
         return config.precision == "bfloat16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    can = torch.cpu.get_capabilities()
+    # Intel's AVX-512 BF16 does twice the products at half the rate, and rounding comes on top (docs/results.md, "Speed")
+    return can.get("amx_tile", False) or (can.get("avx512_bf16", False) and "Intel" not in can.get("cpu_name", ""))
 
 
 def mixed(config: Training, device: torch.device) -> Callable[[], torch.autocast]:

@@ -95,3 +95,22 @@ def test_a_lens_adds_up_light_and_not_pixel_values() -> None:
             image, disparity, scale
         )
         assert abs((on_screen[1, :, 16, 15:17].mean() + 1) / 2 * 255 - 127.5) < 4
+
+
+@pytest.mark.parametrize(
+    ("processor", "rounds"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_tile": True}, True),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_tile": False}, False),  # 1.4 times as slow there
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_tile": False}, True),
+        ({"cpu_name": "AMD EPYC"}, False),
+        ({"architecture": "arm64"}, False),
+    ],
+    ids=str,
+)
+def test_bfloat16_is_taken_where_it_is_the_faster(
+    processor: dict[str, str | bool], rounds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    assert networks.rounds(training("quick"), torch.device("cpu")) is rounds
+    assert networks.rounds(training("quick", {"precision": "bfloat16"}), torch.device("cpu")) is True
