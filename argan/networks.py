@@ -319,7 +319,7 @@ def rounds(config: Training, device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     can = torch.cpu.get_capabilities()
-    # Intel's AVX-512 BF16 does twice the products at half the rate, and rounding comes on top (docs/results.md, "Speed")
+    # Intel's AVX-512 BF16 does twice the products at half the rate, and rounding comes on top (docs/results.md)
     return can.get("amx_tile", False) or (can.get("avx512_bf16", False) and "Intel" not in can.get("cpu_name", ""))
 
 

@@ -42,7 +42,7 @@ class Verdict:
     def clear(self) -> bool:
         """Half as much again for one as for the other: right answers were 1.6 to 16 times apart.
 
-        It is no proof: with an earlier recipe one clear answer for photographs mirrored on purpose was wrong (docs/results.md).
+        It is no proof: with an earlier recipe one clear answer for photographs mirrored on purpose was wrong (docs/tried.md).
         """
         return 1.5 * min(self.behind, self.before) < max(self.behind, self.before)
 
