@@ -151,7 +151,7 @@ def judge(
     store = Photos.open(photos)
     test = store.rows("test")
     _check(trained, store, params, len(test))
-    exact, masks = _truth(truth, store, "disparity", "index"), _truth(truth, store, "masks", "masks")
+    exact, masks = exact_maps(truth, store, "disparity", "index"), exact_maps(truth, store, "masks", "masks")
     extract = extractor(params.features, device)
 
     scenes, optics = Scenes.of(trained.config), Optics()
@@ -482,7 +482,7 @@ def _history(path: Path) -> pd.DataFrame:
     return table
 
 
-def _truth(folder: Path, store: Photos, name: str, index: str) -> dict[int, NDArray[Any]]:
+def exact_maps(folder: Path, store: Photos, name: str, index: str) -> dict[int, NDArray[Any]]:
     """Maps (H, W) of `name` by row of the store; empty where the domain has none."""
     if not (folder / f"{name}.npy").exists():
         return {}

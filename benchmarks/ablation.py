@@ -83,7 +83,7 @@ def run(name: str, seed: int, images: int, out: Path) -> None:
         needed.mkdir(parents=True, exist_ok=True)
     length = {"sign_images": images, "images": images, "seed": seed}
     store = Photos.open("data/photos/meadow")
-    exact = evaluation._truth(Path("data/truth/meadow"), store, "disparity", "index")
+    exact = evaluation.exact_maps(Path("data/truth/meadow"), store, "disparity", "index")
     truth = np.stack([exact[row] for row in store.rows("validation")])
     kept = {"folder": home, "data": store.fingerprint, "rows": store.rows("train")}
     trained, verdict = sign.train(training("quick", learned | length), store.pixels, **kept)  # type: ignore[arg-type]

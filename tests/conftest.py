@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -38,6 +39,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "crop": {"photos_min": 50},
     "evaluate": {"images": 64},
 }
+
+
+@pytest.fixture
+def photos() -> np.ndarray:
+    """Noise, for training to run on: (50, 32, 32, 3)."""
+    return np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,6 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def photos() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
-
-
 def small(**changes: object) -> Training:
     return training("quick", SMALL | changes)
 
