@@ -311,7 +311,7 @@ class Trainer:
         smooth = objective.smoothness(disparity, image, c.disparity_max)
         total = loss_g + objective.prior_weight(s.images, c) * prior + c.smoothness * smooth
         total = total + c.prior_sign * objective.sign_loss(disparity, self.prior)
-        total = total + c.prior_front * objective.front_loss(disparity, c)
+        total = total + c.prior_front * objective.front_loss(disparity, c.prior_slope, c.disparity_max)
         total = total + objective.focus_weight(s.images, c) * objective.focus_loss(disparity, c.disparity_max)
         if s.generator.expansion is not None and c.expansion_tie:
             rays = ray_disparity(disparity, s.generator.aperture)

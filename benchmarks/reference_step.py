@@ -121,7 +121,7 @@ class Trainer:
             disparity, self.prior, c.disparity_max
         )
         loss = loss + c.prior_sign * objective.sign_loss(disparity, self.prior)
-        loss = loss + c.prior_front * objective.front_loss(disparity, c)
+        loss = loss + c.prior_front * objective.front_loss(disparity, c.prior_slope, c.disparity_max)
         loss = loss + objective.focus_weight(self.images, c) * objective.focus_loss(disparity, c.disparity_max)
         loss = loss + c.smoothness * objective.smoothness(disparity, image, c.disparity_max)
         if self.generator.expansion is not None and c.expansion_tie:
