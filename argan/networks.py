@@ -225,10 +225,8 @@ class ModernDiscriminator(nn.Module):
 
     def forward(self, photos: Tensor, openness: Tensor | None = None) -> Tensor:
         if self.told:  # as a fourth colour, the same all over; in the middle where it is not known
-            plane = torch.zeros_like(photos[:, :1])
-            photos = torch.cat(
-                [photos, plane if openness is None else plane + (2 * openness - 1)[:, None, None, None]], 1
-            )
+            place = photos.new_zeros(len(photos)) if openness is None else 2 * openness - 1
+            photos = torch.cat([photos, place[:, None, None, None].expand_as(photos[:, :1])], 1)
         x = self.first(self.stem(F.pixel_unshuffle(photos, 2)))  # N C1 R/2 R/2
         for block in self.blocks:
             x = block(F.avg_pool2d(x, 2))  # down to N C 4 4

@@ -83,9 +83,8 @@ class Trainer:
         numbers = self.order(self.images, c.batch)
         photos = torch.from_numpy(self.photos[numbers]).permute(0, 3, 1, 2)
         opened = self.generator.mixture.openness(draw.chance)
-        known = (
-            opened if self.openness is None else self.openness[torch.from_numpy(numbers)]
-        )  # not heard where not told
+        # Where nothing is told the discriminator does not listen
+        known = opened if self.openness is None else self.openness[torch.from_numpy(numbers)]
         told = torch.cat([known, opened]) + DOUBT * torch.cat([draw.doubt[:, 0], draw.doubt[:, 1]])
         reals = augment(networks.from_uint8(photos), c, draw.real)
 
