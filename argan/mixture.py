@@ -23,7 +23,6 @@ class Mixture(nn.Module):
 
     - uniform: h uniform in [0, 1];
     - bernoulli: h = 1, the full aperture or none;
-    - wide: density rising as h: collections with blur to learn from were mostly taken with open lenses;
     - half-normal: density falling as exp(-h^2 / (2 SPREAD^2)): most lenses are stopped down;
     - learned: piecewise constant in BINS equal parts of [0, 1], whose shares are trained with the generator. Which part an image
       falls in is a choice without a gradient: `choice_loss` is the score function's (Williams 1992). Look at the depth of such a
@@ -39,10 +38,6 @@ class Mixture(nn.Module):
         """Aperture scales (N,) from random numbers `chance` (N, 2), uniform in [0, 1): which aperture, and whether it is closed."""
         h = self._quantile(chance[:, 0])
         return torch.where(chance[:, 1] < self.zero, torch.zeros_like(h), self.least + (1 - self.least) * h)
-
-    def openness(self, chance: Tensor) -> Tensor:
-        """Where those apertures lie in the order of all that are drawn, from 0 (closed) to 1 (the widest): uniform, (N,)."""
-        return torch.where(chance[:, 1] < self.zero, chance[:, 1], self.zero + (1 - self.zero) * chance[:, 0])
 
     def draw(self, count: int, random: Generator, device: torch.device | None = None) -> Tensor:
         """`count` aperture scales, (count,) on `device`."""
@@ -66,8 +61,6 @@ class Mixture(nn.Module):
     def _quantile(self, u: Tensor) -> Tensor:
         if self.kind == "bernoulli":
             return torch.ones_like(u)
-        if self.kind == "wide":
-            return u.sqrt()
         if self.kind == "half-normal":
             end = SPREAD * math.sqrt(2)
             return (end * torch.erfinv(u * math.erf(1 / end))).clamp(max=1)

@@ -205,7 +205,7 @@ class PaperGenerator(ModernGenerator):
 
 
 class ModernDiscriminator(nn.Module):
-    """Photos (N, 3, R, R) in [-1, 1], and the openness (N,) in [0, 1] of the aperture of each where it is told -> realness (N,).
+    """Photos (N, 3, R, R) in [-1, 1] -> realness (N,).
 
     It starts by folding 2x2 pixels into channels: nothing is lost (an average would hide the blur it must see) and the most
     expensive level is spared. `discriminator_channels` is the width at half resolution.
@@ -214,8 +214,7 @@ class ModernDiscriminator(nn.Module):
     def __init__(self, config: Training) -> None:
         super().__init__()
         widths = _widths(config, config.discriminator_channels // 2)[-2::-1]
-        self.told = config.aperture_told
-        self.stem = _conv(16 if self.told else 12, widths[0], gain=1.0)
+        self.stem = _conv(12, widths[0], gain=1.0)
         self.first = ResidualBlock(widths[0], widths[0])
         self.blocks = nn.ModuleList(ResidualBlock(cin, cout) for cin, cout in pairwise(widths))
         self.basis = nn.Conv2d(widths[-1], widths[-1], 4, groups=widths[-1])  # 4x4 -> 1x1, one filter a channel
@@ -223,10 +222,7 @@ class ModernDiscriminator(nn.Module):
         self.head = nn.Linear(widths[-1], 1)
         _initialise(self.head, gain=1.0)
 
-    def forward(self, photos: Tensor, openness: Tensor | None = None) -> Tensor:
-        if self.told:  # as a fourth colour, the same all over; in the middle where it is not known
-            place = photos.new_zeros(len(photos)) if openness is None else 2 * openness - 1
-            photos = torch.cat([photos, place[:, None, None, None].expand_as(photos[:, :1])], 1)
+    def forward(self, photos: Tensor) -> Tensor:
         x = self.first(self.stem(F.pixel_unshuffle(photos, 2)))  # N C1 R/2 R/2
         for block in self.blocks:
             x = block(F.avg_pool2d(x, 2))  # down to N C 4 4
@@ -244,8 +240,8 @@ class PaperDiscriminator(nn.Module):
         )
         self.head = spectral_norm(nn.Linear(widths[-1] * 16, 1))
 
-    def forward(self, photos: Tensor, openness: Tensor | None = None) -> Tensor:
-        x = F.leaky_relu(self.stem(photos), SLOPE)  # the paper's is told nothing of apertures
+    def forward(self, photos: Tensor) -> Tensor:
+        x = F.leaky_relu(self.stem(photos), SLOPE)
         for block in self.blocks:
             x = F.leaky_relu(F.instance_norm(block(x)), SLOPE)
         return exact(self.head(x.flatten(1)).squeeze(1))

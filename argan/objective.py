@@ -74,15 +74,6 @@ def focus_loss(disparity: Tensor, disparity_max: float) -> Tensor:
     return disparity.abs().mean() / disparity_max
 
 
-def front_loss(disparity: Tensor, prior_slope: float, disparity_max: float) -> Tensor:
-    """Mean distance from the focal plane, in units of the range, of what lies on the side of it that the prior leaves empty.
-
-    The prior has nothing in front of the subject in focus (with a negative slope: nothing behind). Without texture a subject looks
-    as good out of focus, and would drift there. disparity (N, 1, R, R); a scalar.
-    """
-    return F.relu(disparity if prior_slope >= 0 else -disparity).mean() / disparity_max
-
-
 def sign_loss(disparity: Tensor, prior: Tensor) -> Tensor:
     """What is left of the prior when it has faded: which way round depth is. Nothing of its shape.
 

@@ -80,12 +80,9 @@ class Training(Frozen):
     penalty_every: Positive  # lazy regularisation interval in steps; the penalty is scaled to match
 
     # Aperture: the DoF mixture's distribution of scales, drawn per image
-    apertures: Literal["uniform", "wide", "bernoulli", "half-normal", "learned"] = "uniform"  # see argan/mixture.py
+    apertures: Literal["uniform", "bernoulli", "half-normal", "learned"] = "uniform"  # see argan/mixture.py
     aperture_zero: Fraction  # probability of s = 0: the discriminator must see I itself, else blur hides in I
     aperture_min: Fraction  # otherwise s is in [aperture_min, 1]
-    aperture_told: bool = (
-        False  # whether the (modern) discriminator is told how open a photo's aperture is (argan/sharpness.py)
-    )
     light: Literal["linear", "display"] = "display"  # what a lens adds up: light, or pixel values as in the paper
     layers: Annotated[int, Field(ge=3, le=31), AfterValidator(_odd)]  # disparity layers of the occlusion renderer
 
@@ -93,7 +90,6 @@ class Training(Frozen):
     prior: Weight
     prior_fade: NonNegative  # images over which the prior falls linearly to nothing
     prior_sign: Weight = 0.0  # holds which way round depth is, throughout; 0 in models from before it was
-    prior_front: Weight = 0.0  # keeps the side of the focal plane empty that the prior leaves empty, throughout
     prior_focus: Weight = 0.0  # keeps |D| small while pictures take shape, so that what is smooth does not drift away
     prior_focus_fade: NonNegative = 0  # images over which that falls linearly to nothing
     prior_radius: Fraction  # r_th, image widths from the centre
@@ -153,7 +149,8 @@ class Training(Frozen):
         return {name: value for name, value in self.model_dump().items() if name not in RUNNING}
 
 
-GONE = ("prior_floor",)  # what trainings once had and their models, still there, do not need
+# What trainings once had and their models, still there, do not need
+GONE = ("prior_floor", "aperture_told", "prior_front")
 RUNNING = ("device", "precision", "accumulate", "stop_when_hopeless", "checkpoint_every", "checkpoints_kept")
 
 _QUICK: dict[str, Any] = {

@@ -30,7 +30,6 @@ from argan.mixture import chances
 from argan.optics import ray_disparity
 from argan.params import Training
 from argan.processes import Processes
-from argan.sharpness import openness
 
 Watch = Callable[[int, dict[str, float]], None]  # (images seen, a row of numbers)
 Show = Callable[[int, networks.Scene], None]  # (images seen, the EMA generator)
@@ -167,20 +166,16 @@ class Draw:
     real: Tensor  # augmentation of photographs, ...
     fake: Tensor  # ... of renderings in the discriminator's turn, ...
     again: Tensor  # ... and in the generator's
-    doubt: Tensor  # (N, 3) by how much the apertures that are told miss, in the same three places, -1/2 to 1/2
 
     @classmethod
     def of(cls, config: Training, random: Generator) -> Draw:
         latents = torch.randn(config.batch, config.latent, generator=random)
         chance = chances(config.batch, random)
         real, fake, again = (draw(config.batch, config, random) for _ in range(3))
-        return cls(latents, chance, real, fake, again, torch.rand(config.batch, 3, generator=random) - 0.5)
+        return cls(latents, chance, real, fake, again)
 
     def rows(self, part: slice, device: torch.device) -> Draw:
         return Draw(*(getattr(self, f.name)[part].to(device) for f in fields(self)))
-
-
-DOUBT = 0.2  # width: told exactly, a place is the name of a photograph to learn by heart; nor is it known better
 
 
 class Shot(NamedTuple):
@@ -218,14 +213,10 @@ class Trainer:
         self.alarm = Alarm(deferred=device.type != "cpu")
         self.load = Loader(photos, rows, device, needed=cost.bytes_needed(config, device, self.processes.count))
         self.order = Order(len(rows), config.seed)
-        self.openness = torch.from_numpy(openness(photos, rows)).to(device) if config.aperture_told else None
         self.prior = objective.prior(config).to(device)
 
-    def reals(self, part: slice = slice(None)) -> tuple[Tensor, Tensor | None]:
-        """The photographs of a step, and how open their apertures are, where it is told."""
-        numbers = self.order(self.state.images, self.config.batch)[part]
-        told = None if self.openness is None else self.openness[torch.from_numpy(numbers).to(self.device)]
-        return networks.from_uint8(self.load(numbers)), told
+    def reals(self, part: slice = slice(None)) -> Tensor:
+        return networks.from_uint8(self.load(self.order(self.state.images, self.config.batch)[part]))
 
     def photograph(self, draw: Draw) -> Shot:
         """New scenes, every one photographed with an aperture of its own (DoF mixture)."""
@@ -271,22 +262,13 @@ class Trainer:
             torch._foreach_lerp_(list(s.average.parameters()), list(s.generator.parameters()), 1 - decay)
         return self.numbers(means)
 
-    def discriminate(
-        self, draw: Draw, taken: tuple[Tensor, Tensor | None], fakes: Tensor, lazy: bool, means: Means
-    ) -> tuple[Tensor, Tensor]:
-        """The loss: relativistic or non-saturating, R1 (and R2) every few steps. And how real photographs are found (n,).
-
-        `taken`: what `reals` gives.
-        """
+    def discriminate(self, draw: Draw, reals: Tensor, fakes: Tensor, lazy: bool, means: Means) -> tuple[Tensor, Tensor]:
+        """The loss: relativistic or non-saturating, R1 (and R2) every few steps. And how real photographs are found (n,)."""
         c, s = self.config, self.state
-        reals, told = taken
-        if told is not None:
-            told = torch.cat([told, s.generator.mixture.openness(draw.chance)])
-            told = told + DOUBT * torch.cat([draw.doubt[:, 0], draw.doubt[:, 1]])
         both = torch.cat([augment(reals, c, draw.real), augment(fakes, c, draw.fake)])
         both = both.contiguous(memory_format=torch.channels_last).requires_grad_(lazy)
         with self.mixed():
-            realness = s.discriminator(both, told)
+            realness = s.discriminator(both)
         real, fake = realness.chunk(2)
         loss = objective.discriminator_loss(real, fake, c.recipe)
         means.add(loss_d=loss, accuracy=(real > fake).to(loss))
@@ -302,16 +284,14 @@ class Trainer:
         c, s = self.config, self.state
         image, disparity, photos = shot
         again = augment(photos, c, draw.again).contiguous(memory_format=torch.channels_last)
-        told = s.generator.mixture.openness(draw.chance) + DOUBT * draw.doubt[:, 2] if c.aperture_told else None
         with self.mixed():
-            fake = s.discriminator(again, told)
+            fake = s.discriminator(again)
         cost = objective.generator_loss(real, fake, c.recipe)
         loss_g = cost.mean()
         prior = objective.prior_loss(disparity, self.prior, c.disparity_max)
         smooth = objective.smoothness(disparity, image, c.disparity_max)
         total = loss_g + objective.prior_weight(s.images, c) * prior + c.smoothness * smooth
         total = total + c.prior_sign * objective.sign_loss(disparity, self.prior)
-        total = total + c.prior_front * objective.front_loss(disparity, c.prior_slope, c.disparity_max)
         total = total + objective.focus_weight(s.images, c) * objective.focus_loss(disparity, c.disparity_max)
         if s.generator.expansion is not None and c.expansion_tie:
             rays = ray_disparity(disparity, s.generator.aperture)

@@ -28,11 +28,6 @@ from argan.training import step_random
 ROWS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "`light: display`": {"light": "display"},
-    "`apertures: wide`, `aperture_told: true`, `prior_front: 0.2`": {
-        "apertures": "wide",
-        "aperture_told": True,
-        "prior_front": 0.2,
-    },
     "`prior_below: 1`": {"prior_below": 1.0},
     "`prior: 0`": {"prior": 0.0},
     "`prior_sign: 0`": {"prior_sign": 0.0},

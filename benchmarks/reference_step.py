@@ -20,8 +20,7 @@ from argan import networks, objective
 from argan.augment import augment
 from argan.optics import Aperture, ray_disparity, to_light, to_values
 from argan.params import Training
-from argan.sharpness import openness
-from argan.training import DOUBT, Draw, Order, State, step_random
+from argan.training import Draw, Order, State, step_random
 from benchmarks.reference_optics import look_up
 
 CHOICES = {
@@ -59,7 +58,6 @@ class Trainer:
         self.mixed = networks.mixed(config, torch.device("cpu")) if "rounded" in self.choices else nullcontext
         self.order = Order(len(photos), config.seed)
         self.prior = objective.prior(config)
-        self.openness = torch.from_numpy(openness(photos, np.arange(len(photos)))) if config.aperture_told else None
 
     def photograph(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         with self.mixed():
@@ -80,12 +78,7 @@ class Trainer:
         every = c.penalty_every if "lazy" in self.choices else 1
         penalised = (self.images // c.batch) % every == 0
         draw = Draw.of(c, step_random(c.seed, self.images))
-        numbers = self.order(self.images, c.batch)
-        photos = torch.from_numpy(self.photos[numbers]).permute(0, 3, 1, 2)
-        opened = self.generator.mixture.openness(draw.chance)
-        # Where nothing is told the discriminator does not listen
-        known = opened if self.openness is None else self.openness[torch.from_numpy(numbers)]
-        told = torch.cat([known, opened]) + DOUBT * torch.cat([draw.doubt[:, 0], draw.doubt[:, 1]])
+        photos = torch.from_numpy(self.photos[self.order(self.images, c.batch)]).permute(0, 3, 1, 2)
         reals = augment(networks.from_uint8(photos), c, draw.real)
 
         # Discriminator
@@ -96,7 +89,7 @@ class Trainer:
         if penalised or not frozen:
             reals, fakes = reals.requires_grad_(), fakes.requires_grad_()
         with self.mixed():
-            real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes])), told).chunk(2)
+            real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes]))).chunk(2)
         loss = objective.discriminator_loss(real, fake, c.recipe)
         if penalised:
             loss = loss + c.penalty * every * objective.gradient_penalty(reals, real)
@@ -110,7 +103,7 @@ class Trainer:
         image, disparity, fakes = shot or self.photograph(draw)
         self.discriminator.requires_grad_(not frozen)
         with self.mixed():
-            fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)), opened + DOUBT * draw.doubt[:, 2])
+            fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)))
         self.discriminator.requires_grad_(True)
         cost = objective.generator_loss(real.detach(), fake, c.recipe)
         loss = cost.mean()
@@ -120,7 +113,6 @@ class Trainer:
             disparity, self.prior, c.disparity_max
         )
         loss = loss + c.prior_sign * objective.sign_loss(disparity, self.prior)
-        loss = loss + c.prior_front * objective.front_loss(disparity, c.prior_slope, c.disparity_max)
         loss = loss + objective.focus_weight(self.images, c) * objective.focus_loss(disparity, c.disparity_max)
         loss = loss + c.smoothness * objective.smoothness(disparity, image, c.disparity_max)
         if self.generator.expansion is not None and c.expansion_tie:

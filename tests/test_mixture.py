@@ -28,7 +28,6 @@ def random() -> torch.Generator:
     ("kind", "least", "mean"),
     [
         ("uniform", 0.2, 0.5),
-        ("wide", 0.2, 2 / 3),
         ("bernoulli", 1.0, 1.0),
         # of |N(0, 1/2)| below 1: sqrt(2/pi) sigma (1 - exp(-2)) / erf(sqrt 2)
         ("half-normal", 0.2, math.sqrt(2 / math.pi) * 0.5 * (1 - math.exp(-2)) / math.erf(math.sqrt(2))),
@@ -45,16 +44,6 @@ def test_every_distribution_holds_zero_and_stays_in_range(kind: str, least: floa
     assert opened.min().item() == pytest.approx(least, abs=0.01)
     assert opened.max().item() == pytest.approx(1, abs=0.01)
     assert opened.mean().item() == pytest.approx(0.2 + 0.8 * mean, abs=0.01)
-
-
-@pytest.mark.parametrize("kind", ["uniform", "wide", "half-normal", "learned"])
-def test_openness_is_the_place_of_an_aperture_among_all(kind: str) -> None:
-    """Uniform, and in the same order as the apertures: what photographs are told by their own order."""
-    drawing, chance = mixture(apertures=kind), chances(2_000, random())
-    openness, scale = drawing.openness(chance), drawing(chance)
-    assert torch.allclose(openness.sort().values, torch.linspace(0, 1, 2_000), atol=0.05)
-    assert (scale[openness.argsort()].diff() >= -1e-6).all()
-    assert (openness[scale == 0] < 0.25).all() and (openness[scale > 0] >= 0.25).all()
 
 
 def test_learned_shares_are_what_is_drawn() -> None:
@@ -98,6 +87,6 @@ def test_training_learns_the_shares() -> None:
 
 
 def test_only_the_learned_distribution_is_part_of_the_weights() -> None:
-    for kind in ("uniform", "wide", "bernoulli", "half-normal"):
+    for kind in ("uniform", "bernoulli", "half-normal"):
         assert not mixture(apertures=kind).state_dict()
     assert mixture(apertures="learned").state_dict()

@@ -54,15 +54,6 @@ def test_the_discriminator_sees_blur_at_once(config: Training) -> None:
     assert (critic(photos) - critic(blurred)).abs().mean() > 1e-3
 
 
-def test_the_discriminator_hears_of_the_aperture_where_it_is_told() -> None:
-    photos, openness = torch.randn(8, 3, 32, 32), torch.linspace(0, 1, 8)
-    told = networks.discriminator(training("quick", {"aperture_told": True}))
-    assert (told(photos, openness) - told(photos, 1 - openness)).abs().mean() > 1e-3
-    for deaf in ({"aperture_told": False}, {"recipe": "paper"}):
-        critic = networks.discriminator(training("quick", deaf)).eval()
-        assert torch.equal(critic(photos, openness), critic(photos))
-
-
 def test_expansion_belongs_to_the_generator_of_the_gather_renderer() -> None:
     assert networks.generator(training("quick", {"renderer": "occlusion"})).expansion is None
     generator = networks.generator(training("quick", {"renderer": "gather"}))

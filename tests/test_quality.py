@@ -16,7 +16,7 @@ import pytest
 from argan import meadow, photos
 from argan.errors import UserError
 from argan.params import Floors
-from argan.sources import report
+from argan.sources import quality, report
 from argan.sources.report import About
 from pipelines import train
 
@@ -92,6 +92,13 @@ def test_training_does_not_begin_on_photos_that_are_not_fit(tmp_path: Path) -> N
         train._fit("mine", folder)
     told(folder, Floors(photos=50, defocus=0.0, centered=-1.0))
     train._fit("mine", folder)
+
+
+def test_textureless_sky_does_not_count_as_blur() -> None:
+    sky = in_focus()[0].copy()
+    sky[:32] = 200
+    cells = quality.sharpness(sky)
+    assert np.isnan(cells[:3]).all() and np.isfinite(cells[5:]).all()
 
 
 class Tags(HTMLParser):

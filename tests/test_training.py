@@ -170,7 +170,6 @@ def test_where_and_how_it_runs_may_change_on_the_way(tmp_path: Path, photos: np.
         ({}, ["lazy"]),
         ({"apertures": "learned"}, ["lazy"]),
         ({"renderer": "gather"}, ["lazy"]),
-        ({"apertures": "wide", "aperture_told": True, "prior_front": 0.2}, ["lazy"]),
         ({}, reference_step.CHOICES),
     ],
 )
