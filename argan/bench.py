@@ -22,6 +22,8 @@ from argan.errors import UserError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from argan.params import Training
+
 Numbers = dict[str, float]
 Work = Callable[[], Any]
 
@@ -205,8 +207,9 @@ def cost() -> Numbers:
     """What each preset costs: parameters, operations of a training step an image, and memory.
 
     Operations are multiplications and additions, as torch counts them, of convolutions and matrices, forward and backward, the
-    rare penalty spread over its interval: counted on two images, and the same on every machine. `memory_gb` is `argan.cost`'s
-    estimate for the preset's batch; `memory_measured` the peak of a step of these two images over the estimate for two.
+    rare penalty spread over its interval: counted on two images, and the same on every machine. A CPU's renderer has neither, a
+    GPU's has those of `gflop_gpu_renderer` besides. `memory_gb` is `argan.cost`'s estimate for the preset's batch;
+    `memory_measured` the peak of a step of these two images over the estimate for two.
     """
     import numpy as np
     import torch
@@ -223,6 +226,7 @@ def cost() -> Numbers:
         numbers |= {f"{key}_parameters_{name}": count for name, count in cost.parameters(config).items() if count}
         mean = (rare + (config.penalty_every - 1) * often) / config.penalty_every
         numbers[f"{key}_gflop_per_image"] = mean / config.batch / 1e9
+        numbers[f"{key}_gflop_gpu_renderer"] = _operations(partial(_by_torch, config)) / 1e9
         numbers[f"{key}_memory_gb"] = cost.bytes_needed(params.training(preset), trainer.device) / 1e9
         trainer.state.images = 0
         numbers[f"{key}_memory_measured"] = peak_bytes(trainer.step) / (
@@ -232,6 +236,17 @@ def cost() -> Numbers:
 
 
 COST = ("quick", "64", "128", "256")
+
+
+def _by_torch(config: Training) -> None:
+    """A photograph and its gradients, as a GPU makes them."""
+    import torch
+
+    from argan.optics import Aperture, _blur, _composite, _layers
+
+    image, disparity = (torch.zeros(1, c, config.resolution, config.resolution, requires_grad=True) for c in (3, 1))
+    stack, levels = _layers(image, disparity, config.layers, config.disparity_max)
+    _composite(_blur(stack, levels, torch.ones(1), Aperture())).sum().backward()
 
 
 def _operations(work: Work) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from functools import lru_cache
+from pathlib import Path
 
 import psutil
 import torch
@@ -19,7 +21,7 @@ FLOAT = 4  # bytes
 # Copies that a step keeps of what one image is made of, fitted to the peak of the steps with R1 and R2 as torch's profiler has it
 # (docs/results.md, "What a preset costs"): of the discriminator's activations, for a photo and a rendering, differentiated
 # twice; of the generator's; of what the renderer keeps: a GPU all layers, the gather with T its rays, a CPU next to nothing.
-DISCRIMINATOR, GENERATOR, LAYERS, RAYS = {"modern": 5.4, "paper": 12.5}, 6.5, 14.5, 10.0
+DISCRIMINATOR, GENERATOR, LAYERS, RAYS = {"modern": 5.4, "paper": 12.5}, 6.5, 4.0, 10.0
 ROUNDED = 2 / 3  # of the networks' part remains in bfloat16: half of the activations, and what float32 is kept of them
 RESERVE = 1.15  # what allocators and libraries take besides
 
@@ -83,7 +85,18 @@ def free(device: torch.device) -> int:
     """Bytes that a process may still take there. Processes on one CPU share."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    there = min(int(psutil.virtual_memory().available), _left_to_container())
+    return there // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _left_to_container(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Of a container's limit (cgroup 2), counting files in memory that can go; endless where there is none."""
+    try:
+        numbers = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(numbers["inactive_file"])
+        return max(int((group / "memory.max").read_text()) - used, 0)
+    except (OSError, ValueError, KeyError):  # no such file; "max"
+        return sys.maxsize
 
 
 def check(config: Training, device: torch.device, processes: int = 1) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from argan import checkpoint, networks
 from argan.augment import color
+from argan.health import Alarm
 from argan.params import Training
 from argan.training import AGAIN, due, named, optimizer_tensors, restore_optimizer, signals, step_random
 
@@ -37,7 +38,7 @@ def distill(
     """Train an estimator on `config.estimator_images` renderings. `watch` gets (images seen, loss) now and then.
 
     With a `folder`, what is there under the fingerprint `mark` is gone on with; SIGINT and SIGTERM save there and raise
-    KeyboardInterrupt, as in `argan.training.train`.
+    KeyboardInterrupt, as in `argan.training.train`. Raises UserError for a loss or gradient that is not finite.
 
     The loss is the squared error of disparity in units of its range, so the estimate is the mean of what is likely; beside it
     the error to expect, by its likelihood under a Laplace distribution (Kendall and Gal, 2017), of the estimate as given. Photos
@@ -49,8 +50,10 @@ def distill(
     mixed = networks.mixed(config, device)
     student = networks.placed(networks.Estimator(config.estimator_channels, config.disparity_max), device)
     optimizer = torch.optim.Adam(student.parameters(), lr=config.estimator_learning_rate, fused=True)
+    parameters = dict(student.named_parameters())
     steps = math.ceil(config.estimator_images / config.estimator_batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.estimator_learning_rate, total_steps=steps + 1)
+    alarm = Alarm(device.type != "cpu", "lower train.estimator_learning_rate")
     begin = saved = 0
     if folder and (found := checkpoint.newest(folder, mark, say)):
         tensors, meta = found
@@ -89,17 +92,23 @@ def distill(
             loss = F.mse_loss(said, disparity) / config.disparity_max**2 + (off / error + error.log()).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            gradients = {
+                f"the gradient of the estimator's {n}": p.grad for n, p in parameters.items() if p.grad is not None
+            }
+            optimizer.found_inf = alarm({"the estimator's loss": loss} | gradients, step * config.estimator_batch)  # type: ignore[attr-defined]
             optimizer.step()
             schedule.step()
             if step % 50 == 0:
                 watch(step * config.estimator_batch, loss.item())
             done = (step + 1) * config.estimator_batch
             if folder and (heard or due(done, config.checkpoint_every, config.estimator_batch)):
+                alarm.check()
                 keep(step + 1)
                 saved = step + 1
             if heard:
                 say(f"interrupted, the estimator {'saved' if folder else 'lost'} at {done} images; {AGAIN}")
                 raise KeyboardInterrupt(heard[0])
+    alarm.check()
     return student.eval()
 
 

@@ -30,6 +30,7 @@ class Alarm:
     """
 
     deferred: bool
+    way_out: str = "lower train.learning_rate or raise train.penalty"
     names: list[tuple[str, ...]] = field(default_factory=list)  # of the tensors of a turn: a penalty's has more
     first: Tensor | None = None  # images, number in `names`, number of the tensor; images -1: all was well so far
 
@@ -56,7 +57,7 @@ class Alarm:
         if images >= 0:
             raise UserError(
                 f"training diverged: {self.names[turn][which]} is not finite in the step at {images} images; it was not "
-                "taken, and the last checkpoint is good: lower train.learning_rate or raise train.penalty"
+                f"taken, and what was saved before is good: {self.way_out}"
             )
 
 

@@ -365,24 +365,29 @@ def _levels(disparity: Tensor, count: int, disparity_max: float | None) -> Tenso
 
 
 def _blur(stack: Tensor, levels: Tensor, scale: Tensor, aperture: Aperture) -> Tensor:
-    """Each layer averaged over the aperture: a convolution, since a layer's disparity is constant.
+    """Each layer averaged over the aperture: it moves as a whole, since its disparity is constant.
 
-    The kernel is the aperture's own grid of views splatted bilinearly at s d u, so that a single layer gives exactly
-    what the gather gives. stack (N, K, C, H, W) -> the same.
+    Views in a row of the aperture share their step down, and rows of equal weights (the disc of 5 x 5 has two kinds) their sum
+    along the row. So the blur is a sum of a few products down X across^T with matrices of look-ups, exactly those of the gather:
+    that is what a GPU is best at, and no radius need be known, which would be waited for. stack (N, K, C, H, W) -> the same.
     """
-    n, k, c, h, w = stack.shape
-    radius = max(
-        1, int(torch.ceil(levels.abs().max() * scale.max().clamp(min=1) * w))
-    )  # training's scales are at most 1
-    line = aperture.offsets[: aperture.size, 0].to(stack)
-    shift = scale[:, None, None] * levels[None, :, None] * line * w  # (N, K, size) pixels
-    taps = torch.arange(-radius, radius + 1, dtype=stack.dtype, device=stack.device)
-    hat = (1 - (taps - shift[..., None]).abs()).clamp(min=0)  # (N, K, size, taps)
-    weights = aperture.weights.to(stack).view(aperture.size, aperture.size)
-    kernel = torch.einsum("yx,nkyj,nkxi->nkji", weights, hat, hat)
-    flat = F.pad(stack.reshape(1, n * k * c, h, w), [radius] * 4, mode="replicate")
-    kernels = kernel[:, :, None].expand(n, k, c, *kernel.shape[2:]).reshape(n * k * c, 1, *kernel.shape[2:])
-    return F.conv2d(flat, kernels, groups=n * k * c).view(n, k, c, h, w)
+    h, w = stack.shape[3:]
+    kinds, kind_of = torch.unique(aperture.weights.view(aperture.size, aperture.size), dim=0, return_inverse=True)
+    line = aperture.offsets[: aperture.size, 0].tolist()
+    shift = scale[:, None] * levels * w  # (N, K) pixels, from the centre of the aperture to its rim
+    blurred = torch.zeros_like(stack)
+    for p, weights in enumerate(kinds.tolist()):
+        across = sum(weight * _moved(w, u * shift) for u, weight in zip(line, weights, strict=True) if weight)
+        down = sum(_moved(h, u * shift) for u, kind in zip(line, kind_of.tolist(), strict=True) if kind == p)
+        blurred = blurred + torch.einsum("nkyj,nkcji,nkxi->nkcyx", down, stack, across)
+    return blurred
+
+
+def _moved(size: int, shift: Tensor) -> Tensor:
+    """The look-up at x + shift as a matrix: linear, the border replicated. shift (N, K) pixels -> (N, K, size, size)."""
+    x = torch.arange(size, dtype=shift.dtype, device=shift.device)
+    at = (x + shift[..., None]).clamp(0, size - 1)
+    return (1 - (at[..., None] - x).abs()).clamp(min=0)
 
 
 def _composite(stack: Tensor) -> Tensor:

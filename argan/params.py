@@ -8,6 +8,7 @@ unknown or ill-typed parameter is named together with the nearest right name.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ def _odd(layers: int) -> int:
 
 
 class Training(Frozen):
-    """Everything training depends on. A change to any of these starts a fresh checkpoint.
+    """Everything training depends on. A change to any of these starts afresh, but for what RUNNING names, and of the
+    estimator's the estimator alone.
 
     Images seen is the only clock: every length below is counted in real photographs shown to the discriminator.
     """
@@ -134,6 +136,16 @@ class Training(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _prior_has_a_direction(self) -> Training:
+        corner = math.sqrt(0.5) * (1 - 1 / self.resolution)  # the farthest centre of a pixel
+        if (self.prior_sign or self.sign == "photographs") and (self.prior_slope == 0 or self.prior_radius >= corner):
+            raise ValueError(
+                f"prior_slope {self.prior_slope:g} and prior_radius {self.prior_radius:g} make a prior that is the same "
+                "everywhere and tells no sign: a slope above 0 and a smaller radius, or prior_sign: 0 and sign: prior"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sign_can_be_seen(self) -> Training:
         if self.sign == "photographs" and self.renderer != "occlusion":
             raise ValueError(
@@ -145,13 +157,21 @@ class Training(Frozen):
 
     @property
     def recipe_only(self) -> dict[str, Any]:
-        """What decides what is learned: the whole but for where and how it runs. A checkpoint belongs to it."""
+        """What decides what is learned: the whole but for where and how it runs."""
         return {name: value for name, value in self.model_dump().items() if name not in RUNNING}
+
+    @property
+    def adversarial_only(self) -> dict[str, Any]:
+        """Of that, what decides the generator: all but the estimator's. A checkpoint belongs to it."""
+        return {name: value for name, value in self.recipe_only.items() if not name.startswith("estimator_")}
 
 
 # What trainings once had and their models, still there, do not need
 GONE = ("prior_floor", "aperture_told", "prior_front")
-RUNNING = ("device", "precision", "accumulate", "stop_when_hopeless", "checkpoint_every", "checkpoints_kept")
+RUNNING = (
+    "device", "precision", "accumulate", "stop_when_hopeless",
+    "log_every", "samples_every", "checkpoint_every", "checkpoints_kept",
+)  # fmt: skip
 
 _QUICK: dict[str, Any] = {
     "resolution": 32,  # the least at which a petal's blur (3 px at the far end) can be told from its texture

@@ -40,7 +40,7 @@ class Verdict:
 
     @property
     def clear(self) -> bool:
-        """Half as much again for one as for the other: right answers were 1.6 to 16 times apart.
+        """Half as much again for one as for the other: right answers were 1.6 to 9 times apart.
 
         It is no proof: with an earlier recipe one clear answer for photographs mirrored on purpose was wrong (docs/tried.md).
         """
@@ -84,7 +84,6 @@ def train(
     *,
     watch: Watch = lambda images, row: None,
     watch_trial: Callable[[str], Watch] = lambda side: lambda images, row: None,
-    remember: Watch = lambda images, row: None,
     show: Show = lambda images, generator: None,
     say: Callable[[str], None] = print,
     processes: Processes | None = None,
@@ -94,8 +93,8 @@ def train(
     then the better one to the end.
 
     Each has a folder of its own within `folder`, and the verdict, once there, is kept in `folder`/sign.json: resuming is as there.
-    `watch_trial(side)` gets the rows of a trial as they come, `remember` those of the one that is kept once it is, `watch` what
-    follows.
+    `watch_trial(side)` gets the rows of a trial as they come; those of the one that is kept are then what the rest resumes from.
+    No trial is given up as hopeless: one of them is told what is wrong, and is meant to lose.
     """
     processes = processes or Processes()
     if config.sign == "prior":
@@ -105,13 +104,13 @@ def train(
     first, path = processes.rank == 0, folder / "sign.json"
     verdict = processes.share(_read(path) if first else None)
     if verdict is None:
-        trials = {}
+        trials, to_the_end = {}, config.model_copy(update={"stop_when_hopeless": False})
         for side in SIDES:
             if first:
                 (folder / side).mkdir(parents=True, exist_ok=True)
                 say(f"learning the sign: {config.sign_images} images with what is out of focus {side} the subject")
             trials[side] = training.train(
-                facing(config, side), photos, folder / side,
+                facing(to_the_end, side), photos, folder / side,
                 until=config.sign_images, watch=watch_trial(side), say=say, processes=processes, **rest,
             )  # fmt: skip
         found = {side: borne_out(trial.generator) for side, trial in trials.items()}
@@ -121,8 +120,6 @@ def train(
         if first:
             write_json(path, asdict(verdict))
             say(f"learning the sign: {verdict}")
-            for row in trials[verdict.side].history:
-                remember(int(row["images"]), row)
     trained = training.train(
         facing(config, verdict.side), photos, folder / verdict.side,
         watch=watch, show=show, say=say, processes=processes, **rest,

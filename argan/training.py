@@ -32,6 +32,7 @@ from argan.params import Training
 from argan.processes import Processes
 
 Watch = Callable[[int, dict[str, float]], None]  # (images seen, a row of numbers)
+Remember = Callable[[list[dict[str, float]]], None]  # the rows before, where training resumes
 Show = Callable[[int, networks.Scene], None]  # (images seen, the EMA generator)
 
 
@@ -146,7 +147,10 @@ class Loader:
         self.photos, self.rows, self.device = photos, rows, device
         self.held: Tensor | None = None
         if len(rows) * photos[:1].nbytes <= share * (cost.free(device) - needed):
-            self.held = torch.from_numpy(photos[rows]).to(device).permute(0, 3, 1, 2)
+            held = torch.empty(len(rows), *photos.shape[1:], dtype=torch.uint8, device=device)
+            for some in torch.arange(len(rows)).split(4096):  # a few at a time: no second copy in memory
+                held[some[0] : some[-1] + 1] = torch.from_numpy(photos[rows[some.numpy()]])
+            self.held = held.permute(0, 3, 1, 2)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -291,7 +295,8 @@ class Trainer:
         prior = objective.prior_loss(disparity, self.prior, c.disparity_max)
         smooth = objective.smoothness(disparity, image, c.disparity_max)
         total = loss_g + objective.prior_weight(s.images, c) * prior + c.smoothness * smooth
-        total = total + c.prior_sign * objective.sign_loss(disparity, self.prior)
+        if c.prior_sign:  # without it the prior may be flat
+            total = total + c.prior_sign * objective.sign_loss(disparity, self.prior)
         total = total + objective.focus_weight(s.images, c) * objective.focus_loss(disparity, c.disparity_max)
         if s.generator.expansion is not None and c.expansion_tie:
             rays = ray_disparity(disparity, s.generator.aperture)
@@ -381,6 +386,7 @@ def train(
     rows: np.ndarray | None = None,
     until: int | None = None,
     watch: Watch = lambda images, row: None,
+    remember: Remember = lambda history: None,
     show: Show = lambda images, generator: None,
     say: Callable[[str], None] = print,
     device: torch.device | None = None,
@@ -391,10 +397,11 @@ def train(
     Only on those of `rows`, where given: `photos` may be a memory map that holds others too. Only as far as `until` images, where
     given; the same call without it goes on from there.
 
-    `watch` gets a row of numbers every `log_every` images, `show` the averaged generator every `samples_every`. SIGINT and
-    SIGTERM end the step, save a checkpoint and raise KeyboardInterrupt. Raises UserError for a number that is not finite, naming
-    step and tensor, and for a training that `stop_when_hopeless` ends; the last good checkpoint stays. Of several `processes`
-    the first alone reads and writes `folder`, watches, shows and says.
+    `watch` gets a row of numbers every `log_every` images, `show` the averaged generator every `samples_every`; on resuming,
+    `remember` gets the rows before: a kill may have come between a row that was saved and `watch`. SIGINT and SIGTERM end the
+    step, save a checkpoint and raise KeyboardInterrupt. Raises UserError for a number that is not finite, naming step and tensor,
+    and for a training that `stop_when_hopeless` ends; the last good checkpoint stays. Of several `processes` the first alone reads
+    and writes `folder`, watches, shows and says.
     """
     processes = processes or Processes()
     device = device or torch.device("cpu")
@@ -402,25 +409,34 @@ def train(
     trainer, last = Trainer(config, photos, device, rows, processes), min(until or config.images, config.images)
     state, first = trainer.state, processes.rank == 0
     tell = say if first else lambda line: None
-    mark = checkpoint.fingerprint(config.recipe_only, data)
+    mark = checkpoint.fingerprint(config.adversarial_only, data)
     processes.agree("params, code or photos", mark)
     if found := processes.share(checkpoint.newest(folder, mark, say) if first else None):
         state.restore(*found)
         tell(f"resuming at {state.images} of {last} images")
+        if first:
+            remember(state.history)
     spread, saved, warned = photo_spread(photos, rows), state.images, set[str]()
 
     def keep() -> None:
+        nonlocal saved
+        trainer.alarm.check()
         meta = {"fingerprint": mark, "images": state.images, "seconds": state.seconds, "history": state.history}
-        checkpoint.save(folder, state.images, state.tensors(), meta, config.checkpoints_kept)
+        if first:
+            checkpoint.save(folder, state.images, state.tensors(), meta, config.checkpoints_kept)
+        saved = state.images
 
     def late() -> None:
-        tell(f"interrupted in the middle of a long step, which is lost; saved at {saved} images; {AGAIN}")
+        tell(
+            f"interrupted in the middle of something long, a step or a talk with MLflow; saved at {saved} images; {AGAIN}"
+        )
 
     began, base = time.perf_counter(), state.seconds
     with signals(late) as heard:
         while state.images < last:
             state.pending.append(trainer.step())
             state.seconds = base + time.perf_counter() - began
+            row = None
             if due(state.images, config.log_every, config.batch):
                 trainer.alarm.check()
                 steps, state.pending = state.pending, []
@@ -430,18 +446,16 @@ def train(
                 for name in standing:
                     if name not in warned:
                         tell(f"warning: {name} at {state.images} images: {health.MEANING[name]}")
-                warned = set(standing)
-                if first:
-                    watch(state.images, row | {f"warning_{name}": 1.0 for name in standing})
+                warned, row = set(standing), row | {f"warning_{name}": 1.0 for name in standing}
+            interrupted = processes.any(bool(heard))  # all of them leave after the same step
+            if interrupted:  # before anything that may take long
+                keep()
+            if first and row:
+                watch(state.images, row)
             if first and due(state.images, config.samples_every, config.batch):
                 show(state.images, state.average)
-            interrupted = processes.any(bool(heard))  # all of them leave after the same step
-            ends = interrupted or state.images >= last
-            if ends or due(state.images, config.checkpoint_every, config.batch):
-                trainer.alarm.check()
-                if first:
-                    keep()
-                saved = state.images
+            if not interrupted and (state.images >= last or due(state.images, config.checkpoint_every, config.batch)):
+                keep()
             if interrupted:
                 tell(f"interrupted, saved at {state.images} images; {AGAIN}")
                 raise KeyboardInterrupt(heard[0] if heard else "SIGTERM")

@@ -1,9 +1,10 @@
 """Each idea off: python -m benchmarks.ablation [--images 64000] [--seeds 0 1 2] [--only NAME ...] [--out data/ablation]
 
 Trainings of `meadow` at `quick` that differ from the recipe in one thing each, scored on validation photos: the depth of the
-estimator and the kernel distance of 2,000 generated photographs. Test photos are not looked at. What is there is not made again,
-and an interrupted training goes on where it was, so that several of these at once (`--seeds 0`, `--seeds 1`) fill a machine: each
-runs on one thread, and two threads are not twice as fast. It prints the table of all that is there, in Markdown.
+estimator and the kernel distance of 2,000 generated photographs. Test photos are not looked at. What is there of the same recipe
+and photographs is not made again (after a change of code, delete it), and an interrupted training goes on where it was, so that
+several of these at once (`--seeds 0`, `--seeds 1`) fill a machine: each runs on one thread, and two threads are not twice as fast.
+It prints the table of all that is there, in Markdown.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 
 from argan import estimator, evaluation, networks, sign
+from argan.checkpoint import fingerprint
 from argan.files import write_json
 from argan.metrics.depth import depth_scores
 from argan.metrics.features import extractor
@@ -24,6 +26,7 @@ from argan.metrics.frechet import kernel_distance
 from argan.params import training
 from argan.photos import Photos
 from argan.training import step_random
+from pipelines import alone
 
 ROWS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -67,25 +70,20 @@ def score(scenes: networks.Scene, student: networks.Estimator, store: Photos, tr
 
 def run(name: str, seed: int, images: int, out: Path) -> None:
     """Train and score one row, unless it is there."""
-    learned = {key: value for key, value in ROWS[name].items() if not key.startswith("estimator_")}
-    same = next(
-        other for other, row in ROWS.items() if row == learned
-    )  # rows may share a training, and differ in its estimator
-    folder, home = (out / f"{_file_name(x)}-{images}-{seed}" for x in (name, same))
-    if (folder / "scores.json").exists():
-        return
-    for needed in (folder, home):
-        needed.mkdir(parents=True, exist_ok=True)
-    length = {"sign_images": images, "images": images, "seed": seed}
+    config = training("quick", ROWS[name] | {"sign_images": images, "images": images, "seed": seed})
     store = Photos.open("data/photos/meadow")
+    mark, path = fingerprint(config.recipe_only, store.fingerprint), out / f"{_file_name(name)}-{images}-{seed}.json"
+    if path.exists() and json.loads(path.read_text())["mark"] == mark:
+        return
     exact = evaluation.exact_maps(Path("data/truth/meadow"), store, "disparity", "index")
     truth = np.stack([exact[row] for row in store.rows("validation")])
-    kept = {"folder": home, "data": store.fingerprint, "rows": store.rows("train")}
-    trained, verdict = sign.train(training("quick", learned | length), store.pixels, **kept)  # type: ignore[arg-type]
-    student = estimator.distill(trained.generator, training("quick", ROWS[name] | length))
+    home = out / fingerprint(config.adversarial_only, store.fingerprint)  # rows that differ in the estimator share it
+    with alone(home / ".lock", print, f"{name}: waiting for another to end the same training"):
+        trained, verdict = sign.train(config, store.pixels, home, data=store.fingerprint, rows=store.rows("train"))
+    student = estimator.distill(trained.generator, config)
     scores = score(trained.generator, student, store, truth)
     told = {"name": name, "seed": seed, "images": images, "seconds": trained.seconds, "side": verdict and verdict.side}
-    write_json(folder / "scores.json", told | scores)
+    write_json(path, told | scores | {"mark": mark})
 
 
 def _file_name(row: str) -> str:
@@ -94,7 +92,7 @@ def _file_name(row: str) -> str:
 
 def table(out: Path) -> str:
     """All that is there: of each row its seeds, side by side."""
-    found = [json.loads(path.read_text()) for path in sorted(out.glob("*/scores.json"))]
+    found = [json.loads(path.read_text()) for path in sorted(out.glob("*.json"))]
     lines = ["| | images | seeds | depth | before the filter | kernel distance | right way round |", "|" + "---|" * 7]
     for name in ROWS:
         for images in sorted({x["images"] for x in found if x["name"] == name}):

@@ -112,7 +112,8 @@ class Trainer:
         loss = loss + objective.prior_weight(self.images, c) * objective.prior_loss(
             disparity, self.prior, c.disparity_max
         )
-        loss = loss + c.prior_sign * objective.sign_loss(disparity, self.prior)
+        if c.prior_sign:
+            loss = loss + c.prior_sign * objective.sign_loss(disparity, self.prior)
         loss = loss + objective.focus_weight(self.images, c) * objective.focus_loss(disparity, c.disparity_max)
         loss = loss + c.smoothness * objective.smoothness(disparity, image, c.disparity_max)
         if self.generator.expansion is not None and c.expansion_tie:

@@ -69,7 +69,7 @@ def guarded(work: Callable[[], object]) -> None:
     except KeyboardInterrupt as error:
         _leave(143 if error.args == ("SIGTERM",) else 130)
     except Exception as error:
-        if (reason := _out_of_disk(error)) is None:
+        if (reason := _out_of_disk(error) or _out_of_memory(error)) is None:
             raise
         fail(f"{reason}; mend that and run the same command again: nothing finished is lost")
 
@@ -88,6 +88,14 @@ def _out_of_disk(error: Exception) -> str | None:
         return f"{error.strerror}{f' ({error.filename})' if error.filename else ''}"
     told = " ".join(str(error).split())
     return told if "No space left on device" in told or "disk is full" in told else None
+
+
+def _out_of_memory(error: Exception) -> str | None:
+    """One line where memory ran out, Python's, NumPy's, or torch's on a CPU or a GPU; else None."""
+    told = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in told:
+        return f"out of memory ({told[:200] or 'no more is told'}): raise train.accumulate or choose a smaller preset"
+    return None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -61,7 +62,7 @@ def train(domain: str, params: Params) -> None:
             return
         busy = f"{domain}: another training of it runs in this workspace; waiting for it to end"
         with alone(home / ".lock", say, busy):
-            folder = checkpoints(home, fingerprint(config.recipe_only, data))
+            folder = checkpoints(home, fingerprint(config.adversarial_only, data))
             _train(domain, params, config, store, data, folder, device, group)
 
 
@@ -87,6 +88,7 @@ def checkpoints(home: Path, mark: str) -> Path:
     for old in others[:-1]:
         shutil.rmtree(old)
     folder.mkdir(exist_ok=True)
+    os.utime(folder)  # what is written into folders within does not show
     return folder
 
 
@@ -118,10 +120,11 @@ def _train(
     try:
         say(f"{domain}: training on {len(rows)} photos, {config.images} images to see, on {device}{by}")
         trained, verdict = sign.train(
-            config, store.pixels, folder, data=data, rows=rows, watch=watch, watch_trial=trial, remember=tracked.watch,
+            config, store.pixels, folder, data=data, rows=rows, watch=watch, watch_trial=trial, remember=tracked.remember,
             show=show, say=say, device=device, processes=group,
         )  # fmt: skip
         processes.leave()
+        show(trained.images, trained.generator)
         say(f"{domain}: distilling the depth estimator from {config.estimator_images} generated photos")
         began = time.perf_counter()
         mark = fingerprint(config.recipe_only, f"{data}-{code_revision(('estimator',))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import torch
 
 from argan import checkpoint, files
 from argan.errors import UserError
+from pipelines.train import checkpoints
 
 
 def fill(folder: Path, images: int, mark: str = "a", keep: int = 9) -> Path:
@@ -131,3 +133,13 @@ def test_a_disk_that_fills_up_in_training_leaves_the_last_good_state(tmp_path: P
 def test_reading_what_is_not_there_says_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dvc repro"):
         checkpoint.read_tensors(tmp_path / "generator.safetensors")
+
+
+def test_of_other_trainings_the_one_that_ran_last_stays(tmp_path: Path) -> None:
+    """Though what it writes lies in folders within, as where both ways round are tried."""
+    for age, name in enumerate("ab"):
+        checkpoints(tmp_path, name)
+        os.utime(tmp_path / name, (age, age))
+    checkpoints(tmp_path, "a")
+    checkpoints(tmp_path, "c")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,15 @@ def test_what_cannot_fit_says_what_would(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(cost, "free", lambda device: 10**6)
     with pytest.raises(UserError, match="single image does not fit; choose a smaller preset"):
         cost.check(config, CPU)
+
+
+def test_a_container_may_have_less_memory_than_its_machine(tmp_path: Path) -> None:
+    (tmp_path / "memory.stat").write_text("anon 700\ninactive_file 200\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert cost._left_to_container(tmp_path) == 4200
+    (tmp_path / "memory.max").write_text("max\n")
+    assert cost._left_to_container(tmp_path) == cost._left_to_container(tmp_path / "none") == sys.maxsize
 
 
 def test_operations_are_counted_through_a_penalty_on_gradients() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from argan import estimator, networks
+from argan.errors import UserError
 from argan.optics import Aperture, render
 from argan.params import Training, training
 
@@ -100,6 +102,21 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     generator = networks.generator(config).eval()
     first, again = (estimator.distill(generator, config).state_dict() for _ in range(2))
     assert all(torch.equal(first[k], again[k]) for k in first)
+
+
+def test_what_is_no_number_ends_it_by_name_and_is_not_saved(tmp_path: Path) -> None:
+    """Too large a rate, as far as params go: what is kept is finite, if anything is."""
+    config = training(
+        "quick", {**SMALL, "estimator_images": 3200, "checkpoint_every": 16, "estimator_learning_rate": 0.1}
+    )
+    generator = TwoPlanes(config)
+    generator.register_forward_hook(
+        lambda module, given, made: (made[0], made[1] * (float("nan") if len(list(tmp_path.iterdir())) else 1.0))
+    )
+    with pytest.raises(UserError, match=r"the estimator's .* is not finite .*lower train\.estimator_learning_rate"):
+        estimator.distill(generator, config, folder=tmp_path, mark="m")
+    (kept,) = tmp_path.iterdir()
+    assert kept.stem == f"{16:012d}" and all(t.isfinite().all() for t in load_file(kept).values())
 
 
 def test_interrupted_and_resumed_it_learns_the_same_bit_for_bit(tmp_path: Path) -> None:

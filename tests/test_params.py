@@ -66,6 +66,17 @@ def test_what_is_no_mapping_is_refused_by_name(tmp_path: Path, content: str) -> 
         params.load(path)
 
 
+def test_a_prior_without_a_direction_cannot_tell_the_sign() -> None:
+    for flat in (
+        {"prior_slope": 0.0},
+        {"prior_radius": 0.7},
+        {"prior_sign": 0.0, "prior_slope": 0.0, "sign": "photographs"},
+    ):
+        with pytest.raises(UserError, match="tells no sign"):
+            params.training("quick", flat)
+    params.training("quick", {"prior_slope": 0.0, "prior_sign": 0.0})
+
+
 def test_a_missing_file_says_where_to_be(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not there"):
         params.load(tmp_path / "params.yaml")

@@ -75,10 +75,12 @@ def test_the_way_round_that_the_pictures_bear_out_is_kept(
     """Which it is decides nothing else: the training kept is the one that would have been made if told."""
     answers = iter([0.04, 0.01] if right == "behind" else [0.01, 0.04])
     monkeypatch.setattr(sign, "borne_out", lambda generator: next(answers))
-    config, rows, remembered, said = small(), [], [], []
+    config, rows, said = small(), [], []
+    remembered: list[int] = []
     trained, verdict = sign.train(
         config, photos, tmp_path, data="d", say=said.append,
-        watch=lambda images, row: rows.append(images), remember=lambda images, row: remembered.append(images),
+        watch=lambda images, row: rows.append(images),
+        remember=lambda history: remembered.extend(int(row["images"]) for row in history),
     )  # fmt: skip
     assert verdict is not None and verdict.side == right and verdict.clear
     assert remembered == [8, 16] and rows == [24, 32]
@@ -89,6 +91,18 @@ def test_the_way_round_that_the_pictures_bear_out_is_kept(
         torch.equal(a, b) for a, b in zip(trained.generator.parameters(), told.generator.parameters(), strict=True)
     )
     assert trained.seconds > verdict.seconds > 0
+
+
+def test_a_hopeless_trial_loses_and_ends_nothing(tmp_path: Path, photos: np.ndarray) -> None:
+    """One of the two is told what is wrong; `stop_when_hopeless` is for what is kept."""
+    flat = {"smoothness": 1e4, "prior_fade": 0, "images": 160, "stop_when_hopeless": True, "sign": "prior"}
+    (tmp_path / "told").mkdir()
+    with pytest.raises(UserError, match="hopeless"):
+        sign.train(small(**flat), photos, tmp_path / "told", data="d", say=lambda line: None)
+    both = small(**flat | {"sign": "photographs", "sign_images": 160})
+    (tmp_path / "both").mkdir()
+    _, verdict = sign.train(both, photos, tmp_path / "both", data="d", say=lambda line: None)
+    assert verdict is not None
 
 
 def test_too_near_to_call_is_said() -> None:

@@ -23,9 +23,9 @@ def here(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def start(said: list[str]) -> registry.Run:
+def start(said: list[str], **changes: object) -> registry.Run:
     folder = Path("checkpoints/abc")
-    return registry.start_run(Mlflow(), "meadow", params.training("quick"), "abc", folder, say=said.append)
+    return registry.start_run(Mlflow(), "meadow", params.training("quick", changes), "abc", folder, say=said.append)
 
 
 def steps(run: registry.Run) -> list[int]:
@@ -91,6 +91,21 @@ def test_a_resumed_training_repeats_no_row_and_no_picture(here: Path) -> None:
     again.show(64, picture())
     assert steps(again) == [32, 64, 96, 128]
     assert pictures(again) == there
+
+
+def test_another_estimator_of_the_same_generator_is_a_run_with_all_its_curves(here: Path) -> None:
+    run = start([])
+    rows = [{"images": images, "loss_d": images / 100} for images in (32, 64, 96)]
+    run.remember(rows[:1])
+    run.remember(rows[:2])
+    assert steps(run) == [32, 64]
+    Spool(Path("checkpoints/abc/unsent")).append([Event(96, {"loss_d": 0.96}), Event(end="FINISHED")])
+    other = start([], estimator_outline=0)
+    assert other.id != run.id and steps(other) == []
+    assert steps(run) == [32, 64, 96], "what the one before could not send is not lost"
+    other.remember(rows)
+    assert steps(other) == [32, 64, 96]
+    assert start([], estimator_outline=0).id == other.id
 
 
 def test_a_spool_cut_off_by_a_kill_loses_its_last_line_alone(tmp_path: Path) -> None:

@@ -49,7 +49,13 @@ class Run:
         """Log a row of numbers at `images` seen."""
         if images > self.seen:
             self.seen = images
-            self._log(Event(images, {k: float(v) for k, v in row.items() if k != "images" and v == v}))  # no NaN
+            self._log(_of_row(images, row))
+
+    def remember(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Log what is missing of the rows of a training that resumes, at once."""
+        if missing := [row for row in history if row["images"] > self.seen]:
+            self._pending += [_of_row(int(row["images"]), row) for row in missing[:-1]]
+            self.watch(int(missing[-1]["images"]), missing[-1])
 
     def show(self, images: int, picture: np.ndarray) -> None:
         """Log a picture (H, W, 3) uint8 at `images` seen: MLflow shows them under a slider."""
@@ -136,25 +142,34 @@ class Run:
                 self.client.set_terminated(self.id, event.end, end_time=event.time)
 
 
+def _of_row(images: int, row: Mapping[str, float]) -> Event:
+    return Event(images, {k: float(v) for k, v in row.items() if k != "images" and v == v})  # no NaN
+
+
 def start_run(
     settings: Mlflow, domain: str, training: Training, data: str, folder: Path, say: Callable[[str], None]
 ) -> Run:
-    """The run that `folder`/run.json names, if this MLflow has it; else a new one. `folder` holds one training's checkpoints.
+    """The run that `folder`/run.json names, if this MLflow has it and it is of the same recipe; else a new one. `folder` holds one
+    generator's checkpoints, of which several estimators may be taught.
 
     Raises UserError when MLflow cannot be reached: before an hour of training, not after it.
     """
+    from argan.checkpoint import fingerprint
     from argan.files import write_json
 
-    spool = Spool(folder / UNSENT)
-    if run := open_run(settings, _run_of(folder), say, spool):
-        run.resume()
-        return run
-    spool.clear()  # another MLflow's
+    spool, recipe = Spool(folder / UNSENT), fingerprint(training.recipe_only, data)
+    told = _told(folder)
+    if run := open_run(settings, told.get("run_id"), say, spool):
+        if told.get("recipe") == recipe:
+            run.resume()
+            return run
+        run.deliver()  # the generator's, with another estimator
+    spool.clear()  # else another MLflow's
     uri = tracking_uri(settings)
     client = connect(uri)
     with speaking(uri):
         run = Run(client, uri, create_run(client, settings, domain, training.model_dump(), data), say, spool)
-    write_json(folder / "run.json", run.reference())
+    write_json(folder / "run.json", run.reference() | {"recipe": recipe})
     return run
 
 
@@ -165,7 +180,7 @@ def deliver(home: Path, settings: Mlflow, say: Callable[[str], None]) -> None:
     for folder in sorted({file.parent.parent for file in home.glob(f"*/{UNSENT}/events.jsonl")}):
         try:
             with FileLock(home / ".lock", timeout=0):  # else a training runs, and sends it itself
-                run = open_run(settings, _run_of(folder), say, Spool(folder / UNSENT))
+                run = open_run(settings, _told(folder).get("run_id"), say, Spool(folder / UNSENT))
                 if run is None:
                     say(
                         f"warning: {folder / UNSENT} stays: its run is not in the MLflow at {public(tracking_uri(settings))}"
@@ -176,11 +191,12 @@ def deliver(home: Path, settings: Mlflow, say: Callable[[str], None]) -> None:
             return
 
 
-def _run_of(folder: Path) -> str | None:
+def _told(folder: Path) -> dict[str, str]:
+    """What run.json says of the run; nothing where it is not there or damaged."""
     try:
-        return str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["run_id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return {str(key): str(value) for key, value in json.loads((folder / "run.json").read_text("utf-8")).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def open_run(settings: Mlflow, run_id: str | None, say: Callable[[str], None], spool: Spool) -> Run | None:
