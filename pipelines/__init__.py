@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 # Nothing here phones home; set before anything that would is imported.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")
-# Threads that wait for one another spin, and hold up whatever else wants their core. So briefly (OpenMP's own is 300,000) `quick`
-# learns 38 images a second beside two busy processes on two cores, for 3, and alone 2 % slower (docs/results.md, "The training step").
+# Threads that wait for one another spin, and hold up whatever else wants their core (OpenMP's own count is 300,000). With this one
+# `quick` learns 38 images a second beside two busy processes on two cores, for 3, and alone 2 % slower: docs/results.md.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 if lacking := [name for name in ("dvc", "mlflow", "pandas", "pydantic", "torch", "yaml") if find_spec(name) is None]:
