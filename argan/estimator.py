@@ -18,7 +18,7 @@ from torch import Tensor
 
 from argan import checkpoint, networks
 from argan.augment import color
-from argan.health import Alarm
+from argan.health import Alarm, gradients
 from argan.params import Training
 from argan.training import AGAIN, due, named, optimizer_tensors, restore_optimizer, signals, step_random
 
@@ -50,7 +50,6 @@ def distill(
     mixed = networks.mixed(config, device)
     student = networks.placed(networks.Estimator(config.estimator_channels, config.disparity_max), device)
     optimizer = torch.optim.Adam(student.parameters(), lr=config.estimator_learning_rate, fused=True)
-    parameters = dict(student.named_parameters())
     steps = math.ceil(config.estimator_images / config.estimator_batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.estimator_learning_rate, total_steps=steps + 1)
     alarm = Alarm(device.type != "cpu", "lower train.estimator_learning_rate")
@@ -67,6 +66,7 @@ def distill(
 
     def keep(step: int) -> None:
         assert folder
+        alarm.check()
         tensors = {f"student.{k}": v for k, v in student.state_dict().items()}
         tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(optimizer).items()}
         checkpoint.save(folder, step * config.estimator_batch, tensors, {"fingerprint": mark, "step": step}, keep=1)
@@ -92,17 +92,14 @@ def distill(
             loss = F.mse_loss(said, disparity) / config.disparity_max**2 + (off / error + error.log()).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            gradients = {
-                f"the gradient of the estimator's {n}": p.grad for n, p in parameters.items() if p.grad is not None
-            }
-            optimizer.found_inf = alarm({"the estimator's loss": loss} | gradients, step * config.estimator_batch)  # type: ignore[attr-defined]
+            looked_at = {"the estimator's loss": loss} | gradients(student, "the estimator")
+            optimizer.found_inf = alarm(looked_at, step * config.estimator_batch)  # type: ignore[attr-defined]
             optimizer.step()
             schedule.step()
             if step % 50 == 0:
                 watch(step * config.estimator_batch, loss.item())
             done = (step + 1) * config.estimator_batch
             if folder and (heard or due(done, config.checkpoint_every, config.estimator_batch)):
-                alarm.check()
                 keep(step + 1)
                 saved = step + 1
             if heard:

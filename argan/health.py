@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from argan.errors import UserError
 from argan.params import Training
@@ -59,6 +59,11 @@ class Alarm:
                 f"training diverged: {self.names[turn][which]} is not finite in the step at {images} images; it was not "
                 f"taken, and what was saved before is good: {self.way_out}"
             )
+
+
+def gradients(network: nn.Module, name: str) -> dict[str, Tensor]:
+    """Those that there are, under the names by which `Alarm` tells of them."""
+    return {f"the gradient of {name}.{n}": p.grad for n, p in network.named_parameters() if p.grad is not None}
 
 
 # ---- Warnings ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 numba's loops over pixels become vector instructions where neighbouring pixels lie side by side, and taps do not. Channels do,
 when a pixel's four are stored together; numba has no word for that, so these two say it to LLVM. For use in compiled code alone:
 neither looks whether an index is inside. Array indices are unsigned 64 bit, weights are of the arrays' type.
+
+numba keeps compiled code by the date of the file that calls: after a change here delete argan/__pycache__.
 """
 
 from __future__ import annotations

@@ -315,8 +315,7 @@ class Trainer:
         """Average losses and gradients over the processes, and take the step unless one of them is not finite."""
         network: nn.Module = getattr(self.state, player)
         optimizer = self.state.optimizer_d if player == "discriminator" else self.state.optimizer_g
-        named = {n: p for n, p in network.named_parameters() if p.grad is not None}
-        gradients = {f"the gradient of {player}.{n}": p.grad for n, p in named.items() if p.grad is not None}
+        gradients = health.gradients(network, player)
         fresh = means.take()
         self.processes.mean_([*fresh.values(), *gradients.values()])
         optimizer.found_inf = self.alarm(fresh | gradients, self.state.images)  # type: ignore[attr-defined]
