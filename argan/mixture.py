@@ -26,7 +26,7 @@ class Mixture(nn.Module):
     - half-normal: density falling as exp(-h^2 / (2 SPREAD^2)): most lenses are stopped down;
     - learned: piecewise constant in BINS equal parts of [0, 1], whose shares are trained with the generator. Which part an image
       falls in is a choice without a gradient: `choice_loss` is the score function's (Williams 1992). Look at the depth of such a
-      model: apertures settle wide open, and with an older recipe the whole scene out of focus, depth inside out (docs/tried.md).
+      model: apertures open up, and with an older recipe until the whole scene was out of focus, depth inside out (docs/tried.md).
     """
 
     def __init__(self, config: Training) -> None:
