@@ -79,7 +79,7 @@ GIVE_UP = 0.1  # of the training: who has stood wrong for so long does not come 
 
 LUMA = (0.299, 0.587, 0.114)  # BT.601, of the encoded values
 # Degenerate depth, here and in evaluation (argan/metrics/scenes.py); docs/method.md says what exact scenes have
-FLAT = 0.05  # mean spread of disparity in a scene, of its range: at 32 px a sixth of a pixel of blur, which no eye sees
+FLAT = 0.05  # mean spread of disparity in a scene, of its range: a quarter of a pixel of blur at 32 px: invisible
 ALIKE = 0.9  # mean correlation of two scenes' disparity: 1 is one map for all, as the prior alone would give
 COPIED = 0.9  # mean |correlation| of disparity and brightness: 1 is a copy; light tells of depth, but not so much
 

@@ -175,7 +175,7 @@ RUNNING = (
 
 _QUICK: dict[str, Any] = {
     "resolution": 32,  # the least at which a petal's blur (3 px at the far end) can be told from its texture
-    "images": 128_000,  # 8 to 13 minutes on two CPU cores, as fast as they are; the pictures still improve at the end
+    "images": 128_000,  # 8 to 17 minutes on two CPU cores, as fast as they are; the pictures still improve at the end
     "sign_images": 128_000,  # the whole length: after 64,000 one of three seeds could not tell (docs/results.md)
     "batch": 8,  # at this length steps matter more than their noise: flowers took shape in half the images of batch 16
     "learning_rate": 4e-4,  # at 1e-3 the generator died within 1,000 steps
@@ -188,20 +188,20 @@ _QUICK: dict[str, Any] = {
     "penalty": 0.3,  # at 1.0 slower, at 0.05 the discriminator won (loss D 0.34, G 2.1)
     "penalty_every": 8,  # the penalty costs about two more steps: every eighth time that is a quarter more
     "aperture_zero": 0.15,  # that I itself is judged keeps blur out of it; deep photos are about as rare
-    "aperture_min": 0.1,  # below, the largest blur is a third of a pixel: the same as 0
+    "aperture_min": 0.1,  # below, the largest blur is half a pixel: the same as 0
     "light": "linear",  # exact scenes come to within 0.053 of their photographs for 0.065 (RMS)
     "layers": 9,  # steps of 1.2 px; odd, so that one lies in the focal plane; 13 cost a fifth of the speed
     "prior": 1.0,  # decides the first thousand steps, when the discriminator knows nothing of depth
     "prior_fade": 8_000,  # colours and a subject are there by then
-    "prior_sign": 1.0,  # as heavy as the prior: without, one of three trainings of this length ended inside out
-    "prior_focus": 0.05,  # without, smooth petals lay at the far limit until 120,000 images; 0.1 throughout was too much
+    "prior_sign": 1.0,  # as heavy as the prior: without, one of four longer ones of an older recipe ended inside out
+    "prior_focus": 0.05,  # without, petals lay at the far limit long into an older recipe; 0.1 throughout was too much
     "prior_focus_fade": 96_000,  # the blur has taken its place by then; held to the end, smooth backgrounds stay in focus
     "prior_radius": 0.12,  # at 0.25 everything but the borders stayed in focus
-    "prior_slope": 0.18,  # 0.11 in the corners: as far as anything is
+    "prior_slope": 0.18,  # 0.1 in the upper corners: as far as anything is
     "prior_below": 0.0,  # at 1 the ground at the bottom stayed as far as the sky
     "smoothness": 0.1,  # at 0.05 the depth is patchy, at 0.25 it no longer follows the flowers
     "expansion_tie": 0.1,  # with the gather renderer: T may refine, not replace
-    "augment_translate": 0.0,  # twenty epochs of 8,000 photos do not overfit; flips alone are kept
+    "augment_translate": 0.0,  # sixteen epochs of 8,000 photos do not overfit; flips alone are kept
     "augment_cutout": 0.0,
     "augment_color": 0.0,
     "estimator_images": 32_000,  # a good minute
@@ -209,9 +209,9 @@ _QUICK: dict[str, Any] = {
     "estimator_channels": 24,  # 0.3 M parameters
     "estimator_outline": 2,  # at 0 depth is 0.66, at 1 0.68, at 2 0.69, at 3 no better (validation photos of meadow)
     "estimator_learning_rate": 2e-3,  # with one cycle; the task is plain regression
-    "log_every": 2_000,  # a row every 7 s
-    "samples_every": 16_000,  # ten sheets
-    "checkpoint_every": 8_000,  # half a minute of work at most is lost
+    "log_every": 2_000,  # a row every 11 s
+    "samples_every": 16_000,  # eight sheets
+    "checkpoint_every": 8_000,  # a minute of work at most is lost
 }
 _GPU: dict[str, Any] = (
     _QUICK
@@ -219,20 +219,20 @@ _GPU: dict[str, Any] = (
         "batch": 32,  # a GPU is not filled by less
         "learning_rate": 2e-4,  # longer training, larger batch: steadier, as R3GAN
         "ema_images": 50_000,  # with hundreds of thousands of images to come
-        "latent": 128,
-        "penalty_every": 16,
-        "prior_fade": 200_000,
-        "prior_focus_fade": 1_000_000,
-        "sign_images": 1_000_000,
+        "latent": 128,  # photographs differ in more ways than meadow's, and more pixels show it
+        "penalty_every": 16,  # as StyleGAN2
+        "prior_fade": 200_000,  # 6,250 steps at half the rate, for `quick`'s 1,000: more pixels take shape later
+        "prior_focus_fade": 1_000_000,  # 31,250 steps at half the rate, for `quick`'s 12,000
+        "sign_images": 1_000_000,  # 31,250 steps for `quick`'s 16,000; the whole length would cost days
         "augment_translate": 0.125,  # thousands of photos seen a hundred times over: the discriminator would learn them by heart
-        "augment_cutout": 0.25,
-        "augment_color": 0.4,
-        "estimator_images": 500_000,
+        "augment_cutout": 0.25,  # half of DiffAugment's: the subject must not be gone
+        "augment_color": 0.4,  # below half of DiffAugment's: light tells what is real
+        "estimator_images": 500_000,  # 16,000 steps, four times `quick`'s, for four times the parameters
         "estimator_batch": 32,  # as above
-        "estimator_channels": 48,
-        "log_every": 3_200,
-        "samples_every": 100_000,
-        "checkpoint_every": 50_000,
+        "estimator_channels": 48,  # 1.2 M parameters, half of the smallest generator's
+        "log_every": 3_200,  # a hundred steps
+        "samples_every": 100_000,  # 50 to 100 sheets
+        "checkpoint_every": 50_000,  # 200 at most; on a fast GPU minutes apart
     }
 )
 PRESETS: dict[str, dict[str, Any]] = {
@@ -243,31 +243,31 @@ PRESETS: dict[str, dict[str, Any]] = {
     | {
         "resolution": 64,
         "layers": 13,  # steps of 1.6 px
-        "images": 5_000_000,
-        "generator_channels": 32,
-        "discriminator_channels": 96,
-        "channels_max": 256,
+        "images": 5_000_000,  # forty times `quick`'s
+        "generator_channels": 32,  # 2.3 M parameters
+        "discriminator_channels": 96,  # 3.0 M
+        "channels_max": 256,  # from 8x8 (the discriminator's from 16x16) down: more adds parameters and hardly any picture
     },
     "128": _GPU
     | {
         "resolution": 128,
-        "images": 8_000_000,
-        "generator_channels": 32,
-        "discriminator_channels": 96,
-        "channels_max": 384,
+        "images": 8_000_000,  # more to learn, and slower steps: a night on a GPU, as predicted
+        "generator_channels": 32,  # 5.1 M parameters
+        "discriminator_channels": 96,  # 8.1 M
+        "channels_max": 384,  # as above (the discriminator's from 32x32)
         "penalty": 1.0,  # gradients per pixel shrink with the number of pixels
         "layers": 17,  # steps of 2.4 px
     },
     "256": _GPU
     | {
         "resolution": 256,
-        "images": 10_000_000,
-        "batch": 16,
-        "generator_channels": 24,
-        "discriminator_channels": 64,
-        "channels_max": 512,
-        "penalty": 3.0,
-        "layers": 21,  # steps of 3.8 px; the convolutions grow with the square of the largest blur
+        "images": 10_000_000,  # two days on a GPU, as predicted
+        "batch": 16,  # memory: 7 GB of a GPU for it, as predicted
+        "generator_channels": 24,  # of full resolution, where all the time and memory go: 8.9 M parameters
+        "discriminator_channels": 64,  # 14.3 M
+        "channels_max": 512,  # 16x16 and below are nearly free here
+        "penalty": 3.0,  # as above
+        "layers": 21,  # steps of 3.8 px; more would cost memory
     },
 }
 

@@ -2,9 +2,10 @@
 
     python examples/style.py ~/Pictures/garden garden photo.jpg
 
-Run it in the top folder of the repository. It takes the photographs in as a collection, learns depth from them (hours at 64 px on a
-CPU, minutes on a GPU; `quick` is 32 px and minutes), and gives photo.jpg their bokeh. Every step is a command that
-you could type; run it again and what is done is not done again.
+Run it in the top folder of the repository. It takes the photographs in as a collection, learns depth from them, and gives
+photo.jpg their bokeh. (`quick` is 32 px and minutes on a CPU; 64 px takes a CPU two days and a GPU, by prediction, an hour or
+two.) Every step is a command that you could type; run it again and what is done is not done again. It writes params.yaml
+anew, without its comments.
 """
 
 import subprocess
