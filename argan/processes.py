@@ -104,9 +104,7 @@ def _or_lost(message: Callable[[], object]) -> None:
         message()
     except RuntimeError as error:  # a connection that closed, whatever the backend calls it
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"a process of this training was lost, so all of them end ({reason[-120:]}); {AGAIN}"
-        ) from error
+        raise UserError(f"a process of this training was lost, so all of them end ({reason[:120]}); {AGAIN}") from error
 
 
 @contextmanager

@@ -84,6 +84,7 @@ def train(
     *,
     watch: Watch = lambda images, row: None,
     watch_trial: Callable[[str], Watch] = lambda side: lambda images, row: None,
+    remember: training.Remember = lambda history: None,
     show: Show = lambda images, generator: None,
     say: Callable[[str], None] = print,
     processes: Processes | None = None,
@@ -93,13 +94,14 @@ def train(
     then the better one to the end.
 
     Each has a folder of its own within `folder`, and the verdict, once there, is kept in `folder`/sign.json: resuming is as there.
-    `watch_trial(side)` gets the rows of a trial as they come; those of the one that is kept are then what the rest resumes from.
+    `watch_trial(side)` gets the rows of a trial as they come; those of the one that is kept
+    are then what the rest resumes from, and `remember` gets them, and never the other's.
     No trial is given up as hopeless: one of them is told what is wrong, and is meant to lose.
     """
     processes = processes or Processes()
     if config.sign == "prior":
         return training.train(
-            config, photos, folder, watch=watch, show=show, say=say, processes=processes, **rest
+            config, photos, folder, watch=watch, remember=remember, show=show, say=say, processes=processes, **rest
         ), None
     first, path = processes.rank == 0, folder / "sign.json"
     verdict = processes.share(_read(path) if first else None)
@@ -122,7 +124,7 @@ def train(
             say(f"learning the sign: {verdict}")
     trained = training.train(
         facing(config, verdict.side), photos, folder / verdict.side,
-        watch=watch, show=show, say=say, processes=processes, **rest,
+        watch=watch, remember=remember, show=show, say=say, processes=processes, **rest,
     )  # fmt: skip
     return replace(trained, seconds=trained.seconds + verdict.seconds), verdict
 

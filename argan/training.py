@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -103,12 +103,12 @@ class State:
             getattr(self, name).load_state_dict(named(tensors, name))
         for name in ("optimizer_g", "optimizer_d"):
             restore_optimizer(getattr(self, name), named(tensors, name))
-        self.pending = []
+        self.pending, device = [], next(self.generator.parameters()).device
         for key, value in tensors.items():
             if key.startswith("pending."):
                 _, i, quantity = key.split(".")
                 self.pending += [{} for _ in range(int(i) + 1 - len(self.pending))]
-                self.pending[int(i)][quantity] = value
+                self.pending[int(i)][quantity] = value.to(device)
         self.images, self.seconds, self.history = meta["images"], meta["seconds"], meta["history"]
 
 
@@ -134,6 +134,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for what it has to do before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 class Loader:
     """Photos as (B, 3, H, W) uint8 on the device, by their numbers.
 
@@ -157,8 +162,8 @@ class Loader:
 
     def __call__(self, numbers: np.ndarray) -> Tensor:
         if self.held is not None:
-            return self.held[torch.from_numpy(numbers).to(self.device)]
-        return torch.from_numpy(self.photos[self.rows[numbers]]).to(self.device).permute(0, 3, 1, 2)
+            return self.held[sent(torch.from_numpy(numbers), self.device)]
+        return sent(torch.from_numpy(self.photos[self.rows[numbers]]), self.device).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -179,7 +184,7 @@ class Draw:
         return cls(latents, chance, real, fake, again)
 
     def rows(self, part: slice, device: torch.device) -> Draw:
-        return Draw(*(getattr(self, f.name)[part].to(device) for f in fields(self)))
+        return Draw(*(sent(getattr(self, f.name)[part], device) for f in fields(self)))
 
 
 class Shot(NamedTuple):
@@ -430,6 +435,10 @@ def train(
             f"interrupted in the middle of something long, a step or a talk with MLflow; saved at {saved} images; {AGAIN}"
         )
 
+    def leave() -> NoReturn:
+        tell(f"interrupted, saved at {state.images} images; {AGAIN}")
+        raise KeyboardInterrupt(heard[0] if heard else "SIGTERM")
+
     began, base = time.perf_counter(), state.seconds
     with signals(late) as heard:
         while state.images < last:
@@ -456,13 +465,14 @@ def train(
             if not interrupted and (state.images >= last or due(state.images, config.checkpoint_every, config.batch)):
                 keep()
             if interrupted:
-                tell(f"interrupted, saved at {state.images} images; {AGAIN}")
-                raise KeyboardInterrupt(heard[0] if heard else "SIGTERM")
+                leave()
             if config.stop_when_hopeless and (why := health.hopeless(state.history, config, spread)):
                 raise UserError(
                     f"training is hopeless at {state.images} images: {why} for {health.GIVE_UP:.0%} of its length; "
                     f"{health.MEANING[why]}; to go on all the same: train.stop_when_hopeless: false"
                 )
+        if processes.any(bool(heard)):  # while the last row, sheet or checkpoint was made
+            leave()
     return Trained(
         state.average, state.history, state.seconds, state.images, health.warnings(state.history, config, spread)
     )

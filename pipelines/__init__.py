@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from argan.params import Params
 
 CACHE = Path(".argan/features")  # of evaluation; may be deleted at any time
+PATIENCE = 3.0  # seconds after the last step; a spot instance's notice may be 5
 REEVALUATED = Path(".argan/reevaluated")  # a champion's scores of today, <domain>.json
 
 Stage = Callable[[str, "Params"], None]
@@ -70,11 +72,31 @@ def guarded(work: Callable[[], object]) -> None:
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt as error:
-        _leave(143 if error.args == ("SIGTERM",) else 130)
+        _leave(_code(error))
     except Exception as error:
         if (reason := _out_of_disk(error) or _out_of_memory(error)) is None:
             raise
         fail(f"{reason}; mend that and run the same command again: nothing finished is lost")
+
+
+@contextmanager
+def in_a_hurry(error: BaseException) -> Iterator[None]:
+    """What is still to be done after a signal, for PATIENCE seconds at most: then the process ends by the signal's code."""
+
+    def late() -> None:
+        sys.stdout.flush()
+        os._exit(_code(error))
+
+    timer = threading.Timer(PATIENCE, late)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _code(error: BaseException) -> int:
+    return 143 if error.args == ("SIGTERM",) else 130
 
 
 def _leave(code: int) -> NoReturn:
@@ -102,18 +124,29 @@ def _out_of_memory(error: Exception) -> str | None:
 
 
 @contextmanager
-def alone(lock: Path, told: Callable[[str], None], busy: str) -> Iterator[None]:
-    """Hold a lock file of our own; where another process holds it, tell so and wait. A killed holder lets go by itself."""
+def alone(
+    lock: Path, told: Callable[[str], None], busy: str, waiting: Callable[[], object] = lambda: None
+) -> Iterator[None]:
+    """Hold a lock file of our own; where another process holds it, tell so and wait. A killed holder lets go by itself.
+
+    `waiting` is called at once where there is a wait, and every minute of it.
+    """
     from filelock import FileLock, Timeout
 
     lock.parent.mkdir(parents=True, exist_ok=True)
+    held, wait = FileLock(lock), 0
+    while not held.is_locked:
+        try:
+            held.acquire(timeout=wait)
+        except Timeout:
+            if not wait:
+                told(busy)
+            waiting()
+            wait = 60
     try:
-        held = FileLock(lock).acquire(timeout=0)
-    except Timeout:
-        told(busy)
-        held = FileLock(lock).acquire()
-    with held:
         yield
+    finally:
+        held.release()
 
 
 def fail(line: str) -> NoReturn:

@@ -26,7 +26,7 @@ from argan.likeness import Likeness
 from argan.params import Params, Training
 from argan.photos import Photos
 from argan.processes import Processes
-from pipelines import alone, run, say
+from pipelines import alone, in_a_hurry, run, say
 
 # A change to one of these makes another training: an old checkpoint must not pass for the new code's work.
 CODE = ("augment", "gather", "lanes", "mixture", "networks", "objective", "occlusion", "optics", "sign", "training")
@@ -58,10 +58,13 @@ def train(domain: str, params: Params) -> None:
         data = f"{store.fingerprint}-{code_revision(CODE)}"
         home = Path("checkpoints") / domain
         if group.rank:  # the first process does all there is to do but for the steps
+            while not group.share(False):  # until it is this training's turn
+                pass
             sign.train(config, store.pixels, home, data=data, rows=store.rows("train"), device=device, processes=group)
             return
         busy = f"{domain}: another training of it runs in this workspace; waiting for it to end"
-        with alone(home / ".lock", say, busy):
+        with alone(home / ".lock", say, busy, waiting=lambda: group.share(False)):  # else the others take it for lost
+            group.share(True)
             folder = checkpoints(home, fingerprint(config.adversarial_only, data))
             _train(domain, params, config, store, data, folder, device, group)
 
@@ -86,6 +89,7 @@ def checkpoints(home: Path, mark: str) -> Path:
     if others and not folder.exists():
         say(f"params, photos or code are not those of the checkpoints in {others[-1]}: starting fresh (those stay)")
     for old in others[:-1]:
+        say(f"removing the checkpoints in {old}: those of the training before stay, and of none older")
         shutil.rmtree(old)
     folder.mkdir(exist_ok=True)
     os.utime(folder)  # what is written into folders within does not show
@@ -134,7 +138,11 @@ def _train(
         say(f"{domain}: distilled in {time.perf_counter() - began:.0f} s")
         likeness = Likeness.of(store.pixels, rows, store.rows("validation"))
     except BaseException as error:
-        tracked.end("FAILED" if isinstance(error, Exception) else "KILLED")
+        if isinstance(error, Exception):
+            tracked.end("FAILED")
+        else:
+            with in_a_hurry(error):
+                tracked.end("KILLED")
         raise
     other = config.sign_images if verdict else 0  # seen the other way round: in the seconds, and not in the model
     summary = {

@@ -159,11 +159,28 @@ def test_training_outlives_its_server(here: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(registry.place, "reach", away)
     run.watch(32, {"loss_d": 0.5})
     run.watch(64, {"loss_d": 0.4})
-    assert said == ["warning: not logged yet, training goes on: away"]
+    assert said == ["warning: not logged yet, nothing is lost: away"]
     monkeypatch.setattr(registry.place, "reach", reach)
     run._again = 0.0  # the wait before a server is tried again: over, however long the refusal above took here
     run.watch(96, {"loss_d": 0.3})
     assert [m.step for m in run.client.get_metric_history(run.id, "loss_d")] == [32, 64, 96]
+
+
+def test_an_end_is_written_down_before_a_server_that_may_hang_is_asked(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = registry.start_run(Mlflow(), "meadow", params.training("quick"), "abc", here / "checkpoints", say=print)
+    run.watch(32, {"loss_d": 0.5})
+    reach, there = registry.place.reach, []
+
+    def asked(uri: str) -> None:
+        there.extend(event.end for event in run.spool.events())
+        reach(uri)
+
+    monkeypatch.setattr(registry.place, "reach", asked)
+    run.end("KILLED")
+    assert there == ["KILLED"]
+    assert run.client.get_run(run.id).info.status == "KILLED" and not run.spool.events()
 
 
 @pytest.mark.parametrize(

@@ -346,7 +346,7 @@ def test_mlflow_is_away_while_training_logs_and_while_it_is_to_register(
         if "training on" in line:
             team.kill("mlflow")
     assert process.wait() == 0, told
-    assert told.count("warning: not logged yet, training goes on") == 1
+    assert told.count("warning: not logged yet, nothing is lost") == 1
     assert workspace.run("python", "-m", "pipelines.register", "meadow", code=2, **team.client).count("\n") == 1
 
     assert "mlflow: up" in team.run("start")

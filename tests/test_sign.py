@@ -117,7 +117,11 @@ def test_killed_anywhere_and_resumed_it_is_the_same_training(
 ) -> None:
     class Killed(Exception): ...
 
+    remembered: list[dict[str, float]] = []
+
     def run(folder: Path, kill: tuple[str, int] | None) -> tuple[training.Trained, sign.Verdict | None]:
+        remembered.clear()
+
         def watched(phase: str) -> training.Watch:
             def watch(images: int, row: dict[str, float]) -> None:
                 if (phase, images) == kill:
@@ -126,8 +130,9 @@ def test_killed_anywhere_and_resumed_it_is_the_same_training(
             return watch
 
         return sign.train(
-            small(), photos, folder, data="d", say=lambda line: None, watch=watched("kept"), watch_trial=watched
-        )
+            small(), photos, folder, data="d", say=lambda line: None, watch=watched("kept"), watch_trial=watched,
+            remember=remembered.extend,
+        )  # fmt: skip
 
     whole, verdict = run(tmp_path / "whole", None)
     with pytest.raises(Killed):
@@ -139,6 +144,9 @@ def test_killed_anywhere_and_resumed_it_is_the_same_training(
         torch.equal(a, b) for a, b in zip(whole.generator.parameters(), resumed.generator.parameters(), strict=True)
     )
     assert json.dumps(whole.history) == json.dumps(resumed.history)
+    assert json.dumps(remembered) == json.dumps(whole.history[:2]), (
+        "the rows of what is kept, once, and none of what is not"
+    )
 
 
 def test_once_told_the_trials_are_not_made_again(

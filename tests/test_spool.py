@@ -50,7 +50,7 @@ def test_what_was_not_sent_arrives_after_the_process_has_ended(here: Path) -> No
         run.watch(images, {"loss_d": 0.4, "penalty": float("nan")})
     run.show(96, picture())
     run.end()
-    assert [line[:46] for line in said] == ["warning: not logged yet, training goes on: MLf"]
+    assert [line[:45] for line in said] == ["warning: not logged yet, nothing is lost: MLf"]
     with pytest.raises(UserError, match="cannot be used"):
         registry.deliver(Path("checkpoints"), Mlflow(), said.append)
     (here / "mlflow.db").rmdir()

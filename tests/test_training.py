@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
 from argan import checkpoint, networks, objective
 from argan.errors import UserError
 from argan.params import Training, training
-from argan.training import Loader, Order, Trained, Trainer, step_random, train
+from argan.training import Loader, Order, State, Trained, Trainer, optimizer_tensors, step_random, train
 from benchmarks import reference_step
-from pipelines import guarded
+from pipelines import alone, guarded
 
 SMALL = {
     "images": 96, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,
@@ -129,6 +130,45 @@ guarded(work)
         assert process.communicate(timeout=60)[0] == "left\n" and process.returncode == code
 
 
+@pytest.mark.pipeline
+def test_what_is_left_to_do_after_a_signal_ends_in_time() -> None:
+    script = """
+import signal, time
+import pipelines
+pipelines.PATIENCE = 0.5
+def work():
+    try:
+        signal.raise_signal(signal.{})
+    except KeyboardInterrupt as error:
+        with pipelines.in_a_hurry(error):
+            pass  # in time
+        with pipelines.in_a_hurry(error):
+            print("saved", flush=True)
+            time.sleep(3600)
+pipelines.guarded(work)
+"""
+    for name, code in (("SIGTERM", 143), ("SIGINT", 130)):
+        process = subprocess.run([sys.executable, "-c", script.format(name)], capture_output=True, text=True)
+        assert (process.stdout, process.stderr, process.returncode) == ("saved\n", "", code)
+
+
+def test_who_waits_for_another_training_says_so_and_goes_on_telling(tmp_path: Path) -> None:
+    other, told = FileLock(tmp_path / "lock"), []
+    other.acquire()
+
+    def waiting() -> None:
+        told.append("waits")
+        other.release()
+
+    with alone(tmp_path / "lock", told.append, "busy", waiting):
+        assert told == ["busy", "waits"]
+        with pytest.raises(Timeout):
+            other.acquire(timeout=0)
+    other.acquire(timeout=0)
+    with alone(tmp_path / "free", told.append, "busy", waiting):
+        assert len(told) == 2
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, {"recipe": "paper", "renderer": "gather"}, {"apertures": "learned", "renderer": "gather", "expansion": False}],
@@ -153,18 +193,16 @@ def test_a_batch_in_parts_is_the_same_step(photos: np.ndarray, changes: dict[str
 
 
 def test_where_and_how_it_runs_may_change_on_the_way(tmp_path: Path, photos: np.ndarray) -> None:
-    train(small(images=24), photos, tmp_path / "mine", data="d")
-    mark = checkpoint.fingerprint(small().recipe_only, "d")
+    train(small(precision="bfloat16"), photos, tmp_path, data="d", until=48)
     running = {
-        "accumulate": 4,
-        "device": "cpu",
-        "precision": "float32",
-        "stop_when_hopeless": True,
-        "checkpoint_every": 8,
-        "checkpoints_kept": 1,
-    }
-    assert checkpoint.fingerprint(small(**running).recipe_only, "d") == mark
-    assert checkpoint.fingerprint(small(learning_rate=1e-3).recipe_only, "d") != mark
+        "accumulate": 4, "device": "cpu", "precision": "float32", "stop_when_hopeless": True,
+        "log_every": 32, "samples_every": 8, "checkpoint_every": 8, "checkpoints_kept": 1,
+    }  # fmt: skip
+    said: list[str] = []
+    trained = train(small(**running), photos, tmp_path, data="d", say=said.append)
+    assert said == ["resuming at 48 of 96 images"] and trained.images == 96
+    assert [row["images"] for row in trained.history] == [16, 32, 48, 64, 96]
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["000000000096.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -290,6 +328,34 @@ def test_who_resumes_is_told_of_the_rows_before(tmp_path: Path, photos: np.ndarr
         remember=lambda history: seen.extend(int(row["images"]) for row in history),
     )  # fmt: skip
     assert seen == [16, 32, 48, 64, 80, 96] and len(whole.history) == 3
+
+
+def test_a_signal_beside_the_last_step_is_heard(tmp_path: Path, photos: np.ndarray) -> None:
+    """Else whoever sent it would wait for the estimator, or for the other way round, to be learned."""
+
+    def show(images: int, generator: networks.Scene) -> None:
+        if images == 96:
+            signal.raise_signal(signal.SIGTERM)
+
+    said: list[str] = []
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        train(small(), photos, tmp_path, data="d", show=show, say=said.append)
+    assert said == ["interrupted, saved at 96 images; run the same command again to resume"]
+    train(small(), photos, tmp_path, data="d", say=said.append)
+    assert said[1:] == ["resuming at 96 of 96 images"]
+
+
+@pytest.mark.filterwarnings("ignore:for .*non-meta:UserWarning")
+def test_what_is_restored_lies_where_training_runs(tmp_path: Path, photos: np.ndarray) -> None:
+    """Quantities of the steps since the last row are stacked with those of the next; on a GPU, on the GPU."""
+    train(small(), photos, tmp_path, data="d", until=24)
+    found = checkpoint.newest(tmp_path, checkpoint.fingerprint(small().adversarial_only, "d"), print)
+    assert found is not None
+    elsewhere = State.fresh(small(), torch.device("meta"))
+    elsewhere.restore(*found)
+    assert len(elsewhere.pending) == 1 and {t.device.type for t in elsewhere.pending[0].values()} == {"meta"}
+    moments = [t for t in optimizer_tensors(elsewhere.optimizer_g).values() if t.ndim]
+    assert moments and {t.device.type for t in moments} == {"meta"}
 
 
 def test_a_signal_is_answered_by_a_checkpoint_before_anything_else(tmp_path: Path, photos: np.ndarray) -> None:

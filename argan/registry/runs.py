@@ -65,7 +65,9 @@ class Run:
 
     def end(self, status: str = "FINISHED", tags: Mapping[str, str] | None = None) -> None:
         self._again = 0.0
-        self._log(Event(end=status, tags=tags or {}))
+        self._pending.append(Event(end=status, tags=tags or {}))
+        self._keep()  # first: after a signal there may be no time for a server that hangs
+        self._send()
 
     def reference(self) -> dict[str, str]:
         return {"run_id": self.id, "tracking_uri": public(self.uri)}
@@ -122,10 +124,14 @@ class Run:
                 return
             except UserError as error:
                 if not self._silent:
-                    self.say(f"warning: not logged yet, training goes on: {error}")
+                    self.say(f"warning: not logged yet, nothing is lost: {error}")
                 self._silent = True
                 # One that hangs takes a twentieth of the time, not all of it
                 self._again = time.monotonic() + min(20 * (time.monotonic() - began), 600)
+        self._keep()
+
+    def _keep(self) -> None:
+        """Write down what is pending."""
         with suppress(OSError):  # a full disk: it stays in memory
             self._pending[self._spooled :] = self.spool.append(self._pending[self._spooled :])
             self._spooled = len(self._pending)
