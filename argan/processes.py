@@ -111,7 +111,8 @@ def _or_lost(message: Callable[[], object]) -> None:
 def joined(device: torch.device) -> Iterator[Processes]:
     """This process among its peers, as torchrun set it up in the environment; alone without.
 
-    Whichever process fails first says why, in one line; all of them end with exit code 2.
+    Whichever process meets a UserError first says it, in one line; all of them end with exit code 2. Of what fails in another
+    way that process tells as if it were alone, and the others that it was lost.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) < 2 or "RANK" not in os.environ:
         yield Processes()
