@@ -235,7 +235,7 @@ class Trainer:
         return Shot(image, disparity, generator.photograph(image, disparity, generator.mixture(draw.chance)))
 
     def step(self) -> dict[str, Tensor]:
-        """Both players, once. Returns detached scalars; nothing here waits for the device.
+        """Both players, once. Returns detached scalars; nothing here waits for the device, but for the gather renderer's offsets.
 
         A batch in parts is the same step in less memory: scenes are made anew for the generator's turn, where one part keeps them.
         """
