@@ -200,7 +200,7 @@ _QUICK: dict[str, Any] = {
     "prior_slope": 0.18,  # 0.1 in the upper corners: as far as anything is
     "prior_below": 0.0,  # at 1 the ground at the bottom stayed as far as the sky
     "smoothness": 0.1,  # at 0.05 the depth is patchy, at 0.25 it no longer follows the flowers
-    "expansion_tie": 0.1,  # with the gather renderer: T may refine, not replace
+    "expansion_tie": 0.1,  # with the gather renderer: T is to refine, not replace; too little for it (docs/results.md)
     "augment_translate": 0.0,  # sixteen epochs of 8,000 photos do not overfit; flips alone are kept
     "augment_cutout": 0.0,
     "augment_color": 0.0,
