@@ -84,9 +84,8 @@ def bytes_needed(config: Training, device: torch.device, processes: int = 1) -> 
 def free(device: torch.device) -> int:
     """Bytes that a process may still take there. Processes on one CPU share."""
     if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
-            device
-        )  # by a training before this one
+        # What torch holds and does not use, of a training before this one, is free to this process too.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     there = min(int(psutil.virtual_memory().available), _left_to_container())
     return there // int(os.environ.get("LOCAL_WORLD_SIZE", 1))

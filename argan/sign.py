@@ -94,8 +94,8 @@ def train(
     then the better one to the end.
 
     Each has a folder of its own within `folder`, and the verdict, once there, is kept in `folder`/sign.json: resuming is as there.
-    `watch_trial(side)` gets the rows of a trial as they come; those of the one that is kept
-    are then what the rest resumes from, and `remember` gets them, and never the other's.
+    `watch_trial(side)` gets the rows of a trial as they come; those of the one that is kept are then what the rest resumes from,
+    and what `remember` gets, which never hears of the other's.
     No trial is given up as hopeless: one of them is told what is wrong, and is meant to lose.
     """
     processes = processes or Processes()

@@ -198,6 +198,9 @@ def test_where_and_how_it_runs_may_change_on_the_way(tmp_path: Path, photos: np.
         "accumulate": 4, "device": "cpu", "precision": "float32", "stop_when_hopeless": True,
         "log_every": 32, "samples_every": 8, "checkpoint_every": 8, "checkpoints_kept": 1,
     }  # fmt: skip
+    mark = checkpoint.fingerprint(small().recipe_only, "d")
+    assert checkpoint.fingerprint(small(**running).recipe_only, "d") == mark
+    assert checkpoint.fingerprint(small(learning_rate=1e-3).recipe_only, "d") != mark
     said: list[str] = []
     trained = train(small(**running), photos, tmp_path, data="d", say=said.append)
     assert said == ["resuming at 48 of 96 images"] and trained.images == 96
