@@ -70,5 +70,6 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 4))')
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder

@@ -112,7 +112,8 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Wo
         made.home.mkdir()
         made.folder.mkdir()
         for name in ("argan", "pipelines"):
-            shutil.copytree(ROOT / name, made.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            # Machine code that numba compiled comes along: to compile it anew takes each workspace half a minute
+            shutil.copytree(ROOT / name, made.folder / name, ignore=shutil.ignore_patterns("*.pyc"))
         for name in (
             "dvc.yaml",
             "params.yaml",
@@ -186,6 +187,24 @@ def exported(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "estimator.onnx"
     assert export_onnx(argan.load(untrained), path) < 1e-5
     return path
+
+
+# What takes long to start is started once: the tests that share it run in one process, the longest first.
+SHARED = {"servers": "servers", "team": "team", "bucket": "team", "finished": "finished", "make_workspace": "finished"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups for `pytest -n 2 --dist loadgroup`: by the shared fixture that a test needs, else by its module."""
+    heavy = list(dict.fromkeys(SHARED.values()))
+
+    def group(item: pytest.Item) -> str:
+        needed = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+        return SHARED[needed[0]] if needed else item.path.stem
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: heavy.index(name) if (name := group(item)) in heavy else len(heavy))
 
 
 pytest_plugins = ["servers"]  # the fixtures that start real servers
