@@ -189,22 +189,19 @@ def exported(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-# What takes long to start is started once: the tests that share it run in one process, the longest first.
-SHARED = {"servers": "servers", "team": "team", "bucket": "team", "finished": "finished", "make_workspace": "finished"}
+# Modules that share servers or a finished workspace run in one process, the longest first; any other module is a group of its own.
+GROUPS = {
+    **dict.fromkeys(("test_flows", "test_pipeline", "test_examples"), "workspace"),
+    **dict.fromkeys(("test_services", "test_storage", "test_models"), "servers"),
+}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups for `pytest -n 2 --dist loadgroup`: by the shared fixture that a test needs, else by its module."""
-    heavy = list(dict.fromkeys(SHARED.values()))
-
-    def group(item: pytest.Item) -> str:
-        needed = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-        return SHARED[needed[0]] if needed else item.path.stem
-
+    """Groups for `pytest -n 2 --dist loadgroup`."""
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: heavy.index(name) if (name := group(item)) in heavy else len(heavy))
+        item.add_marker(pytest.mark.xdist_group(GROUPS.get(item.path.stem, item.path.stem)))
+    items.sort(key=lambda item: item.path.stem not in GROUPS)
 
 
 pytest_plugins = ["servers"]  # the fixtures that start real servers
