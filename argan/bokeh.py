@@ -223,7 +223,7 @@ def _spread(
     if k == 0:
         return layer, 0, 0, 1
     kernels = _kernels(shape, radius / factor, at, (h, w), frame, turned=k < 0)
-    half = len(kernels[0]) // 2
+    half = len(kernels[0][0]) // 2
     skip = around // factor - 1
     size = -(-h // factor) + 2, -(-w // factor) + 2  # and one on every side, to interpolate towards
     (top, bottom), (left, right) = (
@@ -235,18 +235,33 @@ def _spread(
     _run(layer[top + skip - half : bottom + skip + half])
     blurred = np.zeros((bottom - top, right - left, 5), np.float32)
     if len(kernels) == 1:
-        _blur(layer, kernels[0], top + skip, left + skip, blurred)
-    else:  # the shape changes across the frame: between the four at the tile's corners
+        _blur(layer, kernels[0][0], top + skip, left + skip, blurred)
+    else:  # the shape changes across the frame: between the four kernels around each place
         down, along = (
-            np.clip((np.arange(low, high) - 0.5) / (n - 2), 0, 1).astype(np.float32)
-            for low, high, n in ((top, bottom, size[0]), (left, right, size[1]))
+            (np.clip((np.arange(low, high) - 0.5) / (n - 2), 0, 1) * (count - 1)).astype(np.float32)
+            for low, high, n, count in (
+                (top, bottom, size[0], len(kernels)),
+                (left, right, size[1], len(kernels[0])),
+            )
         )
-        for i, kernel in enumerate(kernels):
-            corner = np.zeros_like(blurred)
-            _blur(layer, kernel, top + skip, left + skip, corner)
-            share = (down if i // 2 else 1 - down)[:, None] * (along if i % 2 else 1 - along)[None]
-            blurred += corner * share[..., None]
+        for i, row in enumerate(kernels):
+            y, share_y = _share(down, i)
+            for j, kernel in enumerate(row):
+                x, share_x = _share(along, j)
+                part = np.zeros((len(share_y), len(share_x), 5), np.float32)
+                if part.size:
+                    _blur(layer, kernel, top + skip + y, left + skip + x, part)
+                    blurred[y : y + len(share_y), x : x + len(share_x)] += (
+                        part * share_y[:, None, None] * share_x[:, None]
+                    )
     return blurred, top, left, factor
+
+
+def _share(place: Float, node: int) -> tuple[int, Float]:
+    """Of places in ascending order, the first whose neighbour `node` is, and what each from there on has of it, linearly."""
+    share = 1 - np.abs(place - node)
+    first, end = np.searchsorted(place, [node - 1, node + 1], side="right")
+    return int(first), np.maximum(share[first:end], 0)
 
 
 @_compiled
@@ -494,14 +509,19 @@ def _complete(plate: Float) -> Float:
 
 def _kernels(
     shape: Shape, radius: float, at: tuple[int, int], tile: tuple[int, int], frame: tuple[int, int], turned: bool
-) -> list[Float]:
-    """The aperture at a tile: one kernel, or four at its corners where the shape changes across the frame."""
+) -> list[list[Float]]:
+    """The aperture at a tile: one kernel, or a grid of them, from corner to corner, where the shape changes across the frame."""
     if shape != "cat's eye":
-        return [_kernel(shape, radius, (0.0, 0.0), turned)]
+        return [[_kernel(shape, radius, (0.0, 0.0), turned)]]
     (top, left), (h, w), (height, width) = at, tile, frame
     half = math.hypot(height, width) / 2
-    corners = ((top + dy * h, left + dx * w) for dy in (0, 1) for dx in (0, 1))
-    return [_kernel(shape, radius, ((x - width / 2) / half, (y - height / 2) / half), turned) for y, x in corners]
+    # Of two neighbours the rim of the barrel lies a sixth of the radius apart at most: mixed, they look like the one between them
+    down, along = (max(1, math.ceil(4 * length / half)) for length in (h, w))
+    places = [[(left + w * j / along, top + h * i / down) for j in range(along + 1)] for i in range(down + 1)]
+    return [
+        [_kernel(shape, radius, ((x - width / 2) / half, (y - height / 2) / half), turned) for x, y in row]
+        for row in places
+    ]
 
 
 @lru_cache(4096)

@@ -157,6 +157,13 @@ def test_a_cats_eye_is_pointed_across_and_cut_outside_behind_and_inside_before_t
         assert (seen * across**2).sum() > 1.3 * (seen * (outwards - (seen * outwards).sum()) ** 2).sum()
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_cats_eye_is_round_in_the_middle_of_a_small_frame(side: int) -> None:
+    """A frame of less than two tiles: what is blurred takes its shape from nearby, not from the corners of its tile."""
+    light, disc = (spot(shape, side, (200, 200), bokeh._radius(12)) for shape in ("cat's eye", "disc"))
+    assert np.minimum(light / light.sum(), disc / disc.sum()).sum() > 0.9
+
+
 def test_spots_of_light_are_those_of_a_ray_tracer() -> None:
     """Mitsuba's thin lens, its right half covered, and in a barrel: what is left of the spot lies where ours does."""
     import mitsuba as mi
