@@ -55,7 +55,8 @@ def refocus(
     disparity (H, W): larger = nearer, fraction of width. A point at disparity d becomes the aperture's shape with a radius of
     aperture * |d - d(focus)| * width pixels. aperture 0 gives the photo itself. focus None is the centre; both numbers within
     0..1 are fractions of width and height. shape: one of SHAPES; a cat's eye is a disc that the lens barrel cuts towards the
-    corners; or a convex outline, as behind the focal plane, whose farthest corner lies at that radius. highlight: how bright
+    corners; or a convex outline whose farthest corner lies at that radius. Behind the focal plane a point becomes the shape
+    upright, as the photographer sees the iris from behind the camera; before it, turned by 180 degrees. highlight: how bright
     clipped white is where it is blurred, 1 for no brighter than it looks. The values are read by sRGB's curve, whatever the
     profile. Raises UserError for an aperture below 0, a focus outside the frame or no such shape.
     """
@@ -221,8 +222,8 @@ def _spread(
         return None
     if k == 0:
         return layer, 0, 0, 1
-    kernels = _kernels(shape, radius / factor, at, (h, w), frame, flip=k > 0)
-    half = len(kernels[0]) // 2
+    kernels = _kernels(shape, radius / factor, at, (h, w), frame, turned=k < 0)
+    half = len(kernels[0][0]) // 2
     skip = around // factor - 1
     size = -(-h // factor) + 2, -(-w // factor) + 2  # and one on every side, to interpolate towards
     (top, bottom), (left, right) = (
@@ -234,18 +235,33 @@ def _spread(
     _run(layer[top + skip - half : bottom + skip + half])
     blurred = np.zeros((bottom - top, right - left, 5), np.float32)
     if len(kernels) == 1:
-        _blur(layer, kernels[0], top + skip, left + skip, blurred)
-    else:  # the shape changes across the frame: between the four at the tile's corners
+        _blur(layer, kernels[0][0], top + skip, left + skip, blurred)
+    else:  # the shape changes across the frame: between the four kernels around each place
         down, along = (
-            np.clip((np.arange(low, high) - 0.5) / (n - 2), 0, 1).astype(np.float32)
-            for low, high, n in ((top, bottom, size[0]), (left, right, size[1]))
+            (np.clip((np.arange(low, high) - 0.5) / (n - 2), 0, 1) * (count - 1)).astype(np.float32)
+            for low, high, n, count in (
+                (top, bottom, size[0], len(kernels)),
+                (left, right, size[1], len(kernels[0])),
+            )
         )
-        for i, kernel in enumerate(kernels):
-            corner = np.zeros_like(blurred)
-            _blur(layer, kernel, top + skip, left + skip, corner)
-            share = (down if i // 2 else 1 - down)[:, None] * (along if i % 2 else 1 - along)[None]
-            blurred += corner * share[..., None]
+        for i, row in enumerate(kernels):
+            y, share_y = _share(down, i)
+            for j, kernel in enumerate(row):
+                x, share_x = _share(along, j)
+                part = np.zeros((len(share_y), len(share_x), 5), np.float32)
+                if part.size:
+                    _blur(layer, kernel, top + skip + y, left + skip + x, part)
+                    blurred[y : y + len(share_y), x : x + len(share_x)] += (
+                        part * share_y[:, None, None] * share_x[:, None]
+                    )
     return blurred, top, left, factor
+
+
+def _share(place: Float, node: int) -> tuple[int, Float]:
+    """Of places in ascending order, the first whose neighbour `node` is, and what each from there on has of it, linearly."""
+    share = 1 - np.abs(place - node)
+    first, end = np.searchsorted(place, [node - 1, node + 1], side="right")
+    return int(first), np.maximum(share[first:end], 0)
 
 
 @_compiled
@@ -349,6 +365,7 @@ def _run(layer: Float) -> None:
 def _blur(sums: Float, kernel: Float, top: int, left: int, out: Float) -> None:
     """out += the sums' layer under the kernel, a row (from, to, weight) for every line of it; out's corner is (top, left).
 
+    A correlation: a point of light becomes the kernel turned by 180 degrees.
     The sum from a to b, both inclusive and real, is S(b) - S(a - 1), S interpolated.
     """
     half = len(kernel) // 2
@@ -491,39 +508,48 @@ def _complete(plate: Float) -> Float:
 
 
 def _kernels(
-    shape: Shape, radius: float, at: tuple[int, int], tile: tuple[int, int], frame: tuple[int, int], flip: bool
-) -> list[Float]:
-    """The aperture at a tile: one kernel, or four at its corners where the shape changes across the frame."""
+    shape: Shape, radius: float, at: tuple[int, int], tile: tuple[int, int], frame: tuple[int, int], turned: bool
+) -> list[list[Float]]:
+    """The aperture at a tile: one kernel, or a grid of them, from corner to corner, where the shape changes across the frame."""
     if shape != "cat's eye":
-        return [_kernel(shape, radius, (0.0, 0.0), flip)]
+        return [[_kernel(shape, radius, (0.0, 0.0), turned)]]
     (top, left), (h, w), (height, width) = at, tile, frame
     half = math.hypot(height, width) / 2
-    corners = ((top + dy * h, left + dx * w) for dy in (0, 1) for dx in (0, 1))
-    return [_kernel(shape, radius, ((x - width / 2) / half, (y - height / 2) / half), flip) for y, x in corners]
+    # Of two neighbours the rim of the barrel lies a sixth of the radius apart at most: mixed, they look like the one between them
+    down, along = (max(1, math.ceil(4 * length / half)) for length in (h, w))
+    places = [[(left + w * j / along, top + h * i / down) for j in range(along + 1)] for i in range(down + 1)]
+    return [
+        [_kernel(shape, radius, ((x - width / 2) / half, (y - height / 2) / half), turned) for x, y in row]
+        for row in places
+    ]
 
 
 @lru_cache(4096)
-def _kernel(shape: Shape, radius: float, field: tuple[float, float], flip: bool) -> Float:
+def _kernel(shape: Shape, radius: float, field: tuple[float, float], turned: bool) -> Float:
     """Its lines from top to bottom, (first column - 1, last column, weight), the weights such that the whole sums to 1.
 
-    field: where in the frame, the corners at a distance of 1. flip: before the focal plane an aperture is seen upside down.
+    field: where in the frame, the corners at a distance of 1. The aperture as the photographer sees it, or turned by 180 degrees.
+    `_blur` correlates, so `turned` belongs behind the focal plane, where a point of light is the aperture upright.
     """
     fine = 8  # lines of a line
     half = math.ceil(radius)
     v = ((np.arange((2 * half + 1) * fine) + 0.5) / fine - half - 0.5) / radius
-    starts, ends = _chords(shape, -v if flip else v, field if not flip else (-field[0], -field[1]))
-    if flip:
+    starts, ends = _chords(shape, -v if turned else v, field)
+    if turned:
         starts, ends = -ends, -starts
     length = np.maximum(ends - starts, 0).reshape(-1, fine)
     middle = ((starts + ends) / 2).reshape(-1, fine)
-    mean = length.mean(1)
+    # A line that the aperture covers in part, as at a straight side, is as long as where it is covered, and weighs less
+    covered = (length > 0).mean(1)
+    reach = length.sum(1) / np.maximum(covered * fine, 1) / 2
     centre = (middle * length).sum(1) / np.maximum(length.sum(1), 1e-9)
-    kernel = np.stack([(centre - mean / 2) * radius - 0.5, (centre + mean / 2) * radius - 0.5, np.sign(mean)], 1)
-    return (kernel * [1, 1, 1 / max((mean * radius).sum(), 1e-9)]).astype(np.float32)
+    kernel = np.stack([(centre - reach) * radius - 0.5, (centre + reach) * radius - 0.5, covered], 1)
+    return (kernel * [1, 1, 1 / max((2 * reach * covered * radius).sum(), 1e-9)]).astype(np.float32)
 
 
 def _chords(shape: Shape, v: Float, field: tuple[float, float]) -> tuple[Float, Float]:
-    """Where the lines at heights v enter and leave the aperture, which fits into the unit circle."""
+    """Where the lines at heights v (down) enter and leave the aperture, which fits into the unit circle, as the photographer
+    sees it from behind the camera."""
     if not isinstance(shape, str) or shape.endswith("blades"):
         if isinstance(shape, str):
             n = int(shape.split()[0])
@@ -545,7 +571,9 @@ def _chords(shape: Shape, v: Float, field: tuple[float, float]) -> tuple[Float, 
     half = np.sqrt(np.maximum(1 - v**2, 0))
     if shape == "disc":
         return -half, half
-    x, y = (-0.7 * f for f in field)  # the barrel's far rim, the same circle seen from the side
+    # The barrel's front rim, the same circle: from the direction of `field` it is seen shifted to the other side, so it cuts
+    # the outer side of the aperture
+    x, y = (-0.7 * f for f in field)
     other = np.sqrt(np.maximum(1 - (v - y) ** 2, 0))
     starts, ends = np.maximum(-half, x - other), np.minimum(half, x + other)
     within = (abs(v) <= 1) & (abs(v - y) <= 1) & (starts < ends)

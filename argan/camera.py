@@ -3,8 +3,9 @@
 - *Micropolygons* (Cook, Carpenter, Catmull, "The Reyes image rendering architecture", 1987): a surface is diced into small
   quadrilaterals, each shaded once from its own normal and painted far to near, 16 samples a pixel.
 - *Thin lens, layer by layer*: each object is cut into thin disparity slices, each slice spread over its own circle of confusion
-  (a disc or an iris of 5 to 9 blades, upside down behind the focal plane), and the objects are laid over one another far to near
-  with their spread opacity. A defocused near leaf spills over what is behind it; what is far is cut off by what stands before it.
+  (a disc or an iris of 5 to 9 blades, turned by 180 degrees before the focal plane), and the objects are laid over one another
+  far to near with their spread opacity. A defocused near leaf spills over what is behind it; what is far is cut off by what
+  stands before it.
   This shares no method with the model's renderers (a 5x5-view gather; global layers).
 
 Lengths are fractions of the picture width: x to the right, y down, z towards the camera. Disparity is signed, 0 in focus,
@@ -248,7 +249,8 @@ def _average(
 
 @dataclass(frozen=True)
 class Lens:
-    """aperture: true scale 0..1; blades: 0 for a disc; angle: of the iris, radians."""
+    """aperture: true scale 0..1; blades: 0 for a disc. angle (radians, from +x towards +y, down): from the middle of a side to the
+    centre of the iris, as the photographer sees it from behind the camera; with 5, 7 or 9 blades a corner lies there."""
 
     aperture: float
     blades: int = 0
@@ -279,7 +281,8 @@ def iris(radius: float, blades: int, angle: float) -> Array:
 
 
 def spread(image: Array, radius: float, lens: Lens, near: bool) -> tuple[Array, int]:
-    """A layer (h, w, 4) over its circle of confusion: (h + 2g, w + 2g, 4) and g. Behind the focal plane the iris is upside down.
+    """A layer (h, w, 4) over its circle of confusion: (h + 2g, w + 2g, 4) and g. Behind the focal plane a point becomes the iris
+    upright, before it turned by 180 degrees.
 
     Wide circles are worked out on coarser samples: what is blurred over 8 samples holds nothing that doubled ones would lose.
     """
@@ -288,6 +291,7 @@ def spread(image: Array, radius: float, lens: Lens, near: bool) -> tuple[Array, 
         coarse *= 2
     # Averaging to coarse samples and interpolating back spread by this variance on each axis: take it off the circle (r^2 / 4).
     extra = (coarse**2 - 1) / 12 + (coarse**2 - 1) / 6
+    # Of the iris turned by 180 degrees, whose sides lie at `angle`: filter2D correlates, a point becomes the kernel turned
     kernel = iris(math.sqrt(radius * radius - 4 * extra) / coarse, lens.blades, lens.angle + (math.pi if near else 0))
     if kernel.size == 1:
         return image, 0
@@ -298,9 +302,7 @@ def spread(image: Array, radius: float, lens: Lens, near: bool) -> tuple[Array, 
     full = (image.shape[1], image.shape[0])
     if coarse > 1:
         image = cv2.resize(image, (full[0] // coarse, full[1] // coarse), interpolation=cv2.INTER_AREA)
-    image = cv2.filter2D(
-        image, -1, kernel, borderType=cv2.BORDER_CONSTANT
-    )  # correlates: each point looks back through the iris
+    image = cv2.filter2D(image, -1, kernel, borderType=cv2.BORDER_CONSTANT)
     if coarse > 1:
         image = cv2.resize(image, full, interpolation=cv2.INTER_LINEAR)
     return image[: height + 2 * reach, : width + 2 * reach], reach

@@ -19,8 +19,9 @@ from torch import Tensor
 from argan import checkpoint, networks
 from argan.augment import color
 from argan.health import Alarm, gradients
+from argan.mixture import chances
 from argan.params import Training
-from argan.training import AGAIN, due, named, optimizer_tensors, restore_optimizer, signals, step_random
+from argan.training import AGAIN, due, named, optimizer_tensors, restore_optimizer, sent, signals, step_random
 
 DISTILLATION = 1  # salt that keeps its random numbers apart from training's
 
@@ -75,15 +76,17 @@ def distill(
         for step in range(begin, steps):
             random = step_random(config.seed, step * config.estimator_batch, DISTILLATION)
             with torch.no_grad():
-                latents = torch.randn(config.estimator_batch, config.latent, generator=random).to(device)
+                latents = torch.randn(config.estimator_batch, config.latent, generator=random)
+                latents = sent(latents, device)
                 with mixed():
                     image, disparity = generator(latents)
-                scale = generator.mixture.draw(len(image), random, device)
+                scale = generator.mixture(sent(chances(len(image), random), device))
                 photos = generator.photograph(image, disparity, scale)
                 disparity = without_rim(disparity, config.estimator_outline)
                 if step % 2:  # every scene comes unflipped or flipped as a whole: photo and disparity together
                     photos, disparity = photos.flip(3), disparity.flip(3)
-                photos = color(photos, 0.4, *torch.rand(3, len(photos), generator=random)).clamp(-1, 1)
+                colors = sent(torch.rand(3, len(photos), generator=random), device)
+                photos = color(photos, 0.4, *colors).clamp(-1, 1)
             photos = photos.contiguous(memory_format=torch.channels_last)
             with mixed():
                 said, error = student.with_error(photos)

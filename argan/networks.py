@@ -68,7 +68,8 @@ class ResidualBlock(nn.Module):
 
 
 def _up(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    """Twice as large, of the same type: CUDA's autocast would make it float32, and what it is joined with too."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False).to(x.dtype)
 
 
 class Scene(nn.Module):
@@ -126,16 +127,17 @@ class Scene(nn.Module):
 class _InstanceNorm(torch.autograd.Function):
     """(x - mean) / deviation over each image's pixels, a channel at a time: (N, C, H, W), channels last in and out.
 
-    torch's own works on planes: reordered there and back, it takes as long as the convolution before it.
+    torch's own works on planes: reordered there and back, it takes as long as the convolution before it. Statistics are float32,
+    the result and what is kept for the backward pass are of x's type: said here, since autocast's lists differ between devices.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         pixels = x.permute(0, 2, 3, 1).reshape(n, h * w, c)
-        centred = pixels - pixels.mean(1, keepdim=True)
+        centred = pixels - pixels.mean(1, keepdim=True, dtype=_wide(x))
         rate = (centred.square().mean(1, keepdim=True) + 1e-5).rsqrt()
-        y = centred * rate
+        y = (centred * rate).to(x.dtype)
         ctx.save_for_backward(y, rate)
         return y.view(n, h, w, c).permute(0, 3, 1, 2)
 
@@ -144,9 +146,13 @@ class _InstanceNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         y, rate = ctx.saved_tensors
         n, c, h, w = grads[0].shape
-        given = grads[0].permute(0, 2, 3, 1).reshape(n, h * w, c)
-        given = (given - given.mean(1, keepdim=True) - y * (given * y).mean(1, keepdim=True)) * rate
-        return given.view(n, h, w, c).permute(0, 3, 1, 2)
+        given, wide = grads[0].permute(0, 2, 3, 1).reshape(n, h * w, c).to(rate.dtype), y.to(rate.dtype)
+        given = (given - given.mean(1, keepdim=True) - wide * (given * wide).mean(1, keepdim=True)) * rate
+        return given.to(y.dtype).view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 class _Styled(nn.Module):

@@ -2,7 +2,9 @@
 
 Convention, everywhere: disparity is signed, 0 in the focal plane, larger = nearer the camera, measured as the shift
 between the centre of the aperture and its rim at scale 1, as a fraction of image *width* (on both axes). Hence it means
-the same at every resolution. Source: Kaneko, CVPR 2021, section 3 (after Srinivasan et al., CVPR 2018).
+the same at every resolution. u is a place on the lens as the photographer sees it from behind the camera, (right, down): a
+point behind the focal plane becomes the aperture upright, one before it turned by 180 degrees. Source: Kaneko, CVPR 2021,
+section 3 (after Srinivasan et al., CVPR 2018).
 
 Two renderers answer the same question:
 
@@ -56,9 +58,10 @@ class Aperture:
 
     @property
     def weights(self) -> Tensor:
-        """(V,) float32, summing to 1. A view counts when its cell's centre is within half a cell of the unit disc."""
-        half_cell = 1 / (self.size - 1) if self.size > 1 else 0.0
-        inside = (self.offsets.norm(dim=1) <= 1 + half_cell / 2).float()
+        """(V,) float32, summing to 1. A view counts when it lies within a quarter of a cell, the distance of two views, of the
+        unit disc: the least round margin that keeps 21 of 5 x 5 views, and so the least blur beyond the rim."""
+        cell = 2 / (self.size - 1) if self.size > 1 else 0.0
+        inside = (self.offsets.norm(dim=1) <= 1 + cell / 4).float()
         return inside / inside.sum()
 
     @property

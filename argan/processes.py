@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,18 +28,31 @@ from argan.errors import UserError
 T = TypeVar("T")
 
 AGAIN = "run the same command again to resume from the last checkpoint"
+LAST_WORD = 10.0  # seconds in which a process that says why all of them end has said it
 PATIENCE = timedelta(minutes=30)  # for one that waits; one that has died is noticed at once
 
 
 def device(wanted: str) -> torch.device:
-    """`train.device`: auto, cpu or cuda. Raises UserError for a GPU that is not there."""
+    """`train.device`: auto, cpu or cuda; of several GPUs that of this process among those torchrun started on this machine.
+
+    Only counts GPUs: a CUDA context, some 500 MB of the GPU, is for the process that trains (`argan.training.set_up`), not for one
+    that launches others. Raises UserError for a GPU that is not there, and for fewer GPUs than processes.
+    """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         why = "has no CUDA in it" if torch.version.cuda is None else "finds no GPU or no driver"
         raise UserError(f"train.device is cuda, but torch {torch.__version__} {why}; set train.device to auto or cpu")
-    local = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
-    torch.cuda.set_device(local)
+    local, here = (int(os.environ.get(name, least)) for name, least in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1)))
+    gpus = torch.cuda.device_count()
+    if here > gpus:
+        if local:  # one of them says it for all; torchrun ends the others
+            time.sleep(LAST_WORD)
+            sys.exit(2)
+        raise UserError(
+            f"{here} processes were started on this machine, which has {gpus} GPUs, and each needs one of its own; "
+            f"start {gpus} (torchrun --nproc-per-node {gpus}), or set train.device to cpu"
+        )
     return torch.device("cuda", local)
 
 

@@ -139,6 +139,28 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+def set_up(config: Training, device: torch.device) -> str:
+    """Make `device` this process's own, and choose how it computes. Returns that in words; "" for a CPU.
+
+    To be called by the process that trains, once, before it joins others: the first to create a CUDA context. Convolutions take
+    bfloat16 (`train.precision`), or TF32 where that is not the wish for float32; matrix products outside autocast, those of the
+    renderer and of the guided filter, stay float32, since TF32 has 10 bits for a position. Shapes are the same in every step, so
+    cuDNN may try its algorithms once and keep the fastest. Raises UserError for a GPU that cannot be used.
+    """
+    if device.type != "cuda":
+        return ""
+    try:
+        torch.cuda.set_device(device)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{device} cannot be used ({reason}); free it, or set train.device to cpu") from error
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = config.precision != "float32"
+    torch.backends.cudnn.benchmark = True
+    kind = "bfloat16" if networks.rounds(config, device) else "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
+    return f"convolutions in {kind}, the renderer in float32 without TF32, cudnn.benchmark on"
+
+
 class Loader:
     """Photos as (B, 3, H, W) uint8 on the device, by their numbers.
 

@@ -49,11 +49,11 @@ def flowers(index: int, size: int = 256) -> Truth:
     def seen(u: Float) -> list[Any]:
         meshes = [scene.litter, *scene.plants]
         moved = [
-            replace(m, corners=np.concatenate((m.corners[..., :2] + u * m.corners[..., 2:], m.corners[..., 2:]), -1))
+            replace(m, corners=np.concatenate((m.corners[..., :2] - u * m.corners[..., 2:], m.corners[..., 2:]), -1))
             for m in meshes
         ]
         painted = [
-            paint(moved[0], size, slid(scene.floor, u * size * LENS)),
+            paint(moved[0], size, slid(scene.floor, -u * size * LENS)),
             *(paint(mesh, size) for mesh in moved[1:]),
         ]
         return [layer for layer in painted if layer is not None]

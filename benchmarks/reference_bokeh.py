@@ -56,7 +56,7 @@ def many_planes(planes: list[tuple[Float, Float, float]], count: int = 1000) -> 
     for u in points(count):
         view = np.zeros_like(total)
         for light, opacity, radius in planes:
-            shift = u * radius
+            shift = -u * radius  # the nearer moves against the lens
             a = _moved(opacity[..., None], shift)
             view = view * (1 - a) + _moved(light * opacity[..., None], shift)
         total += view
@@ -77,7 +77,7 @@ def many_views(light: Float, radius: Float, count: int = 1000) -> Float:
     """The same where a photograph is all there is: pixels moved with a depth buffer; a hole shows the farther of its sides."""
     total = np.zeros_like(light)
     for u in points(count):
-        _add_view(light, radius, u[0], u[1], total)
+        _add_view(light, radius, -u[0], -u[1], total)
     return total / count
 
 

@@ -46,6 +46,7 @@ def train(domain: str, params: Params) -> None:
         if code := processes.launch(count, ["-m", "pipelines.train", domain]):
             sys.exit(code)
         return
+    computes = argan.training.set_up(config, device)
     with processes.joined(device) as group:
         store = Photos.open(Path("data/photos") / domain)
         if store.pixels.shape[1:3] != (config.resolution, config.resolution):
@@ -66,6 +67,8 @@ def train(domain: str, params: Params) -> None:
         with alone(home / ".lock", say, busy, waiting=lambda: group.share(False)):  # else the others take it for lost
             group.share(True)
             folder = checkpoints(home, fingerprint(config.adversarial_only, data))
+            if computes:
+                say(f"{domain}: on {device}: {computes}")
             _train(domain, params, config, store, data, folder, device, group)
 
 

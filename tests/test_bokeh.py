@@ -63,19 +63,140 @@ def test_a_point_becomes_a_disc_of_the_radius_asked_for(radius: float, side: int
     )
 
 
-def test_apertures_have_their_shapes() -> None:
-    """Area over that of the circle around: (n / 2 pi) sin(2 pi / n) for n blades; and which way up they are."""
-    for blades in range(5, 10):
-        kernel = bokeh._kernel(f"{blades} blades", 40.0, (0.0, 0.0), False)
-        area = (kernel[:, 1] - kernel[:, 0])[kernel[:, 2] > 0].sum() / (np.pi * 40**2)
-        assert area == pytest.approx(blades / (2 * np.pi) * np.sin(2 * np.pi / blades), rel=0.01)
-    upright, turned = (bokeh._kernel("5 blades", 40.0, (0.0, 0.0), flip) for flip in (False, True))
-    assert np.allclose(upright[:, 1] - upright[:, 0], (turned[:, 1] - turned[:, 0])[::-1], atol=1e-3)
-    assert not np.allclose(upright[:, 1] - upright[:, 0], turned[:, 1] - turned[:, 0], atol=1)
-    middle = bokeh._kernel("cat's eye", 40.0, (0.0, 0.0), False)
-    corner = bokeh._kernel("cat's eye", 40.0, (0.7, 0.7), False)
-    length = [(k[:, 1] - k[:, 0])[k[:, 2] > 0].sum() for k in (middle, corner)]
-    assert length[0] == pytest.approx(np.pi * 1600, rel=0.01) and 0.4 < length[1] / length[0] < 0.8
+def spot(shape: bokeh.Shape, side: int, at: tuple[int, int] = (200, 200), radius: float = 24.0) -> np.ndarray:
+    """The light (401, 401) that a point at `at` = (x, y) becomes, side 1 before the focal plane, -1 behind it."""
+    point = np.zeros((401, 401, 3), np.uint16)
+    point[at[1], at[0]] = 65535
+    disparity = np.full((401, 401), side * radius / 401, np.float32)
+    disparity[0, 0] = 0
+    return linear(bokeh.refocus(point, disparity, 1.0, (0, 0), shape, highlight=1))[..., 0].astype(np.float64)
+
+
+def polygon(corners: np.ndarray, at: tuple[int, int] = (200, 200)) -> np.ndarray:
+    """An even spot (401, 401) within corners (n, 2), pixels to the right and down of `at`."""
+    fine = 8
+    points = np.round(((corners + at + 0.5) * fine - 0.5) * 16).astype(np.int32)
+    picture = cv2.fillPoly(np.zeros((401 * fine, 401 * fine), np.uint8), [points], 255, shift=4)
+    return cv2.resize(picture, (401, 401), interpolation=cv2.INTER_AREA).astype(np.float64)
+
+
+def upright(light: np.ndarray, iris: np.ndarray) -> float:
+    """Which way up a spot of light is: 1 as the iris, -1 turned by 180 degrees, 0 for one that tells nothing, as a disc."""
+    light, iris = light / light.sum(), iris / iris.sum()
+    odd = iris - iris[::-1, ::-1]
+    return float((light * odd).sum() / (iris * odd).sum())
+
+
+# As the photographer sees the iris: lying on a side; or of a drop's shape, its tip at the upper right
+ANGLES = np.pi * np.arange(64) / 32
+TIP = np.exp(-((((ANGLES + np.pi / 4 + np.pi) % (2 * np.pi) - np.pi) / 0.5) ** 2))
+OUTLINES: list[tuple[bokeh.Shape, np.ndarray, np.ndarray]] = [
+    *((f"{n} blades", np.ones(n), np.pi / 2 + 2 * np.pi * (np.arange(n) + 0.5) / n) for n in (5, 7)),
+    (tuple((0.6 + 0.4 * TIP).tolist()), 0.6 + 0.4 * TIP, ANGLES),
+]
+
+
+@pytest.mark.parametrize(("shape", "radii", "angles"), OUTLINES, ids=["5 blades", "7 blades", "a drop"])
+@pytest.mark.parametrize(("layer", "least"), [(8, 0.8), (14, 0.3)])  # 10 px; 37 px, drawn at a quarter of the size
+def test_a_point_of_light_is_the_iris_upright_behind_and_turned_before_the_focal_plane(
+    shape: bokeh.Shape, radii: np.ndarray, angles: np.ndarray, layer: int, least: float
+) -> None:
+    radius = bokeh._radius(layer)
+    iris = polygon(radius * radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1))
+    for side in (-1, 1):
+        assert -side * upright(spot(shape, side, radius=radius), iris) > least
+
+
+def test_apertures_have_their_areas() -> None:
+    """Over that of the circle around: (n / 2 pi) sin(2 pi / n) for n blades; and a cat's eye loses some of it to the corners."""
+    areas = {
+        shape: 1 / bokeh._kernel(shape, 40.0, field, False)[:, 2].max() / (np.pi * 40**2)
+        for shape, field in ((shape, (0.7, 0.7) if shape == "cat's eye" else (0.0, 0.0)) for shape in bokeh.SHAPES)
+    }
+    for n in range(5, 10):
+        assert areas[f"{n} blades"] == pytest.approx(n / (2 * np.pi) * np.sin(2 * np.pi / n), rel=0.01)
+    assert areas["disc"] == pytest.approx(1, rel=0.01) and 0.4 < areas["cat's eye"] < 0.8
+
+
+def test_a_straight_side_is_straight() -> None:
+    """The lowest row of five blades that lie on a side: an even line, whatever part of a pixel it covers."""
+    for radius in (9.6, 9.77, 10.0):
+        kernel = bokeh._kernel("5 blades", radius, (0.0, 0.0), False)
+        last = kernel[kernel[:, 2] > 0][-1]
+        assert last[1] - last[0] == pytest.approx(2 * np.sin(np.pi / 5) * radius, abs=0.8)
+
+
+@pytest.fixture(scope="module")
+def cats_eyes() -> dict[int, np.ndarray]:
+    """Four points of light halfway to the corners of a frame (1024, 1024), behind (-1) and before (1) the focal plane."""
+    point = np.zeros((1024, 1024, 3), np.uint16)
+    point[255:768:512, 255:768:512] = 65535  # at the corners of tiles, where the kernel is of one place
+    found = {}
+    for side in (-1, 1):
+        disparity = np.zeros((1024, 1024), np.float32)
+        for y, x in itertools.product((255, 767), repeat=2):
+            disparity[y - 64 : y + 64, x - 64 : x + 64] = side * bokeh._radius(12) / 1024
+        found[side] = linear(bokeh.refocus(point, disparity, 1.0, (0, 0), "cat's eye", highlight=1))[..., 0]
+    return found
+
+
+@pytest.mark.parametrize("corner", [(-1, -1), (1, -1), (-1, 1), (1, 1)])
+def test_a_cats_eye_is_pointed_across_and_cut_outside_behind_and_inside_before_the_focal_plane(
+    cats_eyes: dict[int, np.ndarray], corner: tuple[int, int]
+) -> None:
+    left, top = (512 if side > 0 else 0 for side in corner)
+    y, x = np.indices((512, 512)) - 255
+    outwards, across = (x * corner[0] + y * corner[1]) / np.sqrt(2), (x * corner[1] - y * corner[0]) / np.sqrt(2)
+    radius = bokeh._radius(12)
+    for side, light in cats_eyes.items():
+        seen = light[top : top + 512, left : left + 512].astype(np.float64)
+        seen /= seen.sum()
+        # Two circles, 0.35 radii apart: their intersection's centre lies halfway
+        assert side * (seen * outwards).sum() == pytest.approx(0.175 * radius, rel=0.25)
+        assert abs((seen * across).sum()) < 0.05 * radius
+        assert (seen * across**2).sum() > 1.3 * (seen * (outwards - (seen * outwards).sum()) ** 2).sum()
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_a_cats_eye_is_round_in_the_middle_of_a_small_frame(side: int) -> None:
+    """A frame of less than two tiles: what is blurred takes its shape from nearby, not from the corners of its tile."""
+    light, disc = (spot(shape, side, (200, 200), bokeh._radius(12)) for shape in ("cat's eye", "disc"))
+    assert np.minimum(light / light.sum(), disc / disc.sum()).sum() > 0.9
+
+
+def test_spots_of_light_are_those_of_a_ray_tracer() -> None:
+    """Mitsuba's thin lens, its right half covered, and in a barrel: what is left of the spot lies where ours does."""
+    import mitsuba as mi
+
+    mi.set_variant("scalar_rgb")
+    T = mi.ScalarTransform4f
+    size, half, lens, at = 48, np.tan(np.radians(20)), 0.5, 4.0  # half: of the view's width at distance 1
+    black = {"type": "diffuse", "reflectance": {"type": "rgb", "value": 0}}
+    # On the photographer's right: the camera looks along -z, +x is to the right in its picture
+    screen = {"type": "rectangle", "to_world": T().translate([1, 0, -0.05]).scale([1, 3, 1]), "bsdf": black}
+    barrel = {"type": "cylinder", "p0": [0, 0, -0.02], "p1": [0, 0, -1.3], "radius": lens, "bsdf": black}
+    left_half = tuple(np.where(np.cos(ANGLES) <= 1e-9, 1.0, 1e-3 / np.maximum(np.cos(ANGLES), 1e-3)).tolist())
+    y, x = np.indices((size, size)) + 0.5 - size / 2
+    for side, z in ((-1, 10.0), (1, 2.6)):
+        for cover, place in ((screen, (0.0, 0.0)), (barrel, (0.5, 0.5))):  # right and up of the middle
+            lamp = {
+                "type": "sphere", "center": [place[0] * half * z, place[1] * half * z, -z], "radius": 0.02 * z,
+                "light": {"type": "area", "radiance": {"type": "rgb", "value": 1}},
+            }  # fmt: skip
+            film = {"type": "hdrfilm", "width": size, "height": size, "rfilter": {"type": "box"}, "pixel_format": "rgb"}
+            camera = {
+                "type": "thinlens", "aperture_radius": lens, "focus_distance": at, "fov": 40.0, "film": film,
+                "sampler": {"type": "multijitter", "sample_count": 100},
+                "to_world": T().look_at(origin=[0, 0, 0], target=[0, 0, -1], up=[0, 1, 0]),
+            }  # fmt: skip
+            scene = {"type": "scene", "integrator": {"type": "path", "max_depth": 1}, "sensor": camera}
+            traced = np.array(mi.render(mi.load_dict({**scene, "lamp": lamp, "cover": cover})))[..., 0]
+            shape, (x0, y0) = (left_half, (200, 200)) if cover is screen else ("cat's eye", (300, 100))
+            ours = spot(shape, side, (x0, y0))
+            rows, columns = np.indices(ours.shape)
+            true = np.array([(traced * (x - place[0] * size / 2)).sum(), (traced * (y + place[1] * size / 2)).sum()])
+            mine = np.array([(ours * (columns - x0)).sum(), (ours * (rows - y0)).sum()])
+            assert true @ mine > 0.9 * np.linalg.norm(true) * np.linalg.norm(mine) > 0, (side, shape, true, mine)
 
 
 def scene(near_on_the_right: float) -> tuple[np.ndarray, np.ndarray]:

@@ -11,14 +11,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from worker import small
 
+import pipelines.train
 from argan import processes
 from argan.errors import UserError
+from argan.params import training
+from argan.training import set_up
 
 WORKER = str(Path(__file__).with_name("worker.py"))
 
@@ -128,3 +132,77 @@ def test_as_many_gpus_as_share_a_batch_evenly(monkeypatch: pytest.MonkeyPatch) -
     said: list[str] = []
     assert processes.wanted(torch.device("cuda", 0), 32, 1, said.append) == 2
     assert "2 of 3 GPUs" in said[0]
+
+
+MAKES_A_CONTEXT = (
+    "_lazy_init", "init", "set_device", "current_device", "mem_get_info", "memory_reserved", "memory_allocated",
+    "get_device_properties", "get_device_capability", "get_device_name", "is_bf16_supported", "synchronize", "empty_cache",
+)  # fmt: skip
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs that can be counted, and nothing else."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in MAKES_A_CONTEXT:
+        monkeypatch.setattr(torch.cuda, name, lambda *_, name=name, **__: pytest.fail(f"torch.cuda.{name} was called"))
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_who_launches_the_processes_takes_nothing_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(processes, "launch", lambda *given: started.append(given) or 0)
+    params = SimpleNamespace(training=lambda domain: training("quick", {"device": "cuda"}))
+    pipelines.train.train("meadow", params)  # type: ignore[arg-type]
+    assert started == [(2, ["-m", "pipelines.train", "meadow"])]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_more_processes_than_gpus_are_refused_by_one_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for rank in range(2):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        assert processes.device("auto") == torch.device("cuda", rank)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(processes, "LAST_WORD", 0.0)
+    refused = {}
+    for rank in range(4):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        with pytest.raises((UserError, SystemExit)) as ended:
+            processes.device("cuda")
+        refused[rank] = ended.value
+    assert re.search(r"4 processes.*2 GPUs.*--nproc-per-node 2", str(refused[0]))
+    assert [type(error) for error in refused.values()] == [UserError, SystemExit, SystemExit, SystemExit]
+    assert {error.code for error in refused.values() if isinstance(error, SystemExit)} == {2}
+    assert processes.device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("auto", True), ("bfloat16", True), ("float32", False)])
+def test_how_a_gpu_computes_is_chosen_and_said(monkeypatch: pytest.MonkeyPatch, precision: str, tf32: bool) -> None:
+    taken: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    for place, name in ((torch.backends.cudnn, "allow_tf32"), (torch.backends.cudnn, "benchmark")):
+        monkeypatch.setattr(place, name, getattr(place, name))  # put back afterwards
+    before, config = torch.get_float32_matmul_precision(), training("quick", {"precision": precision})
+    try:
+        assert set_up(config, torch.device("cpu")) == "" and not taken
+        torch.set_float32_matmul_precision("high")
+        said = set_up(config, torch.device("cuda", 1))
+        assert taken == [torch.device("cuda", 1)]
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.backends.cudnn.benchmark and torch.backends.cudnn.allow_tf32 is tf32
+        kind = {"auto": "TF32", "bfloat16": "bfloat16", "float32": "float32"}[precision]
+        assert said.startswith(f"convolutions in {kind}") and "cudnn.benchmark" in said and "\n" not in said
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_a_gpu_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy\nmore")
+
+    monkeypatch.setattr(torch.cuda, "set_device", broken)
+    with pytest.raises(UserError, match=r"cuda:1 cannot be used \(CUDA error.*busy more\).*train\.device to cpu"):
+        set_up(training("quick"), torch.device("cuda", 1))

@@ -171,3 +171,16 @@ def test_distillation_draws_apertures_from_the_training_mixture() -> None:
     estimator.distill(scenes, config)
     scales = torch.cat(drawn)
     assert 0.3 < (scales == 0).float().mean() < 0.7 and scales.max() > 0.8
+
+
+def test_what_is_drawn_for_a_step_goes_to_the_device_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = training("quick", {**SMALL, "estimator_images": 32})
+    gone: list[tuple[int, ...]] = []
+
+    def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        gone.append(tuple(tensor.shape))
+        return tensor.to(device)
+
+    monkeypatch.setattr(estimator, "sent", sent)
+    estimator.distill(TwoPlanes(config), config)
+    assert gone == [(16, 8), (16, 2), (3, 16)] * 2, "latents, apertures, colours"

@@ -13,6 +13,7 @@ from argan.iris import Iris
 from argan.pictures import write_png
 from argan.sources import lens
 from benchmarks.iris_truth import collection, fine, overlap, radii, things
+from benchmarks.reference_bokeh import encoded, linear
 
 
 def measured(photos: list[np.ndarray]) -> Iris:
@@ -118,10 +119,29 @@ def test_an_outline_blurs_as_the_blades_it_is_of() -> None:
             assert ((one[:, 1] - one[:, 0]) * one[:, 2]).sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_before_the_focal_plane_an_outline_is_upside_down() -> None:
-    rays = tuple(np.interp(iris.ANGLES, 2 * np.pi * np.arange(720) / 720, radii(5, 0.7)).tolist())
-    near, far = (bokeh._kernel(rays, 20.0, (0.0, 0.0), flip) for flip in (True, False))
-    assert np.allclose(near[::-1, 0], -far[:, 1] - 1, atol=1e-4) and np.allclose(
-        near[::-1, 1], -far[:, 0] - 1, atol=1e-4
-    )
-    assert np.abs(near[:, 1] - far[:, 1]).max() > 1
+def test_a_highlight_blurs_again_to_the_same_highlight() -> None:
+    """Measured behind the focal plane, an outline makes the light it was measured from there, and turned before it."""
+    size, radius = 161, bokeh._radius(10)
+    point = np.zeros((size, size, 3), np.uint16)
+    point[80, 80] = 65535
+
+    def spot(shape: bokeh.Shape, side: int) -> np.ndarray:
+        disparity = np.full((size, size), side * radius / size, np.float32)
+        disparity[0, 0] = 0
+        return linear(bokeh.refocus(point, disparity, 1.0, (0, 0), shape, highlight=1))[..., 0]
+
+    def outline(light: np.ndarray) -> np.ndarray:
+        photo = (255 * encoded(light / np.percentile(light[light > 0], 80))).round().astype(np.uint8)
+        found = iris.highlights(photo[..., None].repeat(3, 2))
+        assert len(found) == 1
+        return np.asarray(found[0])
+
+    for blades in (5, 7):
+        measured = outline(spot(f"{blades} blades", -1))
+        corner = np.fft.rfft(measured)[blades] * np.exp(
+            -0.5j * np.pi * blades
+        )  # a corner lies at the top, where y is -1
+        assert corner.real > 0.9 * abs(corner)
+        for side in (-1, 1):
+            again = np.fft.rfft(outline(spot(tuple(measured.tolist()), side)))[blades] * np.exp(-0.5j * np.pi * blades)
+            assert -side * again.real > 0.9 * abs(again)

@@ -102,6 +102,22 @@ def test_the_circle_of_confusion_is_as_wide_as_the_lens_says(blades: int, radius
     assert math.sqrt(2 * second) == pytest.approx(radius, rel=0.12), "second moment of a disc: r^2 / 2"
 
 
+@pytest.mark.parametrize("blades", [5, 7])
+@pytest.mark.parametrize("radius", [8.0, 15.0])
+def test_a_point_of_light_is_the_iris_upright_behind_and_turned_before_the_focal_plane(
+    blades: int, radius: float
+) -> None:
+    angle = 0.4  # of a corner, as the photographer sees the iris: to the right and a little down
+    point = np.zeros((65, 65, 4), np.float32)
+    point[32, 32] = 1
+    for near in (False, True):
+        image, reach = camera.spread(point, radius, camera.Lens(1.0, blades, angle), near)
+        y, x = np.indices(image.shape[:2]) - (32 + reach)
+        # The phase of the harmonic that tells the blades from a disc: 0 where a corner lies at `angle`, pi where a side does
+        wave = (image[..., 0] * (x + 1j * y) ** blades * np.exp(-1j * blades * angle)).sum()
+        assert (-wave.real if near else wave.real) > 0.9 * abs(wave)
+
+
 def edge(disparity: float) -> np.ndarray:
     """A bright half plane at `disparity` laid over a dark one in focus, or in focus over one at `disparity` behind it."""
     resolution = 32

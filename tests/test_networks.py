@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from argan import networks
 from argan.optics import to_light
@@ -105,3 +106,59 @@ def test_bfloat16_is_taken_where_it_is_the_faster(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
     assert networks.rounds(training("quick"), torch.device("cpu")) is rounds
     assert networks.rounds(training("quick", {"precision": "bfloat16"}), torch.device("cpu")) is True
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_is_normalised_stays_bfloat16_and_its_statistics_float32(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On both kinds of devices, whose autocasts have different lists. The tensors are torch's fakes: no GPU is needed."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # else autocast switches itself off
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+    kept: list[torch.Tensor] = []
+
+    class Context:
+        def save_for_backward(self, *tensors: torch.Tensor) -> None:
+            kept.extend(tensors)
+
+        @property
+        def saved_tensors(self) -> tuple[torch.Tensor, ...]:
+            return tuple(kept)
+
+    fake = FakeTensorMode()
+    with fake, torch.no_grad(), torch.autocast(device, torch.bfloat16):
+        x = torch.empty(2, 8, 4, 4, dtype=torch.bfloat16, device=device)
+        if device == "cuda":
+            assert x.float().rsqrt().dtype == x.rsqrt().dtype == torch.float32, "autocast is at work"
+        y = networks._InstanceNorm.forward(Context(), x)
+        assert y.dtype == networks._up(x).dtype == torch.bfloat16
+        assert [(t.dtype, t.numel()) for t in kept] == [(torch.bfloat16, y.numel()), (torch.float32, 2 * 8)]
+    with fake, torch.no_grad():
+        assert networks._InstanceNorm.backward(Context(), torch.empty_like(y)).dtype == torch.bfloat16
+
+
+def test_a_generator_in_bfloat16_keeps_little_else(config: Training) -> None:
+    sizes = dict.fromkeys((torch.bfloat16, torch.float32), 0)
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim in (3, 4) and len(tensor) == 4:  # of the batch: neither weights nor styles
+            sizes[tensor.dtype] += tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+        networks.generator(config)(torch.randn(4, config.latent))
+    assert sizes[torch.float32] < 0.1 * sizes[torch.bfloat16]
+
+
+def test_instance_normalisation_is_exact_but_for_rounding_its_result() -> None:
+    torch.manual_seed(0)
+    x = (20 + torch.randn(2, 3, 16, 16)).bfloat16().requires_grad_()  # a mean that bfloat16 rounds by a sixteenth
+    given = torch.randn(2, 3, 16, 16).bfloat16()
+    exact = x.detach().double().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = networks._InstanceNorm.apply(x)
+    true = F.instance_norm(exact)
+    torch.testing.assert_close(y.double(), true, rtol=2**-8, atol=1e-5)
+    (gradient,) = torch.autograd.grad(y, x, given)
+    (truth,) = torch.autograd.grad(true, exact, given.double())
+    torch.testing.assert_close(gradient.double(), truth, rtol=2**-7, atol=2e-2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -72,6 +73,55 @@ def test_apertures_of_any_odd_size_are_centred(size: int) -> None:
     assert aperture.offsets[size**2 // 2].tolist() == [0, 0]
     image, disparity = scene()
     assert render(image, disparity, aperture, torch.ones(2)).shape == image.shape
+
+
+@pytest.mark.parametrize(("size", "views"), [(3, 5), (5, 21), (7, 37), (9, 61), (17, 221)])
+def test_the_views_fill_the_disc(size: int, views: int) -> None:
+    """Those within a quarter of a cell of the unit disc, in equal parts: a disc between radius 1 and half a cell more."""
+    aperture, cell = Aperture(size), 2 / (size - 1)
+    inside = aperture.weights > 0
+    assert inside.sum() == views
+    assert math.pi * (1 - cell / 4) ** 2 < views * cell**2 < math.pi * (1 + cell / 2) ** 2 * (1.1 if size < 9 else 1)
+    assert aperture.weights.sum().item() == pytest.approx(1)
+    assert aperture.weights[inside].unique().numel() == 1
+    distance = aperture.offsets.norm(dim=1)
+    assert distance[inside].max() < distance[~inside].min()
+    grid = aperture.weights.view(size, size)
+    for same in (grid.flip(0), grid.flip(1), grid.T):
+        assert torch.equal(grid, same)
+
+
+class OddAperture(Aperture):
+    """Some views, most of them on the right: turned, mirrored or transposed it is another."""
+
+    VIEWS = ((0.5, -1.0), (-0.5, -0.5), (0.0, 0.0), (1.0, 0.0), (0.5, 0.5), (1.0, 0.5), (0.0, 1.0))
+
+    @property
+    def weights(self) -> Tensor:
+        return torch.tensor([tuple(u) in self.VIEWS for u in self.offsets.tolist()]) / len(self.VIEWS)
+
+
+@pytest.mark.parametrize("disparity", [-0.125, 0.125])
+def test_a_point_of_light_is_the_aperture_upright_behind_and_turned_before_the_focal_plane(disparity: float) -> None:
+    aperture, (x, y) = OddAperture(), (12, 9)
+    image, depth = torch.zeros(1, 3, 24, 32), torch.full((1, 1, 24, 32), disparity)
+    image[..., y, x] = 1
+    expected = torch.zeros(24, 32)
+    for right, down in aperture.VIEWS:  # the photographer's right, and down
+        expected[y - round(down * disparity * 32), x - round(right * disparity * 32)] = 1 / 7
+    one, views = torch.ones(1), aperture.offsets[aperture.moving]
+    stack, levels = _layers(image, depth, 5, 0.125)
+    photos = {
+        "gather": render(image, depth, aperture, one),
+        "gather of torch": _gather(image, depth, views, one),
+        "occlusion": render(image, depth, aperture, one, renderer="occlusion", disparity_max=0.125),
+        "occlusion of torch": _composite(_blur(stack, levels, one, aperture)),
+    }
+    for renderer in RENDERERS:
+        field = light_field(image, depth, aperture, one, renderer=renderer, disparity_max=0.125)
+        photos[f"light field, {renderer}"] = torch.einsum("v,nvchw->nchw", aperture.weights, field)
+    for name, photo in photos.items():
+        torch.testing.assert_close(photo[0, 0], expected, rtol=0, atol=1e-5, msg=name)
 
 
 @pytest.mark.parametrize("size", [0, -1, 4])
