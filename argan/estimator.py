@@ -19,8 +19,9 @@ from torch import Tensor
 from argan import checkpoint, networks
 from argan.augment import color
 from argan.health import Alarm, gradients
+from argan.interrupt import signals
 from argan.params import Training
-from argan.training import AGAIN, due, named, optimizer_tensors, restore_optimizer, signals, step_random
+from argan.training import AGAIN, due, named, optimizer_tensors, restore_optimizer, step_random
 
 DISTILLATION = 1  # salt that keeps its random numbers apart from training's
 

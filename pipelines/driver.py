@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from argan import interrupt
 from argan.errors import UserError
 from pipelines import alone, guarded, say
 
@@ -33,7 +34,7 @@ LOCKS = Path(".dvc/tmp/argan")
 MARK = "\x1eargan "  # begins the line with an exit code; no stage prints such a thing
 UNCHANGED = "didn't change, skipping"
 HINTS = ("To track the changes", "\tgit add", "To enable auto", "\tdvc config", "Use `dvc push`", "Data and pipelines")
-PATIENCE = ((signal.SIGINT, 60), (signal.SIGTERM, 10), (signal.SIGKILL, 10))  # seconds for a group to end
+PATIENCE = ((signal.SIGINT, 60), (signal.SIGTERM, 10), (signal.SIGKILL, 10))  # seconds for a group to end, at least
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class Driver:
         with suppress(OSError):
             if self.process.stdin:
                 self.process.stdin.close()
-        for number, patience in PATIENCE:
+        for number, least in PATIENCE:
+            patience = max(least, interrupt.grace()) if number == signal.SIGINT else least
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(self.process.pid, number)
                 self.process.wait(patience)
