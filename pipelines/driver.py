@@ -28,6 +28,7 @@ from filelock import FileLock, Timeout
 
 from argan import interrupt
 from argan.errors import UserError
+from argan.redact import redacted
 from pipelines import alone, guarded, say
 
 LOCKS = Path(".dvc/tmp/argan")
@@ -102,7 +103,7 @@ class Driver:
         with suppress(queue.Empty):
             while (line := self.lines.get(timeout=1)) is not None:
                 if line.strip() and not line.startswith((MARK, "ERROR: ")):
-                    self.say(line.rstrip())
+                    self.say(redacted(line.rstrip()))
 
     def _tell(self, command: Any) -> None:
         with suppress(OSError):  # it is gone: `_listen` says so
@@ -129,6 +130,7 @@ class Driver:
                 )
             if not line.strip() or line.startswith(HINTS):
                 continue
+            line = redacted(line)
             say(line.rstrip())
             changed &= UNCHANGED not in line
             if line.startswith("error: "):

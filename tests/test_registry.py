@@ -320,12 +320,14 @@ def test_many_processes_change_a_champion_one_at_a_time(here: Path) -> None:
     assert (most, errors) == ([1], [])
 
 
-def test_a_claim_that_a_kill_left_is_removed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("claim", ["claim-0-lower", "claim-9-higher"])
+def test_others_claims_are_waited_for_and_those_of_killed_processes_removed(
+    here: Path, monkeypatch: pytest.MonkeyPatch, claim: str
+) -> None:
     from argan.registry import champions
 
     register(model(here / "m"))
-    client(here).set_registered_model_tag("argan-meadow", "claim-0-killed", "")
-    client(here).set_registered_model_tag("argan-meadow", "claim-9-killed", "")
+    client(here).set_registered_model_tag("argan-meadow", claim, "")
     clock = [0.0]
     monkeypatch.setattr(champions.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(champions.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + 10))
