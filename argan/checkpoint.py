@@ -18,6 +18,7 @@ from torch import Tensor
 
 from argan.errors import UserError
 from argan.files import atomic
+from argan.interrupt import saving
 
 SCHEMA = 1  # raise when the meaning of a stored tensor changes
 
@@ -53,11 +54,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save(folder: Path, images: int, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int) -> Path:
-    """Write the checkpoint of `images` seen and drop what came before it but for the newest `keep` in all."""
+    """Write the checkpoint of `images` seen and drop what came before it but for the newest `keep` in all.
+
+    However slow the disk, no signal's watchdog cuts it off (`argan.interrupt`).
+    """
     path = folder / f"{images:012d}.safetensors"
-    write_tensors(path, tensors, meta)
-    for old in [p for p in _numbered(folder) if int(p.stem) <= images][keep:]:
-        old.unlink()
+    with saving():
+        write_tensors(path, tensors, meta)
+        for old in [p for p in _numbered(folder) if int(p.stem) <= images][keep:]:
+            old.unlink()
     return path
 
 

@@ -19,9 +19,10 @@ from torch import Tensor
 from argan import checkpoint, networks
 from argan.augment import color
 from argan.health import Alarm, gradients
+from argan.interrupt import signals
 from argan.mixture import chances
 from argan.params import Training
-from argan.training import AGAIN, due, named, optimizer_tensors, restore_optimizer, sent, signals, step_random
+from argan.training import AGAIN, due, named, optimizer_tensors, restore_optimizer, sent, step_random
 
 DISTILLATION = 1  # salt that keeps its random numbers apart from training's
 

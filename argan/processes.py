@@ -9,6 +9,7 @@ the rounding of sums.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from argan.errors import UserError
+from argan.interrupt import grace
 
 T = TypeVar("T")
 
@@ -174,7 +176,8 @@ def wanted(device: torch.device, batch: int, accumulate: int, say: Callable[[str
 def launch(count: int, arguments: Sequence[str]) -> int:
     """Run `python ARGUMENTS` as `count` processes of one training on this machine, as torchrun does; returns their exit code.
 
-    When one ends badly the others are ended; a signal is passed on to all, who have 30 s to save and leave.
+    When one ends badly the others are ended; a signal is passed on to all, who have 30 s to save and leave, or ARGAN_GRACE_SECONDS
+    where that is longer.
     """
     import logging
 
@@ -182,6 +185,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(max(30, math.ceil(grace()))))  # 30 is its own
     logging.getLogger("torch.distributed.elastic").setLevel(
         logging.CRITICAL
     )  # the processes say themselves what matters

@@ -10,10 +10,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from argan.files import sync
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,48 +41,68 @@ class Event:
 
 
 class Spool:
-    """Events in `folder`, oldest first. Cut off by a kill, the file lacks its last event and nothing else."""
+    """Events in `folder`, oldest first. Cut off by a kill or a power cut, it lacks what was being appended and nothing else."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = folder, folder / "events.jsonl"
 
     def append(self, events: Sequence[Event]) -> list[Event]:
-        """Write events down, and return them with their pictures in files. Raises OSError, on a full disk for one."""
+        """Write events down, and return them with their pictures in files. Raises OSError, on a full disk for one.
+
+        On return they outlive a power cut. The pictures are on disk before the line that names them.
+        """
         from PIL import Image
 
+        fresh = not self.file.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = []
         for event in events:
             if event.picture is not None and not isinstance(event.picture, Path):
                 place = self.folder / f"{event.images:012d}-{event.time}.png"
-                Image.fromarray(event.picture).save(place)
+                with place.open("wb") as file:
+                    Image.fromarray(event.picture).save(file, "PNG")
+                    file.flush()
+                    os.fsync(file.fileno())
                 event = replace(event, picture=place)
             kept.append(event)
+        if any(event.picture for event in kept):
+            sync(self.folder)
         with self.file.open("a+b") as file:
             if file.tell() and self.file.read_bytes()[-1:] != b"\n":
                 file.write(b"\n")  # the rest of a line that a kill cut off
             file.write("".join(json.dumps(_plain(event)) + "\n" for event in kept).encode())
             file.flush()
             os.fsync(file.fileno())
+        if fresh:
+            sync(self.folder)
+            sync(self.folder.parent)
         return kept
 
-    def events(self) -> list[Event]:
+    def events(self, say: Callable[[str], None] = lambda line: None) -> list[Event]:
+        """What was written down; what cannot be read, a picture or a line that a power cut tore for one, is left out and said."""
         try:
             lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
         found = []
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             try:
-                told: dict[str, Any] = json.loads(line)
-                if name := told.pop("picture", None):
-                    told["picture"] = self.folder / Path(name).name
-                event = Event(**told)
-            except (ValueError, TypeError):
-                continue
-            if not isinstance(event.picture, Path) or event.picture.exists():
-                found.append(event)
+                found.append(self._event(line))
+            except (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+                reason = " ".join(str(error).split())[:160]
+                say(f"warning: {self.file}, line {number} cannot be read ({reason}): left out of the log")
         return found
+
+    def _event(self, line: str) -> Event:
+        """Raises whatever is wrong with a line, or with the picture that it names."""
+        told: dict[str, Any] = json.loads(line)
+        row = {str(key): float(value) for key, value in told.get("row", {}).items()}
+        tags = {str(key): str(value) for key, value in told.get("tags", {}).items()}
+        picture = self.folder / Path(told["picture"]).name if told.get("picture") else None
+        event = Event(int(told["images"]), row, picture, str(told.get("end", "")), tags, int(told["time"]))
+        if picture:
+            event.pixels()
+        return event
 
     def clear(self) -> None:
         self.file.unlink(missing_ok=True)  # first: without it the pictures mean nothing

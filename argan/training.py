@@ -7,13 +7,8 @@ more than the tensors: N + M steps equal N, a kill, a resume and M, bit for bit 
 from __future__ import annotations
 
 import math
-import os
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -26,6 +21,7 @@ from argan import checkpoint, cost, health, networks, objective
 from argan.augment import augment, draw
 from argan.errors import UserError
 from argan.health import Alarm
+from argan.interrupt import signals
 from argan.mixture import chances
 from argan.optics import ray_disparity
 from argan.params import Training
@@ -508,52 +504,6 @@ def photo_spread(photos: np.ndarray, rows: np.ndarray | None = None, most: int =
     rows = np.arange(len(photos)) if rows is None else rows
     some = photos[rows[:: max(1, len(rows) // most)]].astype(np.float32)
     return float(some.std(0, ddof=1).mean() / 127.5)
-
-
-PATIENCE = 4.0  # seconds; a spot instance's notice may be 5
-
-
-@contextmanager
-def signals(late: Callable[[], None] = lambda: None) -> Iterator[list[str]]:
-    """While it holds, SIGINT and SIGTERM only put their names into the list: a step is never left half done.
-
-    Unless it takes too long: who is not out of here PATIENCE seconds after the first signal is ended by exit code 130 or 143,
-    whatever it is doing, after a call of `late`. Handlers belong to the main thread; in any other the list stays empty.
-    """
-    heard: list[str] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield heard
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda n, _: heard.append(signal.Signals(n).name)) for number in numbers]
-    # Handlers wait until the main thread is back from whatever torch does; a byte in a pipe is written at once.
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    pipe_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    left = threading.Event()
-
-    def watchdog() -> None:
-        while (number := os.read(reading, 1)[0]) not in numbers:
-            if number == 0:
-                return
-        if not left.wait(PATIENCE):
-            late()
-            sys.stdout.flush()
-            os._exit(128 + number)
-
-    thread = threading.Thread(target=watchdog, daemon=True)
-    thread.start()
-    try:
-        yield heard
-    finally:
-        left.set()
-        signal.set_wakeup_fd(pipe_before)
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-        os.write(writing, bytes(1))
-        thread.join()
-        os.close(reading)
-        os.close(writing)
 
 
 def due(images: int, every: int, batch: int) -> bool:

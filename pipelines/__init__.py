@@ -10,7 +10,6 @@ import errno
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -31,14 +30,14 @@ if lacking := [name for name in ("dvc", "mlflow", "pandas", "pydantic", "torch",
     )
     sys.exit(2)
 
-from argan import params
+from argan import interrupt, params
 from argan.errors import UserError
+from argan.redact import redacted
 
 if TYPE_CHECKING:
     from argan.params import Params
 
 CACHE = Path(".argan/features")  # of evaluation; may be deleted at any time
-PATIENCE = 3.0  # seconds after the last step; a spot instance's notice may be 5
 REEVALUATED = Path(".argan/reevaluated")  # a champion's scores of today, <domain>.json
 
 Stage = Callable[[str, "Params"], None]
@@ -46,7 +45,7 @@ Stage = Callable[[str, "Params"], None]
 
 def say(line: str) -> None:
     """Progress, one line, at once: DVC's and Prefect's logs are read while they grow."""
-    print(line, flush=True)
+    print(redacted(line), flush=True)
 
 
 def run(stage: Stage) -> NoReturn:
@@ -81,18 +80,9 @@ def guarded(work: Callable[[], object]) -> None:
 
 @contextmanager
 def in_a_hurry(error: BaseException) -> Iterator[None]:
-    """What is still to be done after a signal, for PATIENCE seconds at most: then the process ends by the signal's code."""
-
-    def late() -> None:
-        sys.stdout.flush()
-        os._exit(_code(error))
-
-    timer = threading.Timer(PATIENCE, late)
-    timer.start()
-    try:
+    """What is still to be done after a signal, for ARGAN_GRACE_SECONDS at most: then the process ends by the signal's code."""
+    with interrupt.limited(_code(error)):
         yield
-    finally:
-        timer.cancel()
 
 
 def _code(error: BaseException) -> int:
@@ -150,7 +140,7 @@ def alone(
 
 
 def fail(line: str) -> NoReturn:
-    print(f"error: {line}", file=sys.stderr, flush=True)
+    print(f"error: {redacted(line)}", file=sys.stderr, flush=True)
     sys.exit(2)
 
 

@@ -8,6 +8,7 @@ collection knows its photos by their bytes.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -15,10 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from argan import params
 from argan.errors import UserError
 from argan.files import write_json
+from argan.redact import redacted
 from argan.sources import collection, decode, ingest
 from argan.sources.collection import Added, Collection
 
@@ -34,9 +37,10 @@ BATCH = 2000  # objects of a bucket on this disk at a time
 def take(name: str, source: str, say: Say) -> list[Added]:
     """Add what is new in `source`, and write the collection's revision into params.yaml. Empty where there is nothing at all.
 
-    source: a folder, s3://bucket/prefix (any address fsspec knows), or what `argan collection add` takes. Raises UserError.
+    source: a folder, s3://bucket/prefix (any address fsspec knows), or what `argan collection add` takes; ${NAME} in an address
+    stands for a variable of the environment. Raises UserError.
     """
-    settings = params.load()
+    address, settings = filled(source), params.load()
     params.free(name, settings)
     floors, added = settings.crop.floors, []
 
@@ -44,17 +48,42 @@ def take(name: str, source: str, say: Say) -> list[Added]:
         added.append(collection.add(name, place, floors=floors, say=say))
         params.record(name, lambda: Collection.open(name).revision)
 
-    if re.match(r"(?!https?:)\w[\w+.-]+://", source):
-        for folder in _fetched(name, source, say):
+    if re.match(r"(?!https?:)\w[\w+.-]+://", address):
+        for folder in _fetched(name, address, say):
             add(str(folder))
-    elif not Path(source).is_dir():
-        add(source)
-    elif ingest.find(Path(source)):
-        _settle(Path(source), say)
-        add(source)
+    elif not Path(address).is_dir():
+        add(address)
+    elif ingest.find(Path(address)):
+        _settle(Path(address), say)
+        add(address)
     if name in collection.names():  # a kill may have come between the photos and the revision
         params.record(name, lambda: Collection.open(name).revision)
     return added
+
+
+def without_secret(source: str) -> str:
+    """`source`, for a parameter of a flow: Prefect keeps those and shows them. Raises UserError where it holds a secret."""
+    if (shown := redacted(source)) != source:
+        raise UserError(
+            f"the source {shown} holds a user, a password or a key, and Prefect keeps and shows parameters: write ${{NAME}} in "
+            "its place, and set the variable NAME for the worker; for S3 set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    return source
+
+
+def filled(source: str) -> str:
+    """An address with the values of the variables it names as ${NAME}. Raises UserError for one that is not set."""
+    if "://" not in source:
+        return source
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in os.environ:
+            raise UserError(
+                f"the source {source} names the variable {found[1]}, which is not set: set it where this runs"
+            )
+        return os.environ[found[1]]
+
+    return re.sub(r"\$\{(\w+)\}", value, source)
 
 
 def waiting(name: str) -> int:
@@ -99,6 +128,7 @@ def _fetched(name: str, source: str, say: Say) -> Iterator[Path]:
     """Folders with the objects that were not looked at before, one after the other; remembered once they have been added."""
     import fsspec  # type: ignore[import-untyped]
 
+    shown = redacted(source)
     with _speaking(source):
         if source.startswith("s3://"):
             from pipelines import storage
@@ -112,9 +142,9 @@ def _fetched(name: str, source: str, say: Say) -> Iterator[Path]:
         )
     note = SEEN / f"{name}.json"
     seen = _read(note)
-    marks = {f"{source} {path}": _mark(info) for path, info in sorted(found.items()) if _wanted(path[len(prefix) :])}
+    marks = {f"{shown} {path}": _mark(info) for path, info in sorted(found.items()) if _wanted(path[len(prefix) :])}
     new = [key for key, mark in marks.items() if seen.get(key) != mark]
-    say(f"{len(marks):,} photographs in {source}, {len(new):,} of them not looked at before")
+    say(f"{len(marks):,} photographs in {shown}, {len(new):,} of them not looked at before")
     folder = collection.HOME / f".{name}.arrived"
     try:
         for start in range(0, len(new), BATCH):
@@ -122,13 +152,13 @@ def _fetched(name: str, source: str, say: Say) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
             with _speaking(source):
                 for key in keys:
-                    path = key.removeprefix(f"{source} ")
+                    path = key.removeprefix(f"{shown} ")
                     target = folder / path[len(prefix) :].lstrip("/")
                     target.parent.mkdir(parents=True, exist_ok=True)
                     files.get_file(path, str(target))
             yield folder
             seen |= {key: marks[key] for key in keys}
-            write_json(note, seen)
+            write_json(note, seen, mode=0o600)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -143,18 +173,26 @@ def _options(source: str) -> dict[str, Any]:
 
 @contextmanager
 def _speaking(source: str) -> Iterator[None]:
+    def told(error: Exception) -> str:
+        host = urlsplit(redacted(source)).netloc  # libraries quote parts of an address too
+        return redacted(" ".join(str(error).split()).replace(urlsplit(source).netloc or source, host))[:200]
+
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(
+            str(error).replace(urlsplit(source).netloc or source, urlsplit(redacted(source)).netloc)
+        ) from error
     except ImportError as error:
-        raise UserError(f"{source} needs a package ({error}); for S3: pip install 'argan[s3]'") from error
+        raise UserError(f"{source} needs a package ({told(error)}); for S3: pip install 'argan[s3]'") from error
     except FileNotFoundError as error:
-        raise UserError(f"{source} is not there ({error}); create it, or mend its name") from error
+        raise UserError(f"{source} is not there ({told(error)}); create it, or mend its name") from error
     except PermissionError as error:
-        raise UserError(f"{source}: access refused ({error}); mend the credentials or the bucket's rights") from error
+        raise UserError(
+            f"{source}: access refused ({told(error)}); mend the credentials or the bucket's rights"
+        ) from error
     except Exception as error:  # whatever the library of a store throws
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = told(error) or type(error).__name__
         raise UserError(f"{source} cannot be reached ({reason}); mend its address, or run it again later") from error
 
 
@@ -174,6 +212,6 @@ def _mark(info: dict[str, Any]) -> str:
 
 def _read(note: Path) -> dict[str, str]:
     try:
-        return dict(json.loads(note.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return {redacted(key): str(mark) for key, mark in json.loads(note.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, AttributeError):
         return {}

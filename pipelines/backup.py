@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from argan.errors import UserError
-from argan.files import atomic, swapped, write_json
+from argan.files import atomic, locked, swapped, write_json
 from pipelines import say
 from pipelines.databases import NAMES, Databases, installed, tool
 from pipelines.servers import Services, Settings, kept_settings
@@ -48,8 +48,11 @@ BLOCK = 1 << 20
 def backup(services: Services, file: Path | None, cache: bool = False, keep: int | None = None) -> Path:
     """Write the backup, whole or not at all, and return its path. Raises UserError.
 
-    `cache`: DVC's cache too, where there is no DVC remote. `keep`: of the backups in that folder, so many, the newest.
+    `cache`: DVC's cache too, where there is no DVC remote. `keep`: of the backups in that folder so many stay, 1 or more: this one,
+    and of the others the newest.
     """
+    if keep is not None and keep < 1:
+        raise UserError(f"KEEP is {keep}; write how many backups are to stay, this one among them: 1 or more")
     if not (services.home / "settings.json").exists():
         raise UserError(f"there are no services in {services.home} to back up; make services, or set ARGAN_SERVICES")
     file = file or Path("backups") / time.strftime("argan-%Y%m%d-%H%M%S.tar")
@@ -67,6 +70,7 @@ def backup(services: Services, file: Path | None, cache: bool = False, keep: int
         "files": files,
     }
     with (
+        _alone(file.parent),
         atomic(file, 0o600) as temporary,  # it holds what the servers hold
         tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as tar,
         _scratch(file.parent) as scratch,
@@ -99,10 +103,23 @@ def backup(services: Services, file: Path | None, cache: bool = False, keep: int
     if not cache:
         say("DVC's cache is not in it: `dvc push` keeps it in the remote, or add it with CACHE=1")
     if keep:
-        for old in sorted(file.parent.glob("argan-????????-??????.tar"))[:-keep]:
+        others = sorted(other for other in file.parent.glob("argan-????????-??????.tar") if other.name != file.name)
+        for old in others[: max(len(others) - keep + 1, 0)]:
             old.unlink()
             say(f"removed {old}: {keep} backups are kept")
     return file
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One backup at a time into a folder; what killed ones left there, which may be as large as a backup, is removed."""
+    with locked(folder / ".backup.lock", wait=False) as mine:
+        if not mine:
+            raise UserError(f"another backup is being written to {folder}; wait for it, or name another folder")
+        for left_over in [*folder.glob(".*.tar.????????.tmp"), *folder.glob(".backup.*/")]:
+            say(f"removing {left_over}, which a backup that was killed left")
+            left_over.unlink() if left_over.is_file() else shutil.rmtree(left_over)
+        yield
 
 
 @contextmanager
@@ -167,9 +184,29 @@ def _add_tree(tar: tarfile.TarFile, name: str, path: Path, files: dict[str, dict
     if path.is_file():
         _add(tar, name, path, files)
     elif path.is_dir():
-        for inner in sorted(path.rglob("*")):
-            if inner.is_file():
-                _add(tar, f"{name}/{inner.relative_to(path).as_posix()}", inner, files)
+        for inner in _below(path, frozenset()):
+            _add(tar, f"{name}/{inner.relative_to(path).as_posix()}", inner, files)
+
+
+def _below(folder: Path, inside: frozenset[str]) -> Iterator[Path]:
+    """Files below a folder, links followed, saying so. inside: the folders, links resolved, that led here."""
+    inside |= {os.path.realpath(folder)}
+    try:
+        entries = sorted(folder.iterdir())
+    except FileNotFoundError:  # a run was deleted meanwhile
+        return
+    for inner in entries:
+        if inner.is_symlink():
+            target = os.path.realpath(inner)
+            if target in inside or not inner.exists():
+                why = "a folder that it lies in" if target in inside else "nothing that is there"
+                say(f"warning: left out of the backup: {inner}, a link that leads to {target}, {why}")
+                continue
+            say(f"{inner} is a link to {target}: what is there is in the backup, and comes back without the link")
+        if inner.is_dir():
+            yield from _below(inner, inside)
+        elif inner.is_file():
+            yield inner
 
 
 def _add(tar: tarfile.TarFile, name: str, path: Path, files: dict[str, dict[str, Any]]) -> None:

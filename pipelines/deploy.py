@@ -19,7 +19,7 @@ import yaml
 
 import pipelines.flows  # noqa: F401  (Prefect's settings, before it is imported)
 from argan.errors import UserError
-from pipelines import guarded, say, workspace
+from pipelines import arrivals, guarded, say, workspace
 
 TAG = "argan"
 FLOWS = ["retrain", "retrain-all", "ingest", "reevaluate"]
@@ -75,6 +75,8 @@ def deploy(notice: int) -> None:
     """Deploy, and wait until runs are scheduled. Raises UserError."""
     workspace.prepare()
     wanted = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    for each in wanted:
+        arrivals.without_secret(str((each.get("parameters") or {}).get("source", "")))
     if not os.environ.get("PREFECT_API_URL"):
         raise UserError("no Prefect server is in use: `make services`, then `source services/env`")
     from prefect.client.orchestration import get_client

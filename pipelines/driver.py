@@ -26,14 +26,16 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from argan import interrupt
 from argan.errors import UserError
+from argan.redact import redacted
 from pipelines import alone, guarded, say
 
 LOCKS = Path(".dvc/tmp/argan")
 MARK = "\x1eargan "  # begins the line with an exit code; no stage prints such a thing
 UNCHANGED = "didn't change, skipping"
 HINTS = ("To track the changes", "\tgit add", "To enable auto", "\tdvc config", "Use `dvc push`", "Data and pipelines")
-PATIENCE = ((signal.SIGINT, 60), (signal.SIGTERM, 10), (signal.SIGKILL, 10))  # seconds for a group to end
+PATIENCE = ((signal.SIGINT, 60), (signal.SIGTERM, 10), (signal.SIGKILL, 10))  # seconds for a group to end, at least
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class Driver:
         with suppress(OSError):
             if self.process.stdin:
                 self.process.stdin.close()
-        for number, patience in PATIENCE:
+        for number, least in PATIENCE:
+            patience = max(least, interrupt.grace()) if number == signal.SIGINT else least
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(self.process.pid, number)
                 self.process.wait(patience)
@@ -100,7 +103,7 @@ class Driver:
         with suppress(queue.Empty):
             while (line := self.lines.get(timeout=1)) is not None:
                 if line.strip() and not line.startswith((MARK, "ERROR: ")):
-                    self.say(line.rstrip())
+                    self.say(redacted(line.rstrip()))
 
     def _tell(self, command: Any) -> None:
         with suppress(OSError):  # it is gone: `_listen` says so
@@ -127,6 +130,7 @@ class Driver:
                 )
             if not line.strip() or line.startswith(HINTS):
                 continue
+            line = redacted(line)
             say(line.rstrip())
             changed &= UNCHANGED not in line
             if line.startswith("error: "):

@@ -381,7 +381,7 @@ def test_interrupted_between_the_two_renames_it_comes_back(folder: Path, tmp_pat
     renamed = Path.replace
 
     def replace(self: Path, target: Path) -> Path:
-        if self.name == ".preview.new":
+        if self.suffix == ".new":
             raise KeyboardInterrupt
         return renamed(self, target)
 

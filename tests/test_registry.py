@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -253,3 +254,173 @@ def test_a_half_written_model_is_not_registered(here: Path) -> None:
     (folder / "estimator.safetensors").unlink()
     with pytest.raises(UserError, match=r"estimator.safetensors is not there"):
         register(folder)
+
+
+# ---- Two at once -----------------------------------------------------------------------------------------------------
+
+
+def client(here: Path) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{here}/mlflow.db")
+
+
+def test_a_version_is_compared_with_the_champion_of_the_moment_it_would_succeed(here: Path) -> None:
+    """Two registrations of one domain, the second while the gate of the first looks at a champion that then is none."""
+    register(model(here / "first", "first"), depth_spearman=0.5)
+    met: list[str] = []
+    inner: list[dict[str, Any]] = []
+
+    def decide(champion: Path | None) -> Decision:
+        assert champion is not None
+        met.append((champion / "generator.safetensors").read_text())
+        if not inner:
+            inner.append(register(model(here / "other", "other"), depth_spearman=0.9))
+        better = compare(
+            [0.7] * 3, [json.loads((champion / "evaluation" / "scores.json").read_text())["depth_spearman"]] * 3
+        )
+        return Decision(better.verdict == "better", f"depth: {better.verdict}", {"depth_spearman": better})
+
+    said: list[str] = []
+    folder = model(here / "m", "mine")
+    receipt = registry.register(folder, METRICS, Path("plots"), here / "none", Mlflow(), decide, said.append)
+    assert inner[0]["aliases"] == ["challenger", "champion"]
+    assert met == ["first", "other"] and receipt["aliases"] == ["challenger"] and receipt["reason"] == "depth: worse"
+    found = client(here).get_registered_model("argan-meadow")
+    assert str(found.aliases["champion"]) == inner[0]["version"] != receipt["version"]
+    assert "another version became champion meanwhile" in " ".join(said)
+    assert not [tag for tag in found.tags if tag.startswith("claim-")]
+    version = client(here).get_model_version("argan-meadow", receipt["version"])
+    assert version.tags["gate"] == "depth: worse"
+
+
+def test_many_processes_change_a_champion_one_at_a_time(here: Path) -> None:
+    from argan.registry import champions
+
+    register(model(here / "m"))
+    inside: list[int] = []
+    most, errors = [0], []
+
+    def work() -> None:
+        try:
+            for _ in range(3):
+                with champions.exclusive(client(here), "argan-meadow"):
+                    inside.append(1)
+                    most[0] = max(most[0], len(inside))
+                    client(here).get_registered_model("argan-meadow")
+                    inside.pop()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most, errors) == ([1], [])
+
+
+@pytest.mark.parametrize("claim", ["claim-0-lower", "claim-9-higher"])
+def test_others_claims_are_waited_for_and_those_of_killed_processes_removed(
+    here: Path, monkeypatch: pytest.MonkeyPatch, claim: str
+) -> None:
+    from argan.registry import champions
+
+    register(model(here / "m"))
+    client(here).set_registered_model_tag("argan-meadow", claim, "")
+    clock = [0.0]
+    monkeypatch.setattr(champions.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(champions.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + 10))
+    with champions.exclusive(client(here), "argan-meadow"):
+        assert clock[0] > champions.CLAIM
+    tags = client(here).get_registered_model("argan-meadow").tags
+    assert not [tag for tag in tags if tag.startswith("claim-")]
+
+
+# ---- Files from elsewhere --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A registered version whose files are elsewhere for all that the registry knows; the artifact store's folder."""
+    import mlflow.artifacts
+
+    register(model(here / "m"))
+    store = registry.download("models:/argan-meadow/1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
+    monkeypatch.setattr("argan.registry.versions.urlsplit", lambda source: type("Parts", (), {"scheme": "s3"}))
+    for name in ("download_artifacts", "list_artifacts"):
+        called.pop(name, None)
+        monkeypatch.setattr(mlflow.artifacts, name, counted(name, getattr(mlflow.artifacts, name)))
+    return store
+
+
+called: dict[str, int] = {}
+
+
+def counted(name: str, function: Any) -> Any:
+    def call(**named: Any) -> Any:
+        called[name] = called.get(name, 0) + 1
+        return function(**named)
+
+    return call
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_copy_that_is_not_complete_is_fetched_again(remote: Path, here: Path, pinned: bool) -> None:
+    if not pinned:  # as versions of before
+        client(here).delete_model_version_tag("argan-meadow", "1", "manifest_sha256")
+        (remote / "manifest.json").unlink()
+    there = content(remote)
+    copy = registry.download("models:/argan-meadow/1")
+    assert copy != remote and content(copy) == there
+    assert registry.download("models:/argan-meadow/1") == copy and called["download_artifacts"] == 1
+    assert pinned == (called["list_artifacts"] < 5), "what has a list needs no questions to the store"
+    (copy / "estimator.safetensors").unlink()
+    assert content(registry.download("models:/argan-meadow/1")) == there
+    (copy / "generator.safetensors").write_text("weight")
+    assert content(registry.download("models:/argan-meadow/1")) == there
+    if pinned:
+        (copy / "generator.safetensors").write_text("Weights")  # of the same length
+        assert content(registry.download("models:/argan-meadow/1")) == there
+        (copy / "manifest.json").write_text("{}")
+        assert content(registry.download("models:/argan-meadow/1")) == there
+    copy.rename(copy.with_name(f".{copy.name}.old"))  # a kill between the two renames
+    before = called["download_artifacts"]
+    assert content(registry.download("models:/argan-meadow/1")) == there and called["download_artifacts"] == before
+    assert [path.name for path in (here / "cache" / "argan").iterdir()] == [copy.parent.name]
+
+
+def test_a_download_that_comes_incomplete_is_told_and_not_kept(remote: Path, here: Path) -> None:
+    (remote / "estimator.safetensors").write_text("other")
+    with pytest.raises(
+        UserError, match=r"models:/argan-meadow/1 did not come complete.*estimator.safetensors is damaged"
+    ):
+        registry.download("models:/argan-meadow/1")
+    assert list((here / "cache" / "argan").iterdir()) == []
+
+
+def test_a_receipt_never_holds_the_password_of_its_registry(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow itself knows the database by a URI without one; ours holds one, and the champion's judge quotes it."""
+    from argan.registry import versions
+
+    real = f"sqlite:///{here}/mlflow.db"
+    secret = "http://operator:hunter2@mlflow.example.org:5000/?token=hunter2"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)
+    monkeypatch.setattr(versions, "connect", lambda uri: registry.place.connect(real))
+    register(model(here / "m", "first"))
+
+    def decide(champion: Path | None) -> Decision:
+        raise UserError(f"{secret} does not answer")
+
+    receipt = registry.register(
+        model(here / "m", "second"), METRICS, Path("plots"), here / "none", Mlflow(), decide, print
+    )
+    assert receipt["tracking_uri"] == "http://mlflow.example.org:5000"
+    assert "does not answer" in receipt["reason"] and "hunter2" not in json.dumps(receipt)
+    found = client(here).get_model_version("argan-meadow", receipt["version"])
+    assert "hunter2" not in json.dumps(found.tags) + found.description

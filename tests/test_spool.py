@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -156,3 +157,34 @@ def test_a_server_that_hangs_does_not_hold_up_training(here: Path, monkeypatch: 
         clock[0] += 1.0  # a row a second
     assert len(tried) <= 4
     assert len(run.spool.events()) == 199
+
+
+def test_a_picture_that_a_power_cut_tore_is_left_out_aloud_and_the_training_resumes(here: Path) -> None:
+    run = start([])
+    spool = Spool(Path("checkpoints/abc/unsent"))
+    torn = spool.append([Event(32, {"loss_d": 0.5}), Event(32, picture=picture()), Event(64, {"loss_d": 0.4})])[1]
+    assert isinstance(torn.picture, Path)
+    torn.picture.write_bytes(torn.picture.read_bytes()[:50])
+    with spool.file.open("ab") as file:
+        file.write(b'{"images": 96, "row": [1], "time": 1}\n\0\0\0\0\n')
+    said: list[str] = []
+    again = start(said)
+    assert again.id == run.id and steps(again) == [32, 64] and pictures(again) == 0
+    assert [line.partition(" cannot be read")[0] for line in said] == [
+        f"warning: checkpoints/abc/unsent/events.jsonl, line {number}" for number in (2, 4, 5)
+    ]
+    assert not spool.folder.exists()
+
+
+def test_a_picture_is_on_disk_before_the_line_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync = os.fsync
+
+    def synced(handle: int) -> None:
+        order.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    (event,) = Spool(tmp_path / "unsent").append([Event(32, picture=picture())])
+    assert isinstance(event.picture, Path)
+    assert order == [event.picture.name, "unsent", "events.jsonl", "unsent", tmp_path.name]

@@ -1,7 +1,7 @@
 """What a person reads in MLflow's pages: Markdown for a registered model, for each version, and for a training run.
 
 Pictures are artifacts of the run, under addresses that MLflow's own pages resolve. What comes from a data card or an error
-passes `plain`: MLflow renders links, pictures and frames of elsewhere.
+passes `markdown`: MLflow renders links, pictures and frames of elsewhere.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from argan.redact import markdown
 from argan.registry.place import public
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ SHOWN = {  # plots/<domain>/<name>.png, the ones that a card shows
     "depth": "Held-out photographs, their depth and the estimate: worst, median and best.",
     "samples": "Scenes out of nothing: all in focus, their disparity, and the photo through the full aperture.",
 }
-SPECIAL = {character: f"&#{ord(character)};" for character in "\\`*_[]<>|!~#&\"'"}
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,10 @@ def version_card(v: Version) -> str:
     if seen := summary.get("images_seen"):
         made += f" · {seen:,} images seen in {summary.get('train_seconds', 0) / 60:.0f} minutes"
     learned = f"{v.photos['train']:,} flat photographs" if v.photos.get("train") else "flat photographs alone"
-    lead = f"**Scenes with depth, and the depth of photographs, learned from {learned} of *{plain(v.config['domain'])}*.** {made}"
+    domain = markdown(v.config["domain"])
+    lead = f"**Scenes with depth, and the depth of photographs, learned from {learned} of *{domain}*.** {made}"
     if sick := v.scores.get("degenerate"):
-        lead += f"\n\n**Degenerate: {plain(', '.join(sick))}.** What it calls depth is none."
+        lead += f"\n\n**Degenerate: {markdown(', '.join(sick))}.** What it calls depth is none."
     return _fitted(
         [  # (the highest goes first where all is too long, text)
             (-1, lead),
@@ -142,9 +143,9 @@ def model_card(name: str, tags: Mapping[str, str], champion: str | None, run_id:
         told = f"**Champion:** {link}" + (f", {' · '.join(facts)}." if facts else ".")
         if "picture" in tags and run_id:
             picture = f"![scenes of the champion]({artifact(run_id, tags['picture'])})"
-    rights = f"**Data:** {plain(tags.get('data_title', domain)[:200])}"
-    rights += f", {plain(tags['data_source'][:300])}" if "data_source" in tags else ""
-    rights += f". **Licence of the data:** {plain(tags.get('data_licence', UNKNOWN)[:500])}"
+    rights = f"**Data:** {markdown(tags.get('data_title', domain)[:200])}"
+    rights += f", {markdown(tags['data_source'][:300])}" if "data_source" in tags else ""
+    rights += f". **Licence of the data:** {markdown(tags.get('data_licence', UNKNOWN)[:500])}"
     return _fitted([(-1, lead), (0, told), (3, picture), (1, rights), (2, loading(name, None))])
 
 
@@ -154,7 +155,7 @@ _LISTED = {"depth_spearman": "rank correlation of depth", "kid": "kernel distanc
 def run_note(v: Version) -> str:
     """The description of a training run: which version it became."""
     page = f"#/models/{quote(v.name)}/versions/{v.number}"
-    told = [f"Training of [{v.name} version {v.number}]({page}): {plain(v.reason)}."]
+    told = [f"Training of [{v.name} version {v.number}]({page}): {markdown(v.reason)}."]
     told += [_picture(v, "scenes"), _lineage(v)]
     return "\n\n".join(text for text in told if text)
 
@@ -214,11 +215,6 @@ def number(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else ", ".join(value) if isinstance(value, list) else str(value)
 
 
-def plain(text: object) -> str:
-    """Text that came from elsewhere, as Markdown and HTML that say just that, in one line."""
-    return "".join(SPECIAL.get(c, c) for c in " ".join(str(text).split()) if c.isprintable())
-
-
 def spread(tags: Mapping[str, str], key: str) -> str:
     """The interval of a score, in brackets, or its standard error; empty where neither is known."""
     if f"{key}_low" in tags and f"{key}_high" in tags:
@@ -230,7 +226,7 @@ def _short(told: str) -> str:
     try:
         return f"{float(told):.3f}" if abs(float(told)) < 100 else f"{float(told):.0f}"
     except ValueError:  # written by hand
-        return plain(told[:20])
+        return markdown(told[:20])
 
 
 def _scores(v: Version) -> str:
@@ -241,7 +237,7 @@ def _scores(v: Version) -> str:
         head = ["depth of held-out photographs", "this model", "95 %", "prior alone", "mean depth", "brightness"]
         told.append(_table(head, rows))
         if v.scores.get("depth_reference"):
-            told.append(f"Exact depth is not known: judged by the answer of {plain(v.scores['depth_reference'])}.")
+            told.append(f"Exact depth is not known: judged by the answer of {markdown(v.scores['depth_reference'])}.")
     else:
         told.append("Of these photographs no depth is known: nothing to score against.")
     if v.scores.get("kid") is not None:
@@ -255,7 +251,7 @@ def _scores(v: Version) -> str:
 
 def _gate(v: Version) -> str:
     champion = f"Against the champion, version {v.against}" if v.against else "Against the champion"
-    told = [f"### {champion if v.comparisons else 'The gate'}", f"{plain(v.reason[:1].upper() + v.reason[1:])}."]
+    told = [f"### {champion if v.comparisons else 'The gate'}", f"{markdown(v.reason[:1].upper() + v.reason[1:])}."]
     if v.comparisons:
         told.append(_table(["score", "this model", "champion", "gain", "95 %", "verdict"], v.comparisons))
     return "\n\n".join(told)
@@ -270,11 +266,11 @@ def _data(v: Version) -> str:
         "splits": "splits",
         "taken": "taken",
     }
-    rows = [[text, plain(v.data[key][:500])] for key, text in named.items() if v.data.get(key)]
+    rows = [[text, markdown(v.data[key][:500])] for key, text in named.items() if v.data.get(key)]
     if "photos" not in v.data and v.photos.get("count"):
         rows.append(["photos", f"{v.photos['count']:,}, {v.photos.get('train', 0):,} of them learned from"])
     rows.append(["revision", f"`{v.config['data']}`"])
-    return f"### What it learned from: {plain(v.data['title'][:200])}\n\n" + _table(["", ""], rows)
+    return f"### What it learned from: {markdown(v.data['title'][:200])}\n\n" + _table(["", ""], rows)
 
 
 def _limits(v: Version) -> str:
@@ -285,7 +281,7 @@ def _limits(v: Version) -> str:
     if v.training.get("prior"):
         told.append("That the subject is in focus and the rest behind it is a prior's word, not the photographs'.")
     if features := v.scores.get("features"):
-        told.append(f"Distances of photographs are by {plain(features)}: compare them with no other extractor's.")
+        told.append(f"Distances of photographs are by {markdown(features)}: compare them with no other extractor's.")
     return " ".join(told)
 
 

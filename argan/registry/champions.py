@@ -8,8 +8,10 @@ and the one before it is known.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 
 HISTORY = "champions"
 KEPT = 100  # changes; a tag holds 5,000 characters
+CLAIMS = "claim-"  # begins the tags by which processes wait for each other
+CLAIM = (
+    60.0  # seconds after which a claim is that of a process that was killed; what is done under one takes less than 1
+)
+POLL = 0.1  # seconds between two looks at others' claims
 BACK = ("rollback", "restored")
 HEAD = (  # of the champion's tags, those that the registered model has too
     "resolution", "preset", "photos", "photos_learned_from", "data_title", "data_licence", "degenerate", "features",
@@ -111,6 +118,58 @@ def crown(client: MlflowClient, name: str, version: str, how: str) -> None:
     refresh(client, name)
 
 
+@contextmanager
+def exclusive(client: MlflowClient, name: str) -> Iterator[None]:
+    """One process at a time changes a model's champion, wherever the processes are: all they share is the registry, which has no
+    compare and set. Lamport's one-bit algorithm (The mutual exclusion problem II, 1986): each claims by a tag of its own, gives way
+    to lower ones, and waits for higher ones.
+
+    A claim that stays the same for CLAIM seconds was left by a kill and is removed. So what is inside must be shorter: a process
+    that was suspended for longer and wakes up in it is the one case in which two may be there.
+    """
+    mine = f"{CLAIMS}{time.time_ns():020d}-{secrets.token_hex(4)}"
+    seen: dict[str, float] = {}
+
+    def others(lower: bool) -> list[str]:
+        now, tags = time.monotonic(), client.get_registered_model(name).tags
+        found = [tag for tag in tags if tag.startswith(CLAIMS) and tag != mine and (tag < mine) == lower]
+        for tag in found:
+            if now - seen.setdefault(tag, now) > CLAIM:
+                _unclaim(client, name, tag)
+        return found
+
+    try:
+        while True:
+            client.set_registered_model_tag(name, mine, "a version is being made champion")
+            if not others(lower=True):
+                break
+            _unclaim(client, name, mine)
+            while others(lower=True):
+                time.sleep(POLL)
+        while others(lower=False):
+            time.sleep(POLL)
+        yield
+    finally:
+        _unclaim(client, name, mine)
+
+
+def _unclaim(client: MlflowClient, name: str, tag: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    with suppress(MlflowException):  # it is gone already
+        client.delete_registered_model_tag(name, tag)
+
+
+def succeed(client: MlflowClient, name: str, version: str, over: Any) -> bool:
+    """Make `version` champion, unless the champion is no more the version `over` (or none) that the gate compared it with."""
+    with exclusive(client, name):
+        now = client.get_registered_model(name).aliases.get("champion")
+        if now is not None and (over is None or str(now) != str(over.version)):
+            return False
+        crown(client, name, version, "gate")
+    return True
+
+
 def refresh(client: MlflowClient, name: str) -> None:
     """The registered model's tags and page: those of its champion, else of its newest version."""
     model = client.get_registered_model(name)
@@ -135,7 +194,7 @@ def refresh(client: MlflowClient, name: str) -> None:
 def holder(client: MlflowClient, name: str, say: Callable[[str], None]) -> Any:
     """The champion's version, for the gate, or None. Where it was deleted in MLflow's pages, the one before is champion again."""
     model = client.get_registered_model(name)
-    found = or_none(lambda: client.get_model_version_by_alias(name, "champion"))
+    found = _champion(client, name)
     changes, domain = history(model.tags), name.removeprefix(PREFIX)
     if found is None and changes:
         live = _live(client, name)
@@ -144,13 +203,19 @@ def holder(client: MlflowClient, name: str, say: Callable[[str], None]) -> Any:
         say(f"warning: {trouble(domain, None, '', changes, live)}")
         if former is not None:
             say(f"{name}: version {former} is champion again, until a new one is better")
-            crown(client, name, str(former), "restored")
-            found = client.get_model_version(name, str(former))
+            with exclusive(client, name):
+                if _champion(client, name) is None:
+                    crown(client, name, str(former), "restored")
+            found = _champion(client, name)
     elif found is not None and found.current_stage == ARCHIVED:
         say(f"warning: {trouble(domain, int(found.version), ARCHIVED, changes, _live(client, name))}")
     if found is not None and (lost := losing(client, found)):
         say(f"warning: {lost}")
     return found
+
+
+def _champion(client: MlflowClient, name: str) -> Any:
+    return or_none(lambda: client.get_model_version_by_alias(name, "champion"))
 
 
 def lost(client: MlflowClient, name: str) -> str:
@@ -211,19 +276,21 @@ def delete(domain: str, version: int, settings: Mlflow | None = None) -> str:
     uri, name = tracking_uri(settings), PREFIX + domain
     client = connect(uri)
     with speaking(uri):
-        model = _model(client, name, uri)
-        found = _version(client, name, version, uri)
-        if str(model.aliases.get("champion")) == str(version):
-            raise UserError(
-                f"{domain}: version {version} is the champion, and a champion is not deleted; first `argan models rollback "
-                f"{domain}` or `argan models promote {domain} VERSION`"
-            )
-        client.delete_model_version(name, str(version))
-        left = client.get_registered_model(name)
-        if "challenger" in model.aliases and "challenger" not in left.aliases and left.latest_versions:
-            newest = max(left.latest_versions, key=lambda v: int(v.version))
-            client.set_registered_model_alias(name, "challenger", str(newest.version))
-        refresh(client, name)
+        _model(client, name, uri)
+        with exclusive(client, name):
+            model = _model(client, name, uri)
+            found = _version(client, name, version, uri)
+            if str(model.aliases.get("champion")) == str(version):
+                raise UserError(
+                    f"{domain}: version {version} is the champion, and a champion is not deleted; first `argan models rollback "
+                    f"{domain}` or `argan models promote {domain} VERSION`"
+                )
+            client.delete_model_version(name, str(version))
+            left = client.get_registered_model(name)
+            if "challenger" in model.aliases and "challenger" not in left.aliases and left.latest_versions:
+                newest = max(left.latest_versions, key=lambda v: int(v.version))
+                client.set_registered_model_alias(name, "challenger", str(newest.version))
+            refresh(client, name)
     return (
         f"{domain}: version {version} is deleted; its files stay with run {found.run_id} until that is deleted in MLflow too and "
         "`mlflow gc` has run"
@@ -240,7 +307,8 @@ def _give(domain: str, version: int, how: str, settings: Mlflow | None) -> str:
         found = _version(client, name, version, uri)
         now = model.aliases.get("champion")
         check_files(found, uri)
-        crown(client, name, str(version), how)
+        with exclusive(client, name):
+            crown(client, name, str(version), how)
         told = [f"{domain}: version {version} is champion" + (f", version {now} was" if now else "")]
         if str(now) == str(version):
             told = [f"{domain}: version {version} is the champion already"]

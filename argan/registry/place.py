@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from argan.errors import UserError
 from argan.params import Mlflow
+from argan.redact import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,9 +34,7 @@ def tracking_uri(settings: Mlflow | None = None) -> str:
 
 def public(uri: str) -> str:
     """The URI without user, password and query: fit for a receipt that goes into Git."""
-    if not uri.startswith("sqlite"):  # a file's name may hold an @
-        uri = re.sub("://.*@", "://", uri)
-    return uri.split("?")[0].rstrip("/")
+    return redacted(uri).split("?")[0].rstrip("/")
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -70,7 +69,7 @@ def broken(uri: str, error: Exception) -> UserError:
     told = re.sub(r"\(Background on this error[^)]*\)", "", str(error)).replace(
         uri, public(uri)
     )  # an address elsewhere
-    reason = re.sub(r"://[^\s/]*@", "://", " ".join(told.split()))[:300]
+    reason = redacted(" ".join(told.split()))[:300]
     if isinstance(error, ModuleNotFoundError):
         reason += "; for PostgreSQL: pip install 'argan[postgres]', and a URI that starts with postgresql+psycopg://"
     return UserError(

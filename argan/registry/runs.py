@@ -74,7 +74,7 @@ class Run:
 
     def resume(self) -> None:
         """Go on where the run was left: with what waits in the spool, after the rows that MLflow has."""
-        self._pending = [event for event in self.spool.events() if not event.end]  # it has not ended after all
+        self._pending = [event for event in self.spool.events(self.say) if not event.end]  # it has not ended after all
         self._spooled = len(self._pending)
         with speaking(self.uri):
             logged = sorted(
@@ -95,7 +95,7 @@ class Run:
 
     def deliver(self) -> int:
         """Send what waits in the spool; how much that was. Raises UserError when the server is away still."""
-        self._pending = self.spool.events()
+        self._pending = self.spool.events(self.say)
         with speaking(self.uri):
             self._speak()
         count = len(self._pending)

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from argan.errors import UserError
-from argan.files import swapped
 from argan.params import Mlflow
-from argan.registry import card, champions
+from argan.registry import card, champions, manifest
 from argan.registry.place import connect, or_none, prefect, public, revision, speaking, sqlite_file, tracking_uri
 from argan.registry.runs import alive, create_run, log_rows
 
@@ -72,10 +71,9 @@ def register(
     name, uri = f"argan-{domain}", tracking_uri(settings)
     client = connect(uri)
     with speaking(uri):
-        if or_none(lambda: client.get_registered_model(name)) is None:
-            client.create_registered_model(name, description=f"AR-GAN trained on the domain '{domain}'")
-        found = client.search_model_versions(f"name = '{name}' and tags.model_hash = '{digest}'")
-        if found:
+        _create(client, name, f"AR-GAN trained on the domain '{domain}'")
+        same = f"name = '{name}' and tags.model_hash = '{digest}'"
+        if found := client.search_model_versions(same):
             version, run_id = str(found[0].version), str(found[0].run_id)
             say(f"already registered as version {version} of {name}")
         else:
@@ -84,51 +82,58 @@ def register(
                 run_id = create_run(client, settings, domain, config["training"], data)
                 log_rows(client, run_id, _history(folder))
                 client.set_terminated(run_id)
-            client.log_artifacts(run_id, str(folder), f"model/{digest}")
+            tags = {"model_hash": digest, manifest.TAG: manifest.upload(client, run_id, folder, f"model/{digest}")}
             source = f"{client.get_run(run_id).info.artifact_uri}/model/{digest}"
-            version = str(client.create_model_version(name, source, run_id, tags={"model_hash": digest}).version)
+            with champions.exclusive(client, name):
+                if found := client.search_model_versions(same):  # another process has registered it meanwhile
+                    version, run_id = str(found[0].version), str(found[0].run_id)
+                else:
+                    version = str(client.create_model_version(name, source, run_id, tags=tags).version)
         if report.is_dir():
             client.log_artifacts(run_id, str(report), f"model/{digest}/evaluation")
         if plots.is_dir():
             client.log_artifacts(run_id, str(plots), f"plots/{digest}")
         numbers = {f"eval/{k}": v for k, v in metrics.items() if isinstance(v, int | float)}
         log_rows(client, run_id, [(0, numbers, int(time.time() * 1000))])
-        champion = champions.holder(client, name, say)
-        if champion is not None and str(champion.version) == version:
-            decision = Decided(True, "is the champion already")
-        else:
-            try:
-                decision = decide(_files(champion, uri) if champion else None)
-            except UserError as error:  # the new version stays, as a challenger
-                decision = Decided(False, f"not comparable: {error}")
-        reason = decision.reason
-        page = report / "report.html"
-        if page.exists():
-            told = with_gate(page.read_text(encoding="utf-8"), reason, decision.champion, decision.rows())
-            client.log_text(run_id, told, f"model/{digest}/evaluation/report.html")
-        run = client.get_run(run_id)
-        made = card.Version(
-            name=name,
-            number=version,
-            run_id=run_id,
-            experiment_id=run.info.experiment_id,
-            config=config,
-            data=card.facts(folder, domain),
-            scores=metrics,
-            lineage=card.clean(
-                {"git_revision": config.get("git_revision") or revision(), **prefect(), **(lineage or {})}
-            ),
-            pictures=_pictures(folder, plots, digest),
-            reason=reason,
-            against=str(champion.version) if champion is not None and decision.comparisons else "",
-            comparisons=card.gate_rows(decision),
-        )
-        _tell(client, made)
-        client.set_registered_model_alias(name, "challenger", version)
-        if decision.champion:
-            champions.crown(client, name, version, "gate")
-        else:
-            champions.refresh(client, name)
+        while True:
+            champion = champions.holder(client, name, say)
+            if champion is not None and str(champion.version) == version:
+                decision = Decided(True, "is the champion already")
+            else:
+                try:
+                    decision = decide(_files(champion, uri) if champion else None)
+                except UserError as error:  # the new version stays, as a challenger
+                    decision = Decided(False, f"not comparable: {error}")
+            reason = decision.reason
+            page = report / "report.html"
+            if page.exists():
+                told = with_gate(page.read_text(encoding="utf-8"), reason, decision.champion, decision.rows())
+                client.log_text(run_id, told, f"model/{digest}/evaluation/report.html")
+            run = client.get_run(run_id)
+            made = card.Version(
+                name=name,
+                number=version,
+                run_id=run_id,
+                experiment_id=run.info.experiment_id,
+                config=config,
+                data=card.facts(folder, domain),
+                scores=metrics,
+                lineage=card.clean(
+                    {"git_revision": config.get("git_revision") or revision(), **prefect(), **(lineage or {})}
+                ),
+                pictures=_pictures(folder, plots, digest),
+                reason=reason,
+                against=str(champion.version) if champion is not None and decision.comparisons else "",
+                comparisons=card.gate_rows(decision),
+            )
+            _tell(client, made)
+            client.set_registered_model_alias(name, "challenger", version)
+            if not decision.champion:
+                champions.refresh(client, name)
+                break
+            if champions.succeed(client, name, version, champion):
+                break
+            say(f"{name}: another version became champion meanwhile: judging again, against that one")
     say(f"{name} version {version}: {'champion' if decision.champion else 'challenger'} ({reason})")
     return {
         "name": name,
@@ -141,6 +146,18 @@ def register(
         "experiment_id": run.info.experiment_id,
         "tracking_uri": public(uri),
     }
+
+
+def _create(client: MlflowClient, name: str, description: str) -> None:
+    """Make the registered model where it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    if or_none(lambda: client.get_registered_model(name)) is None:
+        try:
+            client.create_registered_model(name, description=description)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # made by another process meanwhile
+                raise
 
 
 def _tell(client: MlflowClient, made: card.Version) -> None:
@@ -240,16 +257,9 @@ def _files(version: Any, uri: str) -> Path:
                 "register), restore a backup, or argan models rollback"
             )
         return local
-    import mlflow.artifacts
-
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "argan"
     key = hashlib.sha256(f"{uri} {version.source}".encode()).hexdigest()[:16]
-    target = cache / f"{version.name}-{version.version}-{key}"
-    if not target.is_dir():
-        with swapped(target) as new:
-            mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=str(new), tracking_uri=uri)
-    inner = sorted((p.parent for p in target.rglob("config.json")), key=lambda p: len(p.parts))
-    return inner[0] if inner else target
+    return manifest.fetched(version, uri, cache / f"{version.name}-{version.version}-{key}")
 
 
 def check_files(version: Any, uri: str) -> None:

@@ -21,7 +21,7 @@ import httpx
 from filelock import FileLock, Timeout
 
 from argan.errors import UserError
-from argan.files import sync
+from argan.files import sync, write_json
 from argan.sources.web import LATER, Again, Hopeless, Patience, ask, refusal, retry_after, shown
 
 HTML = (b"<!doctype html", b"<html")
@@ -201,7 +201,7 @@ class _Job:
         self.pieced = start > 0
         etag = response.headers.get("etag", "")
         strong = etag if etag.startswith('"') and etag.isascii() else None  # a weak one does not vouch for every byte
-        _write_json(self.note, {"url": _mark(url), "etag": strong, "total": total})
+        write_json(self.note, {"url": _mark(url), "etag": strong, "total": total})
         done, window, since = start, start, self.patience.clock()
         with self.part.open("ab" if start else "wb") as file:
             for chunk in response.iter_raw():
@@ -281,12 +281,6 @@ class _Job:
 
 def _mark(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()
-
-
-def _write_json(path: Path, content: dict[str, str | int | None]) -> None:
-    new = path.with_name(path.name + ".tmp")
-    new.write_text(json.dumps(content), encoding="utf-8")
-    new.replace(path)
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
+from argan.redact import redacted
+
 ALLOW_HTTP = "ARGAN_ALLOW_HTTP"  # set to "loopback": http, but from this very machine alone (tests, a tunnel)
 LOOPBACK = ("127.0.0.1", "localhost")
 LATER = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
@@ -84,7 +86,7 @@ def local(url: str) -> bool:
 
 def shown(url: str) -> str:
     """Without user, password and query, which may be secret."""
-    return re.sub(r"^(\w+://)[^/?#]*@", r"\1", url).split("?")[0].split("#")[0]
+    return redacted(url).split("?")[0].split("#")[0]
 
 
 def retry_after(value: str | None) -> float | None:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from argan import params
 from argan.errors import UserError
+from argan.redact import NO_SECRET
 from pipelines import workspace
 from pipelines.driver import busy
 from pipelines.flows import shown
@@ -17,6 +18,8 @@ from pipelines.flows.retrain import retrain
 from pipelines.flows.shared import HOOKS, PLAIN, clear, command
 from pipelines.flows.stages import passes
 
+# Prefect's server checks this before it stores a parameter, and its form while somebody types
+Source = Annotated[str, Field(min_length=1, json_schema_extra={"pattern": NO_SECRET})]
 Name = Annotated[str, Field(pattern=f"^{params.NAME.pattern}$")]
 
 
@@ -45,7 +48,7 @@ def photos(name: str, source: str) -> Any:
 @clear
 def ingest(
     collection: Name,
-    source: Annotated[str, Field(min_length=1)],
+    source: Source,
     enough: Annotated[int, Field(ge=1)] = 100,
 ) -> Any:
     """Take in the photographs that arrived since last time; with enough new ones, retrain their domain and only it.
@@ -55,12 +58,14 @@ def ingest(
     Args:
         collection: Where the photos come in. It is also the domain to retrain.
         source: What is watched: a folder, s3://bucket/prefix, or the https address of a folder's listing (it ends in /).
+            Instead of a password: ${NAME}, a variable of the worker's environment.
         enough: New photos since the last retraining that make another one worth while.
     """
     from pipelines import arrivals
 
     settings = workspace.prepare()
     params.free(collection, settings)
+    arrivals.without_secret(source)
     state: Any = photos.with_options(task_run_name=f"photos@{collection}")(collection, source, return_state=True)
     if not state.is_completed():
         return Failed(message=state.message)
@@ -84,5 +89,8 @@ def ingest(
 
 def ingest_command(collection: str, source: str, enough: int) -> None:
     """What `argan ingest COLLECTION SOURCE` does. Raises UserError with the line it failed with."""
+    from pipelines import arrivals
+
     params.free(collection, workspace.prepare())
+    arrivals.without_secret(source)  # before Prefect sees it
     command(ingest, collection=collection, source=source, enough=enough)

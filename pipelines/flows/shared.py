@@ -20,6 +20,7 @@ from pydantic import Field
 from argan import params
 from argan.errors import UserError
 from argan.params import Params
+from argan.redact import redacted
 from pipelines import workspace
 
 GPU = "gpu"  # the concurrency limit: as many trainings as there are GPUs
@@ -102,8 +103,8 @@ def gpu() -> Iterator[None]:
 
 def told(flow: Any, flow_run: Any, state: Any) -> None:
     """The hook of runs that did not end well: what it was, and how to go on."""
-    arguments = " ".join(str(value) for value in flow_run.parameters.values() if value not in (None, ""))
-    reason = " ".join((state.message or "no reason was given").split())
+    arguments = redacted(" ".join(str(value) for value in flow_run.parameters.values() if value not in (None, "")))
+    reason = redacted(" ".join((state.message or "no reason was given").split()))
     flow_run_logger(flow_run, flow).error(f"{flow_run.name} {state.name}: {reason}")
     flow_run_logger(flow_run, flow).error(AGAIN.format(flow=flow.name, arguments=arguments))
 

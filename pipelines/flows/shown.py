@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
+from argan.redact import markdown
+
 PICTURES = {  # plots/<domain>/<name>.png, those that are there
     "scenes": "Scenes: all in focus, their depth, and photos through wider and wider apertures",
     "grid": "Generated photographs",
@@ -27,10 +29,10 @@ def show(domain: str) -> str:
     line = f"{name} version {version}: {'champion' if 'champion' in receipt['aliases'] else 'challenger'} ({receipt['reason']})"
     compared = rows(receipt.get("comparison") or {}, scores)
     create_table_artifact(
-        key=f"scores-{domain}", table=compared, description=f"{line}. Last column: the gate's verdict."
+        key=f"scores-{domain}", table=compared, description=f"{markdown(line)}. Last column: the gate's verdict."
     )
     there = {key: Path(f"plots/{domain}/{key}.png") for key in PICTURES if Path(f"plots/{domain}/{key}.png").exists()}
-    told = [f"# {domain}\n\n**{line}**\n"]
+    told = [f"# {markdown(domain)}\n\n**{markdown(line)}**\n"]
     if uri.startswith("http"):
         page = f"{uri}/#/models/{name}/versions/{version}?workflowType=machine_learning"
         told.append(f"[{name} version {version}]({page}) in MLflow: how good it is, its files, how to load it.\n")
@@ -40,7 +42,7 @@ def show(domain: str) -> str:
             )
             told.append(f"[The training's run]({run}) in MLflow: its curves, its pictures over the steps.\n")
     else:
-        told.append(f"Registered in {uri}; `make registry` shows it.\n")
+        told.append(f"Registered in {markdown(uri)}; `make registry` shows it.\n")
     for key, file in there.items():
         if not uri.startswith("http"):
             url = inline(file)
@@ -51,7 +53,7 @@ def show(domain: str) -> str:
             create_image_artifact(key=f"{key}-{domain}", image_url=url, description=about)
         told.append(f"## {PICTURES[key]}\n\n![{key}]({url})\n")
     told.append(f"The whole report: `reports/{domain}/report.html`\n")
-    create_markdown_artifact(key=f"retrained-{domain}", markdown="\n".join(told), description=line)
+    create_markdown_artifact(key=f"retrained-{domain}", markdown="\n".join(told), description=markdown(line))
     return line
 
 
@@ -86,8 +88,10 @@ def inline(file: Path) -> str:
 
 def arrived(name: str, source: str, told: dict[str, Any], line: str) -> None:
     """What came into a collection, and what was refused and why."""
-    rows = [f"| `{photo}` | {why} |" for photo, why in list(told["refused"].items())[:100]]
+    rows = [f"| {markdown(photo)} | {markdown(why)} |" for photo, why in list(told["refused"].items())[:100]]
     table = ["| refused | why |", "|---|---|", *rows] if rows else []
     page = f"The collection's report: `data/collections/{name}/preview/report.html`"
-    markdown = "\n".join([f"# {name}", "", f"From `{source}`. **{line}**", "", page, "", *table])
-    create_markdown_artifact(key=f"arrived-{name}", markdown=markdown, description=line)
+    text = "\n".join(
+        [f"# {markdown(name)}", "", f"From {markdown(source)}. **{markdown(line)}**", "", page, "", *table]
+    )
+    create_markdown_artifact(key=f"arrived-{name}", markdown=text, description=markdown(line))

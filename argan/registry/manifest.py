@@ -1,0 +1,112 @@
+"""What belongs to a version: a list of its files with their hashes, itself named by its hash in a tag of the version.
+
+So a copy of the files is known to be complete, or not, whatever came between: a kill, two downloads at once, a cache that was
+tidied up. Versions of before have no such list: what the artifact store lists of them is compared by name and size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from argan.errors import UserError
+from argan.files import locked, recover, swapped
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+NAME = "manifest.json"
+TAG = "manifest_sha256"
+
+
+def upload(client: MlflowClient, run_id: str, folder: Path, place: str) -> str:
+    """Log the files of `folder` and their list as artifacts below `place`; the sha256 of the list."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    text = json.dumps({name: _sha256(folder / name) for name in names if name != NAME}, indent=1)
+    client.log_artifacts(run_id, str(folder), place)
+    client.log_text(run_id, text, f"{place}/{NAME}")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fetched(version: Any, uri: str, target: Path) -> Path:
+    """The folder of a version's files in `target`, fetched unless it is complete there. Raises UserError."""
+    import mlflow.artifacts
+
+    if not _faults(version, uri, target):
+        return _inside(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with locked(target.with_name(f".{target.name}.download.lock")):  # whoever else wants it waits, and finds it here
+        recover(target)
+        if not _faults(version, uri, target):
+            return _inside(target)
+        with swapped(target) as new:
+            mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=str(new), tracking_uri=uri)
+            if faults := _faults(version, uri, new, whole=True):
+                raise UserError(
+                    f"models:/{version.name}/{version.version} did not come complete from {version.source}: {faults[0]}; run it "
+                    "again later, and where it says the same again restore a backup or register the model again"
+                )
+    return _inside(target)
+
+
+def _faults(version: Any, uri: str, target: Path, whole: bool = False) -> list[str]:
+    """What is wrong with a copy. With a list in the version only that is looked at, and also what the store lists if `whole`."""
+    if not target.is_dir():
+        return [f"{target} is not there"]
+    folder, pin = _inside(target), version.tags.get(TAG)
+    faults = list(_against_list(folder, pin)) if pin else []
+    if whole or not pin:
+        faults += _against_store(folder, version.source, uri)
+    return faults
+
+
+def _against_list(folder: Path, pin: str) -> Iterator[str]:
+    try:
+        content = (folder / NAME).read_bytes()
+    except OSError as error:
+        yield f"{NAME} cannot be read ({error.strerror})"
+        return
+    if hashlib.sha256(content).hexdigest() != pin:
+        yield f"{NAME} is not the one that was registered"
+        return
+    for name, digest in json.loads(content).items():
+        try:
+            if _sha256(folder / name) != digest:
+                yield f"{name} is damaged"
+        except OSError as error:
+            yield f"{name} cannot be read ({error.strerror})"
+
+
+def _against_store(folder: Path, source: str, uri: str) -> Iterator[str]:
+    import mlflow.artifacts
+
+    top, waiting, count = source.rstrip("/"), [source.rstrip("/")], 0
+    while waiting:
+        place = waiting.pop()
+        for entry in mlflow.artifacts.list_artifacts(artifact_uri=place, tracking_uri=uri):
+            here = f"{place}/{entry.path.rsplit('/', 1)[-1]}"
+            if entry.is_dir:
+                waiting.append(here)
+                continue
+            count += 1
+            path = folder / here.removeprefix(f"{top}/")
+            if not path.is_file():
+                yield f"{here.removeprefix(f'{top}/')} is not there"
+            elif entry.file_size is not None and path.stat().st_size != entry.file_size:
+                yield f"{here.removeprefix(f'{top}/')} has {path.stat().st_size} bytes, not {entry.file_size}"
+    if not count:
+        yield "its files are gone"
+
+
+def _inside(target: Path) -> Path:
+    """Where in what was fetched the files are: MLflow keeps the name of the folder they came from."""
+    inner = sorted((path.parent for path in target.rglob("config.json")), key=lambda path: len(path.parts))
+    return inner[0] if inner else target
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
