@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from argan import estimator, networks, objective
+from argan import dependencies, estimator, networks, objective
 from argan.errors import UserError
 from argan.files import atomic, write_json
-from argan.gate import Scores
+from argan.gate import SPLIT, Scores
 from argan.health import LUMA
 from argan.metrics import (
     depth_scores_per_photo,
@@ -40,10 +40,11 @@ from argan.metrics import (
 from argan.metrics import report as pictures
 from argan.metrics.cache import Cache
 from argan.metrics.features import Extractor, extractor
+from argan.metrics.frechet import shuffled
 from argan.metrics.neighbours import NEIGHBOUR
 from argan.metrics.optics import Optics
 from argan.metrics.scenes import Scenes, degenerate
-from argan.metrics.uncertainty import interval
+from argan.metrics.uncertainty import independent, interval
 from argan.model import Model
 from argan.params import Evaluate, Training
 from argan.photos import Photos
@@ -77,8 +78,9 @@ def evaluate(
     """The metrics of the model folder `model` on the test split of the store `photos`; pictures go into the folder `plots`.
 
     `truth` is the folder of exact disparity, of masks, or of neither; what cannot be scored is None. Into the folder `report`
-    go `report.html`, a row per held-out photo in `photos.parquet`, and `scores.json`, by which the gate compares models.
-    `cache` keeps features for the next time. Raises UserError when something is missing, damaged, or does not belong together.
+    go `report.html`, a row per test and validation photo in `photos.parquet`, and `scores.json`, by which the gate compares
+    models: scores of validation photos, since test photos choose nothing. `cache` keeps features for the next time. Raises
+    UserError when something is missing, damaged, or does not belong together.
     """
     device = device or torch.device("cpu")
     found = judge(model, photos, truth, params, cache=cache, device=device, say=say)
@@ -89,50 +91,37 @@ def evaluate(
     _show_scenes(trained, params, device, plots)
     if found.metrics["depth_photos"]:
         title = (
-            f"Held-out photographs: mean rank correlation {found.metrics['depth_spearman']:.2f} "
+            f"Test photographs: mean rank correlation {found.metrics['depth_spearman']:.2f} "
             f"(prior alone {found.metrics['depth_spearman_prior']:.2f})"
         )
         by = found.metrics["depth_reference"]
-        chosen = pictures.chosen(found.photos["spearman"].to_numpy())
-        rows = found.photos["photo"].to_numpy()[[i for _, i in chosen]]
+        chosen = pictures.chosen(found.test["spearman"].to_numpy())
+        rows = found.test["photo"].to_numpy()[[i for _, i in chosen]]
         maps = [found.judging.known(rows) * (reach if by else 1), found.judging.answers(rows)[""], trained.prior()]
-        labels = [f"{name}\n{found.photos['spearman'].iloc[i]:+.2f}" for name, i in chosen]
+        labels = [f"{name}\n{found.test['spearman'].iloc[i]:+.2f}" for name, i in chosen]
         names = ["photo", by or "exact disparity", "estimated", "prior alone"]
         pictures.depth(found.judging.photos(rows), maps, labels, reach, names, title, plots / "depth.png")
     if report is not None:
         with atomic(report / "photos.parquet") as temporary:
-            found.photos.to_parquet(temporary, index=False)
-        write_json(report / "scores.json", found.scores().told())
+            tables = [table.assign(split=split) for split, table in (("test", found.test), (SPLIT, found.validation))]
+            pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
+        write_json(report / "scores.json", found.scores.told())
         page.write(report / "report.html", model, photos, plots, found.metrics)
     return found.metrics
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What was found out about a model. photos: a row per held-out photo whose depth or subject is known; kid_parts: the kernel
-    distance of parts of the photos."""
+    """What was found out about a model. metrics: of test photos; scores: of validation photos, for the gate; test, validation: a
+    row per photo of the split whose depth or subject is known; judging: the estimator on test photos."""
 
     trained: Trained
     metrics: Metrics
-    photos: pd.DataFrame
-    kid_parts: NDArray[np.float64]
-    judged_on: str
+    scores: Scores
+    test: pd.DataFrame
+    validation: pd.DataFrame
     shown: Pixels
     judging: Judging
-
-    def scores(self) -> Scores:
-        def column(name: str) -> tuple[float, ...] | None:
-            values = self.photos[name]
-            return tuple(values.round(6).tolist()) if values.notna().any() else None
-
-        return Scores(
-            self.judged_on,
-            depth_spearman=column("spearman"),
-            depth_sign_agreement=column("sign_agreement"),
-            depth_mask_auc=column("mask_auc"),
-            kid=tuple(np.round(self.kid_parts, 8).tolist()),
-            degenerate=tuple(self.metrics["degenerate"]),
-        )
 
 
 def judge(
@@ -146,81 +135,212 @@ def judge(
     say: Callable[[str], None] = lambda line: None,
 ) -> Judged:
     """All the numbers of `evaluate`, and nothing drawn."""
-    device = device or torch.device("cpu")
-    trained = Trained.open(model, device)
-    store = Photos.open(photos)
-    test = store.rows("test")
-    _check(trained, store, params, len(test))
-    exact, masks = exact_maps(truth, store, "disparity", "index"), exact_maps(truth, store, "masks", "masks")
-    extract = extractor(params.features, device)
-
-    scenes, optics = Scenes.of(trained.config), Optics()
-    shown: list[Pixels] = []
     with Cache.at(cache) as kept:
-        real = _features(kept, extract, store, "test")
-        other = _features(kept, extract, store, "validation") if len(store.rows("validation")) > 1 else None
-        what = {"generator": trained.digest, "extractor": extract.name, "images": params.images, "seed": params.seed}
-        what |= _environment()
-        generated = kept.find(**what)
-        say(f"generating {params.images} photos and comparing them with {len(test)} held-out ones")
-        with kept.put(**what) if generated is None else nullcontext() as write:
-            for image, disparity, photo in _generate(trained, params, device):
-                if not torch.isfinite(photo).all():
-                    raise UserError(
-                        f"{model} makes photos that are not finite: its training diverged; train again with a lower "
-                        "train.learning_rate"
-                    )
-                pixels = networks.to_uint8(photo)
-                if write is not None:
-                    write(extract(pixels))
-                scenes.add(image, disparity, photo)
-                if scenes.count <= OPTICAL:
-                    optics.add(trained.generator, image, disparity)
-                if len(shown) * BATCH < SHOWN:
-                    shown.append(pixels)
-        features = write.features if write is not None else generated
-        assert features is not None
-        metrics, kid_parts = _distances(features, real, other)
-        if ranked := not exact and params.reference != "none":
-            say(f"asking {params.reference} for the depth of held-out photos")
-            exact = _referred(kept, store, device)
-    metrics |= {"features": extract.name, "images": params.images, "images_real": len(test)}
+        opened = _Opened.of(kept, model, photos, truth, params, device, ("test", SPLIT))
+        generated = _generated(opened, model, say)
+        scores, validation = _scores(opened, generated, say)
+        metrics, table, judging = _metrics(opened, generated, say)
+    return Judged(opened.trained, metrics, scores, table, validation, generated.shown, judging)
 
-    rows = np.array([row for row in test if row in exact or row in masks], np.int64)
-    say(f"scoring the depth of {len(rows)} held-out photos" if len(rows) else "no depth is known of any photo")
-    judging = Judging(trained, store, exact, masks, device)
-    depth, columns = _depth(judging, rows, RANKED if ranked else SCORES)
-    metrics["depth_reference"] = params.reference if ranked else None
-    table = store.index.iloc[rows][["source", "sha256"]].assign(photo=rows).reset_index(drop=True)
-    metrics |= depth | scenes.metrics() | optics.metrics()
-    gaps = interval(scenes.values("sharpness_gap"))
-    metrics["sharpness_gap_low"], metrics["sharpness_gap_high"] = gaps or (None, None)
-    metrics["degenerate"] = degenerate(metrics)
-    metrics |= {name: trained.summary.get(name) for name in ("train_seconds", "images_per_second", "images_seen")}
-    metrics = {name: _rounded(value) for name, value in metrics.items()}
-    told = f", depth by {params.reference}" if ranked else f", truth {_hash(truth)}"
-    where = f"photos {store.fingerprint}, {extract.name}, {params.images} images, seed {params.seed}{told}, evaluation {code()}"
-    return Judged(
-        trained,
-        metrics,
-        table.assign(**columns),
-        kid_parts,
-        where,
-        np.concatenate(shown)[:SHOWN],
-        judging,
+
+def scores(
+    model: Path,
+    photos: Path,
+    truth: Path,
+    params: Evaluate,
+    *,
+    cache: Path | None = None,
+    device: torch.device | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Scores:
+    """What the gate reads of a model, from validation photos: no test photo, and nothing known of one, is looked at.
+
+    Arguments and errors are those of `evaluate`.
+    """
+    with Cache.at(cache) as kept:
+        opened = _Opened.of(kept, model, photos, truth, params, device, (SPLIT,))
+        return _scores(opened, _generated(opened, model, say), say)[0]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A model, the photographs it is judged on, and what is known of them: exact and masks by row of the store."""
+
+    kept: Cache
+    trained: Trained
+    store: Photos
+    exact: dict[int, Maps]
+    masks: dict[int, Pixels]
+    extract: Extractor
+    params: Evaluate
+    device: torch.device
+
+    @classmethod
+    def of(
+        cls,
+        kept: Cache,
+        model: Path,
+        photos: Path,
+        truth: Path,
+        params: Evaluate,
+        device: torch.device | None,
+        splits: tuple[str, ...],
+    ) -> _Opened:
+        device = device or torch.device("cpu")
+        trained, store = Trained.open(model, device), Photos.open(photos)
+        _check(trained, store, params, splits)
+        exact, masks = exact_maps(truth, store, "disparity", "index"), exact_maps(truth, store, "masks", "masks")
+        return cls(kept, trained, store, exact, masks, extractor(params.features, device), params, device)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether a reference's answer stands in for exact depth."""
+        return not self.exact and self.params.reference != "none"
+
+    def judging(self, *splits: str) -> Judging:
+        """The estimator on photos of these splits."""
+        exact = self.exact
+        for split in splits if self.ranked else ():
+            exact = exact | _referred(self.kept, self.store, self.store.rows(split), self.device)
+        return Judging(self.trained, self.store, exact, self.masks, self.device)
+
+    def features(self, rows: NDArray[np.int64]) -> Maps:
+        """Of photos of the store, (n, F)."""
+        what = {"photos": _fingerprint(self.store, rows), "count": len(rows), "extractor": self.extract.name}
+        what |= _environment()
+        if (found := self.kept.find(**what)) is None:
+            with self.kept.put(**what) as write:
+                for i in range(0, len(rows), BATCH):
+                    write(self.extract(np.asarray(self.store.pixels[rows[i : i + BATCH]])))
+            found = write.features
+        return found
+
+    def table(self, judging: Judging, split: str) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+        """The photos of a split of which depth or subject is known, a row each, and their groups."""
+        rows = np.array([r for r in self.store.rows(split) if r in judging.exact or r in judging.masks], np.int64)
+        groups = near_duplicates(self.store, rows)
+        table = self.store.index.iloc[rows][["source", "sha256"]].assign(photo=rows, group=groups)
+        return table.reset_index(drop=True), groups
+
+
+@dataclass(frozen=True)
+class _Generated:
+    """Generated photos, as features (n, F) and some to show, and what was found of their scenes."""
+
+    features: Maps
+    scenes: Scenes
+    optics: Optics
+    shown: Pixels
+
+
+def _generated(o: _Opened, model: Path, say: Callable[[str], None]) -> _Generated:
+    scenes, optics = Scenes.of(o.trained.config), Optics()
+    shown: list[Pixels] = []
+    what = {
+        "generator": o.trained.digest,
+        "extractor": o.extract.name,
+        "images": o.params.images,
+        "seed": o.params.seed,
+    }
+    what |= _environment()
+    found = o.kept.find(**what)
+    say(f"generating {o.params.images} photos")
+    with o.kept.put(**what) if found is None else nullcontext() as write:
+        for image, disparity, photo in _generate(o.trained, o.params, o.device):
+            if not torch.isfinite(photo).all():
+                raise UserError(
+                    f"{model} makes photos that are not finite: its training diverged; train again with a lower "
+                    "train.learning_rate"
+                )
+            pixels = networks.to_uint8(photo)
+            if write is not None:
+                write(o.extract(pixels))
+            scenes.add(image, disparity, photo)
+            if scenes.count <= OPTICAL:
+                optics.add(o.trained.generator, image, disparity)
+            if len(shown) * BATCH < SHOWN:
+                shown.append(pixels)
+    features = write.features if write is not None else found
+    assert features is not None
+    return _Generated(features, scenes, optics, np.concatenate(shown)[:SHOWN])
+
+
+def _scores(o: _Opened, generated: _Generated, say: Callable[[str], None]) -> tuple[Scores, pd.DataFrame]:
+    """Of validation photos, what the gate reads, and a row for each of them."""
+    rows = o.store.rows(SPLIT)
+    say(f"scoring {len(rows)} validation photos, for the gate")
+    judging = o.judging(SPLIT)
+    table, groups = o.table(judging, SPLIT)
+    depth, columns = _depth(judging, table["photo"].to_numpy(), groups, RANKED if o.ranked else SCORES, baselines=False)
+    all_groups = near_duplicates(o.store, rows)
+    parts = kernel_distances(generated.features, o.features(rows), groups=all_groups)
+    known = f"depth by {o.params.reference}" if o.ranked else f"truth {_hash(o, rows)}"
+    judged_on = (
+        f"{SPLIT} photos {_fingerprint(o.store, rows)} ({len(rows)} in {len(np.unique(all_groups))} groups), "
+        f"{o.extract.name}, {o.params.images} images, seed {o.params.seed}, {known}, evaluation {code()}"
     )
 
+    def column(name: str) -> tuple[float, ...] | None:
+        values = columns[name]
+        return tuple(values.round(6).tolist()) if np.isfinite(values).any() else None
 
-def _features(kept: Cache, extract: Extractor, store: Photos, split: str) -> Maps:
-    """Of the photos of a split, (n, F)."""
-    rows = store.rows(split)
-    what = {"photos": store.fingerprint, "split": split, "extractor": extract.name, **_environment()}
-    if (found := kept.find(**what)) is None:
-        with kept.put(**what) as write:
-            for i in range(0, len(rows), BATCH):
-                write(extract(np.asarray(store.pixels[rows[i : i + BATCH]])))
-        found = write.features
-    return found
+    found = Scores(
+        judged_on,
+        depth_spearman=column("spearman"),
+        depth_sign_agreement=column("sign_agreement"),
+        depth_mask_auc=column("mask_auc"),
+        kid=tuple(np.round(parts, 8).tolist()),
+        degenerate=tuple(degenerate(depth | generated.scenes.metrics())),
+        groups=tuple(groups.tolist()) if len(np.unique(groups)) < len(groups) else None,
+    )
+    return found, table.assign(**columns)
+
+
+def _metrics(o: _Opened, generated: _Generated, say: Callable[[str], None]) -> tuple[Metrics, pd.DataFrame, Judging]:
+    """Of test photos, and a row for each of them."""
+    test = o.store.rows("test")
+    say(f"comparing the generated photos with {len(test)} test photos")
+    metrics = _distances(generated.features, o.features(test), _others(o), near_duplicates(o.store, test))
+    metrics |= {"features": o.extract.name, "images": o.params.images, "images_real": len(test)}
+    if o.ranked:
+        say(f"asking {o.params.reference} for the depth of test photos")
+    judging = o.judging("test", SPLIT)  # the mean of validation photos is a baseline
+    table, groups = o.table(judging, "test")
+    say(f"scoring the depth of {len(table)} test photos" if len(table) else "no depth is known of any photo")
+    depth, columns = _depth(judging, table["photo"].to_numpy(), groups, RANKED if o.ranked else SCORES)
+    metrics["depth_reference"] = o.params.reference if o.ranked else None
+    metrics |= depth | generated.scenes.metrics() | generated.optics.metrics()
+    gaps = interval(generated.scenes.values("sharpness_gap"))
+    metrics["sharpness_gap_low"], metrics["sharpness_gap_high"] = gaps or (None, None)
+    metrics["degenerate"] = degenerate(metrics)
+    metrics |= {name: o.trained.summary.get(name) for name in ("train_seconds", "images_per_second", "images_seen")}
+    return {name: _rounded(value) for name, value in metrics.items()}, table.assign(**columns), judging
+
+
+def near_duplicates(store: Photos, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A number a photo, (n,), equal for near duplicates; where the store knows of none each photo has its own."""
+    if "group" not in store.index:
+        return np.arange(len(rows))
+    names = store.index["group"].iloc[rows].reset_index(drop=True)
+    alone = names.isna() | (names == "")
+    return np.asarray(pd.factorize(names.astype(object).where(~alone, names.index.to_series()))[0], np.int64)
+
+
+def _others(o: _Opened) -> Maps:
+    """Features of real photos in the place of the generated ones, (n, F): as many, where the domain has them outside its test
+    split. Validation photos, whose features are known already, then photos learned from; drawn by chance once for all."""
+    validation, train = o.store.rows(SPLIT), o.store.rows("train")
+    first = np.sort(shuffled(len(validation))[: o.params.images])
+    found = [o.features(validation)[first]]
+    if len(rest := train[np.sort(shuffled(len(train))[: o.params.images - len(first)])]):
+        found.append(o.features(rest))
+    return np.concatenate(found)
+
+
+def _fingerprint(store: Photos, rows: NDArray[np.int64]) -> str:
+    """Of some photos: their pixels enter by the index's sha256 column."""
+    told = [store.pixels.shape[1:], store.index["sha256"].iloc[rows].tolist()]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def _environment() -> dict[str, str]:
@@ -228,54 +348,73 @@ def _environment() -> dict[str, str]:
     return {"code": code(), "torch": torch.__version__, "cuda": str(torch.cuda.is_available())}
 
 
-def _referred(kept: Cache, store: Photos, device: torch.device) -> dict[int, Maps]:
-    """The reference's depth by row of the store, of validation and test photos: from -1 to 1 in each, for its scale is unknown."""
-    rows = np.concatenate([store.rows("validation"), store.rows("test")])
+def _referred(kept: Cache, store: Photos, rows: NDArray[np.int64], device: torch.device) -> dict[int, Maps]:
+    """The reference's depth of photos, by row of the store: from -1 to 1 in each, for its scale is unknown."""
     what = {
-        "photos": store.fingerprint,
+        "photos": _fingerprint(store, rows),
+        "count": len(rows),
         "reference": reference.NAME,
         "seen": reference.SEEN,
         "torch": torch.__version__,
     }
     if (found := kept.find(**what)) is None:
-        judge = reference.reference(device)
+        answer = reference.reference(device)
         with kept.put(**what) as write:
             for i in range(0, len(rows), BATCH):
-                maps = judge(np.asarray(store.pixels[rows[i : i + BATCH]]))
+                maps = answer(np.asarray(store.pixels[rows[i : i + BATCH]]))
                 low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
                 write((2 * (maps - low) / np.maximum(high - low, 1e-9) - 1).reshape(len(maps), -1))
         found = write.features
     return dict(zip(rows.tolist(), found.reshape(-1, *store.pixels.shape[1:3]), strict=True))
 
 
-def _distances(generated: Maps, real: Maps, other: Maps | None) -> tuple[Metrics, NDArray[np.float64]]:
-    """fid, kid and their floors, precision and recall; and the kernel distance of parts of the photos."""
-    parts = kernel_distances(generated, real)
+def _distances(generated: Maps, real: Maps, other: Maps, groups: NDArray[np.int64]) -> Metrics:
+    """fid, kid and their floors, precision and recall. other: real photos in the place of the generated ones; groups: of `real`.
+
+    The Fréchet distance falls with the number of photos, so that it and its floor are of equally many, `fid_images`.
+    """
+    parts = kernel_distances(generated, real, groups=groups)
     enough = min(len(generated), len(real)) > NEIGHBOUR
     precision, recall = precision_recall(generated, real) if enough else (None, None)
-    metrics: Metrics = {
-        "fid": frechet_distance(generated, real),
-        "fid_floor": None if other is None else frechet_distance(other, real),
+    equal = min(len(generated), len(other))
+    return {
+        "fid": frechet_distance(generated[:equal], real),
+        "fid_floor": frechet_distance(other[:equal], real),
+        "fid_images": equal,
         "kid": kernel_distance(generated, real),
         "kid_se": float(parts.std(ddof=1) / np.sqrt(len(parts))) if len(parts) > 1 else None,
-        "kid_floor": None if other is None else kernel_distance(other, real),
+        "kid_floor": kernel_distance(other, real),
         "precision": precision,
         "recall": recall,
     }
-    return metrics, parts
 
 
 @once
 def code() -> str:
     """A short hash of the code that decides what the numbers become: of two versions they do not compare."""
-    package = Path(__file__).parent
-    names = sorted([package / f"{name}.py" for name in CODE] + list(package.glob("metrics/*.py")))
-    told = [path.read_bytes() for path in names if path.stem not in DRAWING]
-    return hashlib.sha256(b"".join(told)).hexdigest()[:8]
+    return dependencies.revision(dependencies.closure(("argan.evaluation",), NO_SCORE))
 
 
-CODE = ("evaluation", "estimator", "gather", "lanes", "mixture", "networks", "objective", "occlusion", "optics")
-DRAWING = ("report", "page", "cache", "uncertainty", "__init__")
+NO_SCORE = {  # what evaluation imports and no score depends on, and why
+    "argan.__init__": "names the parts of the package",
+    "argan.dependencies": "tells which code this is",
+    "argan.errors": "the class of an error",
+    "argan.files": "writes files, whatever is in them",
+    "argan.html": "draws",
+    "argan.pictures": "draws",
+    "argan.metrics.page": "draws",
+    "argan.metrics.report": "draws",
+    "argan.metrics.__init__": "names the parts of the package",
+    "argan.metrics.cache": "keeps what was computed; what that depends on is in its keys",
+    "argan.metrics.uncertainty": "compares scores and gives them intervals; the scores are what they are",
+    "argan.gate": "compares scores",
+    "argan.bokeh": "for a user's photo; scenes are photographed by the renderer that trained them",
+    "argan.iris": "for a user's bokeh",
+    "argan.likeness": "for a user's photo",
+    "argan.photograph": "opens a user's photo; evaluation reads the store",
+    "argan.registry": "finds a model; what is judged is its folder",
+    "argan.sources": "downloads weights, whose hash is pinned beside their address",
+}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -336,12 +475,12 @@ def _generate(trained: Trained, params: Evaluate, device: torch.device) -> Itera
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Depth of held-out photos
+# Depth of photographs
 
 
 @dataclass(frozen=True)
 class Judging:
-    """The estimator and its baselines on held-out photos: exact and masks hold, by row of the store, what is known of them."""
+    """The estimator and its baselines on photos of the store: exact and masks hold, by row, what is known of them."""
 
     trained: Trained
     store: Photos
@@ -362,14 +501,16 @@ class Judging:
         neither = np.full(self.store.pixels.shape[1:3], 128, np.uint8)
         return np.stack([self.masks.get(row, neither) for row in rows.tolist()])
 
-    def answers(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-        """The estimator's ("") and the baselines', by suffix, each (n, H, W)."""
+    def answers(self, rows: NDArray[np.int64], baselines: bool = True) -> dict[str, NDArray[Any]]:
+        """The estimator's ("") and, if asked for, the baselines', by suffix, each (n, H, W)."""
         photos = self.photos(rows)
         found: dict[str, NDArray[Any]] = {"": self.trained.depth(photos, self.device)}
         if not np.isfinite(found[""]).all():
             raise UserError(
                 "the model's depth is not finite: its training diverged; train again with a lower train.learning_rate"
             )
+        if not baselines:
+            return found
         found["_prior"] = np.broadcast_to(self.trained.prior(), photos.shape[:3])
         found["_luminance"] = photos @ np.array(LUMA)
         if self.mean is not None:
@@ -392,18 +533,25 @@ class Judging:
 
 
 def _depth(
-    judging: Judging, rows: NDArray[np.int64], wanted: tuple[str, ...]
+    judging: Judging,
+    rows: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    wanted: tuple[str, ...],
+    baselines: bool = True,
 ) -> tuple[Metrics, dict[str, NDArray[np.float64]]]:
-    """depth_*, and the scores of each photo by name. What cannot be scored, or is not `wanted`, is None."""
+    """depth_*, and the scores of each photo by name. What cannot be scored, or is not `wanted`, is None.
+
+    groups (n,) of the photos are for the intervals.
+    """
     metrics: Metrics = {f"depth_{name}{who}": None for name in (*SCORES, "mask_auc") for who in ("", *BASELINES)}
     for name in HEADLINES:
         metrics |= {f"depth_{name}_low": None, f"depth_{name}_high": None}
-    metrics |= {"depth_inverted": None, "depth_photos": None}
+    metrics |= {"depth_inverted": None, "depth_photos": None, "depth_photos_independent": None}
     columns: dict[str, NDArray[np.float64]] = {name: np.full(len(rows), np.nan) for name in (*SCORES, "mask_auc")}
     for start in range(0, len(rows), SCORED):
         some = rows[start : start + SCORED]
         known, subjects = judging.known(some), judging.subjects(some)
-        for who, answer in judging.answers(some).items():
+        for who, answer in judging.answers(some, baselines).items():
             scores = {name: values for name, values in depth_scores_per_photo(answer, known).items() if name in wanted}
             for name, values in (scores | {"mask_auc": mask_auc(answer, subjects)}).items():
                 column = columns.setdefault(f"{name}{who}", np.full(len(rows), np.nan))
@@ -412,11 +560,13 @@ def _depth(
         if np.isfinite(values).any():
             metrics[f"depth_{name}"] = float(np.nanmean(values))
     for name in HEADLINES:
-        if (found := interval(columns[name])) is not None:
+        if (found := interval(columns[name], groups)) is not None:
             metrics[f"depth_{name}_low"], metrics[f"depth_{name}_high"] = found
-    spearman = columns["spearman"][np.isfinite(columns["spearman"])]
-    if len(spearman):
-        metrics["depth_inverted"], metrics["depth_photos"] = float((spearman < 0).mean()), len(spearman)
+    known_photos = np.isfinite(columns["spearman"])
+    if known_photos.any():
+        metrics["depth_inverted"] = float((columns["spearman"][known_photos] < 0).mean())
+        metrics["depth_photos"] = int(known_photos.sum())
+        metrics["depth_photos_independent"] = independent(groups[known_photos])
     return metrics, columns
 
 
@@ -503,24 +653,29 @@ def exact_maps(folder: Path, store: Photos, name: str, index: str) -> dict[int, 
     return dict(zip(rows.tolist(), maps, strict=True))
 
 
-def _hash(folder: Path) -> str:
-    """Of what is known of the photos: two models are compared by the same."""
-    told = hashlib.sha256()
-    for path in sorted(folder.glob("*.npy")) + sorted(folder.glob("*.parquet")):
-        with path.open("rb") as file:
-            told.update(hashlib.file_digest(file, "sha256").digest())
-    return told.hexdigest()[:8]
+def _hash(o: _Opened, rows: NDArray[np.int64]) -> str:
+    """Of what is known of some photos: two models are compared by the same."""
+    digest = hashlib.sha256()
+    for i, row in enumerate(rows.tolist()):
+        for name, maps in (("disparity", o.exact), ("mask", o.masks)):
+            if row in maps:
+                digest.update(f"{i} {name}\n".encode())
+                digest.update(np.ascontiguousarray(maps[row]).tobytes())
+    return digest.hexdigest()[:8]
 
 
-def _check(trained: Trained, store: Photos, params: Evaluate, test: int) -> None:
+def _check(trained: Trained, store: Photos, params: Evaluate, splits: tuple[str, ...]) -> None:
     size = trained.config.resolution
     if store.pixels.shape[1:3] != (size, size):
         height, width = store.pixels.shape[1:3]
         raise UserError(
             f"the model makes photos of {size} x {size} px, {store.folder} holds {width} x {height}; train again (dvc repro)"
         )
-    if test < 2:
-        raise UserError(f"{store.folder} has {test} test photos; comparing photos needs at least 2")
+    for split in splits:
+        if (count := len(store.rows(split))) < 2:
+            raise UserError(
+                f"{store.folder} has {count} {split} photos; comparing photos needs at least 2: add more photos"
+            )
     if params.images < 2:
         raise UserError(f"evaluate.images is {params.images}; comparing photos needs at least 2")
 

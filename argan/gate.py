@@ -1,7 +1,9 @@
 """The gate: what makes a challenger champion. Pure judgement over numbers; it knows no registry.
 
-Two models are compared on the very same photographs, photo by photo, so that what makes photos differ falls out. Chance in
-training is no part of that: another seed of the same recipe may well come out better or worse.
+Two models are compared on the very same photographs, photo by photo, so that what makes photos differ falls out. They are
+photographs of the validation split: choosing by test photos, night after night, would bias the scores that are published of
+them. Near duplicates count as one. Chance in training is no part of that: another seed of the same recipe may well come out
+better or worse.
 """
 
 from __future__ import annotations
@@ -20,15 +22,23 @@ Values = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Scores:
-    """What the gate reads of a model: a value a held-out photo, of the kernel distance one a part of the photos. None is what
+    """What the gate reads of a model: a value a validation photo, of the kernel distance one a part of the photos. None is what
     cannot be computed on a domain, NaN what cannot on a photo."""
 
-    judged_on: str  # photographs, extractor, number of images, code: scores compare only where it is the same
+    judged_on: str  # split and photographs, extractor, number of images, code: scores compare only where it is the same
     depth_spearman: Values | None = None
     depth_sign_agreement: Values | None = None
     depth_mask_auc: Values | None = None
     kid: Values | None = None
     degenerate: tuple[str, ...] = ()
+    groups: tuple[int, ...] | None = (
+        None  # of the photos: equal numbers are near duplicates; None: each photo is its own
+    )
+
+    @property
+    def split(self) -> str:
+        """Whose photographs these are scores of: before the gate judged on validation photos, it did on test photos."""
+        return "validation" if self.judged_on.startswith(f"{SPLIT} photos") else "test"
 
     def told(self) -> dict[str, Any]:
         """As JSON knows it."""
@@ -50,11 +60,18 @@ class Scores:
                 name: None if told[name] is None else tuple(math.nan if v is None else float(v) for v in told[name])
                 for name in (*PRIMARY, "depth_sign_agreement")
             }
-            return cls(str(told["judged_on"]), degenerate=tuple(told["degenerate"]), **values)
+            groups = told.get("groups")  # scores of versions registered before there were any have none
+            return cls(
+                str(told["judged_on"]),
+                degenerate=tuple(told["degenerate"]),
+                groups=None if groups is None else tuple(int(g) for g in groups),
+                **values,
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"the scores are damaged ({error!r}); run `dvc repro -f evaluate`") from error
 
 
+SPLIT = "validation"  # the split whose photos the gate judges on
 PRIMARY = ("depth_spearman", "depth_mask_auc", "kid")  # the first that is known of both decides
 LOWER_IS_BETTER = ("kid",)
 
@@ -96,7 +113,7 @@ def judge(new: Scores, champion: Scores | None, gate: Register) -> Decision:
             continue
         margin = gate.depth_gain if name == primary and primary != "kid" else 0.0 if name == primary else slack[name]
         try:
-            found[name] = compare(a, b, lower_is_better=name in LOWER_IS_BETTER, margin=margin)
+            found[name] = paired(new, champion, name, margin)
         except ValueError as error:
             return Decision(False, f"not comparable in {name}: {error}")
     if found[primary].verdict != "better":
@@ -105,6 +122,13 @@ def judge(new: Scores, champion: Scores | None, gate: Register) -> Decision:
         if comparison.verdict == "worse":
             return Decision(False, f"better in {primary}, but worse in {name} ({comparison})", found)
     return Decision(True, f"better in {primary} ({found[primary]})", found)
+
+
+def paired(new: Scores, old: Scores, name: str, margin: float = 0.0) -> Comparison:
+    """Two models in the score `name`, judged on the same photos. Raises ValueError where the values do not pair."""
+    groups = None if name == "kid" else new.groups  # the parts of the kernel distance are independent already
+    a, b = getattr(new, name) or (), getattr(old, name) or ()
+    return compare(a, b, groups, lower_is_better=name in LOWER_IS_BETTER, margin=margin)
 
 
 def mean(values: Values | None) -> float | None:

@@ -21,6 +21,7 @@ from argan import estimator, networks, photograph
 from argan.bokeh import COLLECTION, SHAPES, Shape, refocus
 from argan.checkpoint import read_tensors
 from argan.errors import UserError
+from argan.guided import UPPER, solve_symmetric
 from argan.iris import Iris
 from argan.likeness import UNLIKE, Likeness
 from argan.optics import Aperture
@@ -321,10 +322,10 @@ def fit_to_edges(coarse: Disparity, photo: Pixels, pixel: float) -> Disparity:
     average, level = [mean(plane) for plane in guide], mean(target)
     covariance = {
         (i, j): mean(guide[i] * guide[j]) - average[i] * average[j] + np.float32(SMOOTHING if i == j else 0)
-        for i, j in estimator.UPPER
+        for i, j in UPPER
     }
     cross = [mean(plane * target) - a * level for plane, a in zip(guide, average, strict=True)]
-    slopes = estimator.solve_symmetric(covariance, cross)
+    slopes = solve_symmetric(covariance, cross)
     for slope, a in zip(slopes, average, strict=True):
         level = level - slope * a
     offset, *slopes = (cv2.resize(mean(x), (width, height), interpolation=cv2.INTER_LINEAR) for x in (level, *slopes))

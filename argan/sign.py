@@ -9,18 +9,19 @@ Nothing here prefers one way: the two trainings differ in the prior's sign alone
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from argan import networks, training
 from argan.errors import UserError
-from argan.estimator import guided
 from argan.files import write_json
+from argan.guided import guided
 from argan.params import Training
 from argan.processes import Processes
 from argan.training import Show, Trained, Watch
@@ -29,36 +30,63 @@ SIDES = ("behind", "before")  # where most of what is out of focus lies, seen fr
 SCENES = 512  # the mean of `borne_out` over them is known to 3 %
 
 
+RATIO = (
+    1.5  # of the better to the other, at least: right answers were 1.6 to 9 times apart from one training to the next
+)
+SIGMAS = 3.0  # standard errors of the difference, at least: chance among scenes alone passes it one time in 370
+
+
+class Evidence(NamedTuple):
+    """A mean over generated scenes and its standard error."""
+
+    mean: float
+    error: float
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """What the photographs say: `side` of SIDES, and of each way round the mean of `borne_out`, the higher the better."""
+    """What the photographs say: `side` of SIDES, and of each way round the mean of `borne_out`, the higher the better, and its
+    standard error over scenes, None in verdicts of before they were kept."""
 
     side: str
     behind: float
     before: float
     seconds: float  # that the training not gone on with took
+    behind_se: float | None = None
+    before_se: float | None = None
 
     @property
     def clear(self) -> bool:
-        """Half as much again for one as for the other: right answers were 1.6 to 9 times apart.
+        """Whether one way round is borne out by the picture, and the other is worse by more than chance among scenes and among
+        trainings: the better is positive, RATIO times the other, and SIGMAS standard errors of the difference above it.
 
-        It is no proof: with an earlier recipe one clear answer for photographs mirrored on purpose was wrong (docs/tried.md).
+        Without standard errors nothing is clear. It is no proof: with an earlier recipe one clear answer for photographs
+        mirrored on purpose was wrong (docs/tried.md).
         """
-        return 1.5 * min(self.behind, self.before) < max(self.behind, self.before)
+        if self.behind_se is None or self.before_se is None:
+            return False
+        worse, better = sorted((self.behind, self.before))
+        error = math.hypot(self.behind_se, self.before_se)
+        return better > 0 and better > RATIO * worse and better - worse > SIGMAS * error
 
     def __str__(self) -> str:
         doubt = "" if self.clear else "; the two are too near each other to trust it"
+        behind, before = _with_error(self.behind, self.behind_se), _with_error(self.before, self.before_se)
         return (
             f"what is out of focus lies {self.side} the subject: the picture bears depth out by "
-            f"{self.behind:.4f} for behind, by {self.before:.4f} for before{doubt}"
+            f"{behind} for behind, by {before} for before{doubt}"
         )
 
 
-@torch.inference_mode()
-def borne_out(generator: networks.Scene, scenes: int = SCENES) -> float:
-    """How much of depth the picture explains, less what it does not: the mean over generated scenes, in units of the range squared.
+def _with_error(mean: float, error: float | None) -> str:
+    return f"{mean:.4f}" if error is None else f"{mean:.4f} ± {error:.4f}"
 
-    Of a scene, Var(D) - 2 E (D - q(D, I))^2, q the guided filter (`argan.estimator.guided`), the affine function of colour nearest
+
+@torch.inference_mode()
+def borne_out(generator: networks.Scene, scenes: int = SCENES) -> Evidence:
+    """How much of depth the picture explains, less what it does not, over generated scenes, in units of the range squared.
+
+    Of a scene, Var(D) - 2 E (D - q(D, I))^2, q the guided filter (`argan.guided.guided`), the affine function of colour nearest
     to D in every window: variance in line with the picture less variance against it. 0 where scenes are flat, below 0 where depth
     has its edges elsewhere than the picture. The same for D and -D.
     """
@@ -69,7 +97,8 @@ def borne_out(generator: networks.Scene, scenes: int = SCENES) -> float:
         image, disparity = generator(some)
         off = (disparity - guided(disparity, image)).square().mean((1, 2, 3))
         parts.append(disparity.var((1, 2, 3), correction=0) - 2 * off)
-    return float(torch.cat(parts).mean()) / generator.disparity_max**2
+    found = torch.cat(parts).double() / generator.disparity_max**2
+    return Evidence(float(found.mean()), float(found.std()) / math.sqrt(scenes))
 
 
 def facing(config: Training, side: str) -> Training:
@@ -116,9 +145,11 @@ def train(
                 until=config.sign_images, watch=watch_trial(side), say=say, processes=processes, **rest,
             )  # fmt: skip
         found = {side: borne_out(trial.generator) for side, trial in trials.items()}
-        side = max(SIDES, key=lambda s: found[s])
+        side = max(SIDES, key=lambda s: found[s].mean)
         other = next(s for s in SIDES if s != side)
-        verdict = processes.share(Verdict(side, **found, seconds=trials[other].seconds))
+        means = {name: evidence.mean for name, evidence in found.items()}
+        errors = {f"{name}_se": evidence.error for name, evidence in found.items()}
+        verdict = processes.share(Verdict(side, **means, **errors, seconds=trials[other].seconds))
         if first:
             write_json(path, asdict(verdict))
             say(f"learning the sign: {verdict}")

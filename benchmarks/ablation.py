@@ -20,6 +20,7 @@ import torch
 from argan import estimator, evaluation, networks, sign
 from argan.checkpoint import fingerprint
 from argan.files import write_json
+from argan.guided import guided
 from argan.metrics.depth import depth_scores
 from argan.metrics.features import extractor
 from argan.metrics.frechet import kernel_distance
@@ -54,7 +55,7 @@ def score(scenes: networks.Scene, student: networks.Estimator, store: Photos, tr
     photos = store.split("validation")
     pixels = networks.from_uint8(torch.from_numpy(photos).permute(0, 3, 1, 2))
     said = torch.cat([(student(x) + student(x.flip(3)).flip(3)) / 2 for x in pixels.split(BATCH)])
-    maps = [x[:, 0].numpy() for x in (said, estimator.guided(said, pixels))]
+    maps = [x[:, 0].numpy() for x in (said, guided(said, pixels))]
     before, after = (depth_scores(x, truth) for x in maps)
     features, random, made = extractor("efficientnet-lite0"), step_random(0, 0, SALT), []
     for _ in range(GENERATED // BATCH):

@@ -20,11 +20,11 @@ def registered(folder: Path) -> Scores:
 
 
 def today(folder: Path, domain: str, params: Params) -> Scores:
-    """What it scores on the photos of `data/photos/<domain>` as they are. Raises UserError."""
+    """What it scores on the validation photos of `data/photos/<domain>` as they are. Raises UserError."""
     import torch
 
     from argan import evaluation
 
     photos, truth = (Path("data") / kind / domain for kind in ("photos", "truth"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return evaluation.judge(folder, photos, truth, params.evaluate, cache=CACHE, device=device).scores()
+    return evaluation.scores(folder, photos, truth, params.evaluate, cache=CACHE, device=device)

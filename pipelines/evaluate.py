@@ -1,4 +1,7 @@
-"""Evaluate: models/<domain>/ on held-out photos -> metrics/<domain>.json, plots/<domain>/ and reports/<domain>/."""
+"""Evaluate: models/<domain>/ on test photos -> metrics/<domain>.json, plots/<domain>/ and reports/<domain>/.
+
+And on validation photos -> reports/<domain>/scores.json, by which the gate chooses.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 from argan import gate, registry
 from argan.errors import UserError
 from argan.files import write_json
-from argan.gate import Decision, Scores
+from argan.gate import SPLIT, Decision, Scores
 from argan.params import Params
 from pipelines import champion, run, say
 
@@ -19,6 +19,11 @@ def register(domain: str, params: Params) -> None:
     metrics = _read(Path("metrics") / f"{domain}.json", domain)
     report = Path("reports") / domain
     new = Scores.of(_read(report / "scores.json", domain))
+    if new.split != SPLIT:
+        raise UserError(
+            f"{report}/scores.json holds scores of {new.split} photos, and the gate judges on {SPLIT} photos; "
+            f"run `dvc repro evaluate@{domain}`"
+        )
 
     def decide(holder: Path | None) -> Decision:
         if holder is None or new.degenerate:
@@ -35,7 +40,7 @@ def register(domain: str, params: Params) -> None:
 
 
 def _champion(folder: Path, judged_on: str, domain: str, params: Params) -> Scores:
-    """The champion's scores on the photos of today: those it was registered with, or new ones. Raises UserError."""
+    """The champion's scores on the validation photos of today: those it was registered with, or new ones. Raises UserError."""
     scores = champion.registered(folder)
     if scores.judged_on == judged_on:
         return scores

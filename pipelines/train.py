@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,8 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-import argan.training
-from argan import estimator, networks, pictures, processes, registry, sign
+from argan import dependencies, estimator, networks, pictures, processes, registry, sign
 from argan.checkpoint import fingerprint, write_tensors
 from argan.errors import UserError
 from argan.files import swapped, write_json, write_text
@@ -28,8 +26,26 @@ from argan.photos import Photos
 from argan.processes import Processes
 from pipelines import alone, in_a_hurry, run, say
 
-# A change to one of these makes another training: an old checkpoint must not pass for the new code's work.
-CODE = ("augment", "gather", "lanes", "mixture", "networks", "objective", "occlusion", "optics", "sign", "training")
+# What training imports and no weight depends on, and why. A change to any other module that it imports makes another training:
+# an old checkpoint must not pass for the new code's work.
+NO_WEIGHT = {
+    "pipelines": "calls the training; what it hands on, parameters and photos, is in the fingerprint",
+    "argan.__init__": "names the parts of the package",
+    "argan.checkpoint": "keeps tensors as they are; its SCHEMA, in the fingerprint, says when their meaning changes",
+    "argan.cost": "measures memory",
+    "argan.dependencies": "tells which code this is",
+    "argan.errors": "the class of an error",
+    "argan.files": "writes files, whatever is in them",
+    "argan.health": "watches a training and ends it; a step it lets pass is as without it",
+    "argan.iris": "goes with the model, measured on photos",
+    "argan.likeness": "goes with the model, measured on photos",
+    "argan.metrics": "looks at photos, for the likeness",
+    "argan.params": "its values are in the fingerprint themselves",
+    "argan.pictures": "draws",
+    "argan.registry": "keeps runs and models; a change in it must not throw checkpoints away",
+}
+# The estimator is distilled when the generator is done: its code is in its own fingerprint alone.
+ESTIMATOR = {"argan.estimator": "has a fingerprint of its own"}
 SAMPLES = 12  # scenes on a sample sheet
 
 
@@ -56,7 +72,7 @@ def train(domain: str, params: Params) -> None:
                 f"the preset decides both: set {domain}.preset and leave train.resolution out"
             )
         _fit(domain, store.folder)
-        data = f"{store.fingerprint}-{code_revision(CODE)}"
+        data = f"{store.fingerprint}-{code_revision('pipelines.train', NO_WEIGHT | ESTIMATOR)}"
         home = Path("checkpoints") / domain
         if group.rank:  # the first process does all there is to do but for the steps
             while not group.share(False):  # until it is this training's turn
@@ -134,7 +150,7 @@ def _train(
         show(trained.images, trained.generator)
         say(f"{domain}: distilling the depth estimator from {config.estimator_images} generated photos")
         began = time.perf_counter()
-        mark = fingerprint(config.recipe_only, f"{data}-{code_revision(('estimator',))}")
+        mark = fingerprint(config.recipe_only, f"{data}-{code_revision('argan.estimator', NO_WEIGHT)}")
         student = estimator.distill(
             trained.generator, config, device=device, folder=folder / "estimator", mark=mark, say=say
         )
@@ -226,10 +242,9 @@ def samples(generator: networks.Scene, config: Training) -> np.ndarray:
     return pictures.grid(trios, columns=12, upscale=max(1, 128 // config.resolution))
 
 
-def code_revision(modules: tuple[str, ...]) -> str:
-    """A short hash of the code that decides what the weights become."""
-    package = Path(argan.training.__file__).parent
-    return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in modules)).hexdigest()[:8]
+def code_revision(module: str, without: dict[str, str]) -> str:
+    """A short hash of the code that decides what the weights become: the module and what it imports, less what is `without`."""
+    return dependencies.revision(dependencies.closure((module,), without))
 
 
 def apertures(t: dict[str, Any], shares: list[float]) -> str:

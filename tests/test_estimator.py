@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from argan import estimator, networks
 from argan.errors import UserError
+from argan.guided import guided
 from argan.optics import Aperture, render
 from argan.params import Training, training
 
@@ -156,11 +157,11 @@ def test_refinement_smooths_surfaces_and_keeps_their_edges() -> None:
     photos[..., 13:] = 0.5
     truth = torch.where(photos[:, :1] > 0, 0.0, -0.08)
     noisy = truth + 0.03 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
-    refined = estimator.guided(noisy, photos)
+    refined = guided(noisy, photos)
     assert (refined - truth).abs().mean() < (noisy - truth).abs().mean() / 4
     assert (refined[..., 13] - refined[..., 12]).mean() > 0.06
     level = torch.full_like(truth, 0.03)
-    assert torch.allclose(estimator.guided(level, torch.rand_like(photos)), level, atol=1e-5)
+    assert torch.allclose(guided(level, torch.rand_like(photos)), level, atol=1e-5)
 
 
 def test_distillation_draws_apertures_from_the_training_mixture() -> None:

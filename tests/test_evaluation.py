@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache, partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from argan.metrics import page, reference
 from argan.metrics.cache import Cache
 from argan.metrics.features import Extractor
 from argan.metrics.scenes import Scenes, degenerate, log_sharpness
+from argan.metrics.uncertainty import interval
 from argan.mixture import Mixture
 from argan.optics import Aperture, render
 from argan.params import Evaluate, Register, Training, training
@@ -154,29 +156,50 @@ class Red(nn.Module):
 
 
 @pytest.fixture
-def judged(
+def examined(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: Path, model: Path, config: Training
-) -> Callable[..., evaluation.Metrics]:
-    """A function that evaluates a planted generator and estimator, with features that cost nothing."""
+) -> Callable[..., evaluation.Judged]:
+    """A function that judges a planted generator and estimator, with features that cost nothing; drawn on request."""
 
-    def judge(
+    def examine(
         plant: Plant = healthy,
         slope: float = 1.0,
         truth: str = "truth",
         student: nn.Module | None = None,
         reference: str = "none",
-    ) -> evaluation.Metrics:
-        scenes = plant(config, np.random.default_rng(1))
-        opened = evaluation.Trained.open(model, torch.device("cpu"))
-        planted = replace(opened, generator=Planted(*scenes), student=student or Red(slope))
+        photos: str = "photos",
+        drawn: bool = False,
+    ) -> evaluation.Judged | evaluation.Metrics:
+        generator = Planted(*plant(config, np.random.default_rng(1)))
+        planted = replace(untrained_at(model), generator=generator, student=student or Red(slope))
         pooled = Extractor("pooled", lambda x: F.adaptive_avg_pool2d(x / 255, 4).flatten(1), torch.device("cpu"))
-        monkeypatch.setattr(evaluation.Trained, "open", lambda folder, device: planted)
-        monkeypatch.setattr(evaluation, "extractor", lambda name, device: pooled)
-        return evaluation.evaluate(
-            model, store / "photos", store / truth, tmp_path, Evaluate(images=64, reference=reference), report=tmp_path
-        )
 
-    return judge
+        def opened(folder: Path, device: torch.device) -> evaluation.Trained:
+            generator.next = 0
+            return planted
+
+        monkeypatch.setattr(evaluation.Trained, "open", opened)
+        monkeypatch.setattr(evaluation, "extractor", lambda name, device: pooled)
+        params = Evaluate(images=64, reference=reference)
+        if drawn:
+            return evaluation.evaluate(model, store / photos, store / truth, tmp_path, params, report=tmp_path)
+        return evaluation.judge(model, store / photos, store / truth, params)
+
+    return examine  # type: ignore[return-value]
+
+
+@cache
+def untrained_at(folder: Path) -> evaluation.Trained:
+    return OPEN(folder, torch.device("cpu"))
+
+
+OPEN = evaluation.Trained.open
+
+
+@pytest.fixture
+def judged(examined: Callable[..., evaluation.Judged]) -> Callable[..., evaluation.Metrics]:
+    """A function that evaluates a planted generator and estimator, the report into `tmp_path`."""
+    return partial(examined, drawn=True)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -450,9 +473,9 @@ def test_features_are_extracted_once(model: Path, store: Path, tmp_path: Path, m
         return evaluation.judge(model, store / "photos", store / truth, Evaluate(**params), cache=tmp_path / "cache")
 
     first = judged()
-    assert sum(seen) == 64 + 40 + 10
+    assert sum(seen) == 64 + 40 + 10 + 4
     again = judged()
-    assert not seen and again.metrics == first.metrics and again.scores().told() == first.scores().told()
+    assert not seen and again.metrics == first.metrics and again.scores.told() == first.scores.told()
     judged("nothing")
     assert not seen
     judged(seed=1)
@@ -460,13 +483,13 @@ def test_features_are_extracted_once(model: Path, store: Path, tmp_path: Path, m
     judged()
     monkeypatch.setattr(evaluation, "code", lambda: "other")
     judged()
-    assert sum(seen) == 64 + 40 + 10  # of other code, all of them
+    assert sum(seen) == 64 + 40 + 10 + 4  # of other code, all of them
     monkeypatch.undo()
     monkeypatch.setattr(evaluation, "extractor", lambda name, device: counted)
     for damage in (lambda data: data[:200], lambda data: data[:70] + b"(" + data[71:], lambda data: b""):
         for file in (tmp_path / "cache").iterdir():
             file.write_bytes(damage(file.read_bytes()))  # made again
-        assert judged().metrics == first.metrics and sum(seen) == 64 + 40 + 10
+        assert judged().metrics == first.metrics and sum(seen) == 64 + 40 + 10 + 4
 
 
 def test_features_outlive_whoever_clears_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -486,28 +509,28 @@ def test_features_outlive_whoever_clears_the_cache(tmp_path: Path, monkeypatch: 
 
 
 def test_masks_judge_depth_where_nothing_else_does(
-    judged: Callable[..., evaluation.Metrics], store: Path, tmp_path: Path
+    examined: Callable[..., evaluation.Judged], store: Path, tmp_path: Path
 ) -> None:
     exact = np.load(store / "truth" / "disparity.npy")
     masked = tmp_path / "masked"
     masked.mkdir()
     masks = np.where(exact > 0.02, 255, np.where(exact < -0.02, 0, 128)).astype(np.uint8)
-    np.save(masked / "masks.npy", masks[10:30])
-    pd.DataFrame({"photo": range(14, 34)}).to_parquet(masked / "masks.parquet", index=False)
+    np.save(masked / "masks.npy", masks[4:30])  # of 6 validation and 20 test photos
+    pd.DataFrame({"photo": range(8, 34)}).to_parquet(masked / "masks.parquet", index=False)
     shutil.copytree(masked, store / "masked")
-    right, wrong, nothing = (judged(slope=slope, truth="masked") for slope in (1.0, -1.0, 0.0))
+    right, wrong, nothing = (examined(slope=slope, truth="masked").metrics for slope in (1.0, -1.0, 0.0))
     assert right["depth_mask_auc"] > 0.99 and right["depth_mask_auc_low"] > 0.98
     assert wrong["depth_mask_auc"] < 0.01
     assert nothing["depth_mask_auc"] == pytest.approx(0.5)
     assert abs(right["depth_mask_auc_prior"] - 0.5) < 0.1
     assert right["depth_spearman"] is None and right["depth_photos"] is None
-    before = json.loads((tmp_path / "scores.json").read_text())["judged_on"]
-    np.save(store / "masked" / "masks.npy", 255 - masks[10:30])  # other masks: other scores, and they say so
-    judged(truth="masked")
-    assert json.loads((tmp_path / "scores.json").read_text())["judged_on"] != before
-    np.save(store / "masked" / "masks.npy", np.zeros_like(masks[10:30]))
-    with pytest.raises(UserError, match=r"masks\.npy tells subject from background in none of 20 photos"):
-        judged(truth="masked")
+    before = examined(truth="masked").scores
+    assert before.depth_mask_auc is not None and np.isfinite(before.depth_mask_auc).sum() == 6
+    np.save(store / "masked" / "masks.npy", 255 - masks[4:30])  # other masks: other scores, and they say so
+    assert examined(truth="masked").scores.judged_on != before.judged_on
+    np.save(store / "masked" / "masks.npy", np.zeros_like(masks[4:30]))
+    with pytest.raises(UserError, match=r"masks\.npy tells subject from background in none of 26 photos"):
+        examined(truth="masked")
 
 
 def test_a_row_a_photo_and_scores_that_compare(
@@ -518,15 +541,116 @@ def test_a_row_a_photo_and_scores_that_compare(
         return Scores.of(json.loads((tmp_path / "scores.json").read_text()))
 
     perfect, inverted = scores(1.0), scores(-1.0)
-    assert perfect.judged_on == inverted.judged_on and len(perfect.depth_spearman or ()) == 40
+    assert perfect.judged_on == inverted.judged_on and len(perfect.depth_spearman or ()) == 10
     table = pd.read_parquet(tmp_path / "photos.parquet")
     index = Photos.open(store / "photos").index
     assert table["source"].tolist() == index["source"].iloc[table["photo"]].tolist()
+    assert table["split"].value_counts().to_dict() == {"test": 40, "validation": 10}
+    assert index["split"].iloc[table["photo"]].tolist() == table["split"].tolist()
     assert table["spearman"].max() < -0.9
     assert inverted.degenerate == ("inverted_depth",)
     decision = gate.judge(replace(inverted, degenerate=()), perfect, Register())
     assert not decision.champion and decision.comparisons["depth_spearman"].verdict == "worse"
     assert gate.judge(perfect, inverted, Register()).champion
+
+
+# -- which photographs choose ------------------------------------------------------------------------------------------
+
+
+def test_test_photos_choose_nothing(examined: Callable[..., evaluation.Judged], store: Path, model: Path) -> None:
+    """What the gate reads is the same whatever the test photos and their depth are; the metrics are not."""
+    before = examined()
+    assert before.scores.judged_on.startswith("validation photos ")
+    opened = Photos.open(store / "photos")
+    pixels, index = opened.pixels.copy(), opened.index.copy()
+    pixels[14:] = 255 - pixels[14:]
+    index.loc[14:, "sha256"] = "another " + index["sha256"]
+    photos.write(store / "other", pixels, index, pd.DataFrame({"source": [], "reason": []}))
+    shutil.copytree(store / "truth", store / "other_truth")
+    exact = np.load(store / "truth" / "disparity.npy")
+    exact[10:] = np.random.default_rng(3).normal(size=exact[10:].shape)
+    np.save(store / "other_truth" / "disparity.npy", exact)
+    after = examined(photos="other", truth="other_truth")
+    assert after.metrics["depth_spearman"] != before.metrics["depth_spearman"]
+    assert after.metrics["kid"] != before.metrics["kid"]
+    assert after.scores == before.scores
+    index["split"] = ["train"] * 4 + ["validation"] * 10 + ["train"] * 40
+    photos.write(store / "no_test", pixels, index, pd.DataFrame({"source": [], "reason": []}))
+    assert evaluation.scores(model, store / "no_test", store / "other_truth", Evaluate(images=64)) == before.scores
+
+
+def test_where_the_splits_disagree_validation_decides(examined: Callable[..., evaluation.Judged], store: Path) -> None:
+    exact = np.load(store / "truth" / "disparity.npy")
+    exact[10:] *= -1  # of test photos
+    shutil.copytree(store / "truth", store / "opposed")
+    np.save(store / "opposed" / "disparity.npy", exact)
+    one, other = (examined(slope=slope, truth="opposed") for slope in (1.0, -1.0))
+    assert one.metrics["depth_spearman"] < -0.9 and other.metrics["depth_spearman"] > 0.9
+    assert one.metrics["degenerate"] == ["inverted_depth"] and other.metrics["degenerate"] == []
+    assert one.scores.degenerate == () and other.scores.degenerate == ("inverted_depth",)
+    assert gate.judge(one.scores, replace(other.scores, degenerate=()), Register()).champion
+    assert not gate.judge(replace(other.scores, degenerate=()), one.scores, Register()).champion
+
+
+def test_near_duplicates_count_as_one(examined: Callable[..., evaluation.Judged], store: Path) -> None:
+    """The same photos, known to be of few groups: the same scores, other intervals, and the gate is told."""
+    shutil.copytree(store / "photos", store / "grouped")
+    index = pd.read_parquet(store / "grouped" / "index.parquet")
+    names = ["", "", None, "a"] + ["b", "c"] * 5 + [f"t{i // 10}" for i in range(40)]
+    index.assign(group=names).to_parquet(store / "grouped" / "index.parquet")
+    single, found = examined(), examined(photos="grouped")
+    assert single.metrics["depth_spearman"] == found.metrics["depth_spearman"]
+    assert [m.metrics["depth_photos_independent"] for m in (single, found)] == [40, 4]
+    values, groups = found.test["spearman"], found.test["group"]
+    ends = [found.metrics[f"depth_spearman_{end}"] for end in ("low", "high")]
+    assert ends == pytest.approx(interval(values, groups), rel=1e-5) and ends != pytest.approx(
+        interval(values), rel=1e-5
+    )
+    assert single.scores.groups is None and found.scores.groups == (0, 1) * 5
+    assert "(10 in 2 groups)" in found.scores.judged_on
+    assert len(found.scores.kid or ()) == 1  # two groups make no two parts of two groups each
+    opened = Photos.open(store / "grouped")
+    assert evaluation.near_duplicates(opened, np.arange(4)).tolist() == [0, 1, 2, 3]  # without a name, each is its own
+
+
+def test_inversion_of_near_duplicates_is_no_evidence() -> None:
+    scenes = {
+        "scene_depth_std": 0.3,
+        "scene_depth_alike": 0.2,
+        "scene_defocus_gap": 1,
+        "scene_luminance_correlation": 0.3,
+    }
+    inverted = scenes | {"depth_inverted": 0.8, "depth_photos": 400}
+    assert degenerate(inverted | {"depth_photos_independent": 400.0}) == ["inverted_depth"]
+    assert degenerate(inverted | {"depth_photos_independent": 4.0}) == []
+
+
+def test_the_floor_is_of_as_many_photos_as_the_model_made() -> None:
+    """A perfect model is above the floor as often as below it. With fewer photos in the floor it was below it always."""
+    below = unequal = 0
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        generated, real, other = (random.normal(size=(n, 32)).astype(np.float32) for n in (400, 100, 150))
+        found = evaluation._distances(generated, real, other, np.arange(100))
+        assert found["fid_images"] == 150
+        below += found["fid"] < found["fid_floor"]
+        unequal += evaluation.frechet_distance(generated, real) < found["fid_floor"]
+    assert 4 <= below <= 16 and unequal == 20
+
+
+def test_real_photos_in_the_place_of_generated_ones_are_as_many_and_none_of_the_test_split(
+    model: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbered = Extractor("numbered", lambda x: x.float().mean((2, 3)), torch.device("cpu"))
+    monkeypatch.setattr(evaluation, "extractor", lambda name, device: numbered)
+    opened = Photos.open(store / "photos")
+    known = {tuple(row): i for i, row in enumerate(numbered(np.asarray(opened.pixels)).tolist())}
+    with Cache.at(None) as kept:
+        for images, count in ((8, 8), (12, 12), (64, 14)):
+            params = Evaluate(images=images)
+            o = evaluation._Opened.of(kept, model, store / "photos", store / "truth", params, None, ("test",))
+            rows = [known[tuple(row)] for row in evaluation._others(o).tolist()]
+            assert len(rows) == len(set(rows)) == count and max(rows) < 14
 
 
 def test_a_generator_that_lost_modes_has_low_recall(judged: Callable[..., evaluation.Metrics], store: Path) -> None:
@@ -570,6 +694,9 @@ def test_the_report_needs_nothing_but_itself_and_never_says_fid_of_other_feature
     assert "Degenerate: constant_depth." in text and "FID" not in text and "kernel distance (pooled)" in text
     gated = page.with_gate(text, "better <b>", True, [["kid", "0.1", "0.2", "+0.1", "0 to 1", "better"]])
     assert "<h2>Champion</h2><p>better &lt;b&gt;</p>" in gated and "<td>better</td>" in gated
+    assert "The gate judges on validation photographs" in gated and "judged on 40 test photographs" in text
+    assert "Real against real: 14 real photographs from outside the test split" in text and "14 of them count" in text
+    assert "no model can beat" not in text and "held-out" not in text.lower()
     assert page.distance_names("inception-2015-12-05") == ("FID", "KID")
 
 

@@ -89,3 +89,31 @@ def test_scores_survive_json() -> None:
     for broken in ({}, scores.told() | {"kid": "many"}, scores.told() | {"kid": 3}):
         with pytest.raises(UserError, match="scores are damaged"):
             Scores.of(broken)
+
+
+def test_near_duplicates_ten_times_over_make_nothing_better() -> None:
+    """Twelve photos of which the new model is better at some: no evidence, and none if each is there ten times."""
+    random = np.random.default_rng(3)
+    old, noise = random.normal(0.6, 0.1, 12), random.normal(0.03, 0.08, 12)
+    few = [Scores("validation photos a", tuple(values)) for values in (old + noise, old)]
+    assert judge(*few, Register()).comparisons["depth_spearman"].verdict == "cannot tell"
+    wobble = random.normal(0, 0.001, 120)  # near duplicates differ a little
+    many = [
+        replace(scores, depth_spearman=tuple(np.repeat(scores.depth_spearman or (), 10) + wobble), groups=groups)
+        for scores, groups in zip(few, (tuple(np.repeat(range(12), 10).tolist()),) * 2, strict=True)
+    ]
+    found = judge(*many, Register()).comparisons["depth_spearman"]
+    assert found.verdict == "cannot tell" and found.count == 12
+    apart = [replace(scores, groups=None) for scores in many]
+    assert judge(*apart, Register()).champion, "counted one by one, chance would have chosen"
+
+
+def test_scores_say_which_photos_they_are_of() -> None:
+    old = {key: value for key, value in CHAMPION.told().items() if key != "groups"}  # as versions had them before
+    assert Scores.of(old).groups is None and Scores.of(old).split == "test"
+    new = replace(CHAMPION, judged_on="validation photos a", groups=tuple(range(400)))
+    assert Scores.of(json.loads(json.dumps(new.told()))) == new and new.split == "validation"
+    decision = judge(replace(new, depth_spearman=depth(0.3)), CHAMPION, Register())
+    assert not decision.champion and "not comparable" in decision.reason
+    with pytest.raises(UserError, match="scores are damaged"):
+        Scores.of(old | {"groups": ["a"]})

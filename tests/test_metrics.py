@@ -7,7 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from argan.metrics import (
 )
 from argan.metrics.features import EXTRACTORS, INCEPTION, Extractor, extractor
 from argan.metrics.frechet import shuffled
-from argan.metrics.uncertainty import compare, interval
+from argan.metrics.uncertainty import compare, independent, interval
 
 
 def random(seed: int = 0) -> np.random.Generator:
@@ -415,6 +415,62 @@ def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
     values = random(1).normal(size=50)
     assert interval(values) == interval(np.append(values, np.nan))
     assert interval([1.0]) is None
+
+
+def test_the_interval_holds_where_photos_are_near_duplicates() -> None:
+    """The cluster bootstrap: groups of 1 to 9 photos that share most of what is chance about them."""
+    by_group = by_photo = 0
+    for i in range(200):
+        sizes = random(700 + i).integers(1, 10, 60)
+        groups = np.repeat(np.arange(60), sizes)
+        values = random(1000 + i).normal(size=60)[groups] + 0.3 * random(2000 + i).normal(size=len(groups))
+        for clustered in (True, False):
+            found = interval(values, groups if clustered else None)
+            assert found is not None
+            hit = found[0] < 0 < found[1]
+            by_group, by_photo = by_group + (hit and clustered), by_photo + (hit and not clustered)
+    assert 178 <= by_group <= 198 and by_photo < 140
+
+
+def test_groups_of_one_are_no_groups() -> None:
+    values = random(1).normal(size=50)
+    assert interval(values) == interval(values, np.arange(50)) == interval(values, [f"photo {i}" for i in range(50)])
+    assert interval(values, np.zeros(50)) is None
+    new, old = random(2).normal(size=(2, 50))
+    assert compare(new, old) == compare(new, old, np.arange(50)[::-1])
+    assert independent(np.arange(50)) == 50 and independent([7] * 50) == 1 and independent([0, 0, 1, 1]) == 2
+    assert independent([0, 1, 1, 1]) == pytest.approx(16 / 10) and independent([]) == 0
+    with pytest.raises(ValueError, match=r"groups must be \(n,\)"):
+        compare(new, old, np.arange(49))
+
+
+def test_a_comparison_counts_near_duplicates_once() -> None:
+    new, old = random(3).normal(size=(2, 20))
+    groups = np.repeat(np.arange(20), random(4).integers(1, 12, 20))
+    assert asdict(compare(new[groups], old[groups], groups)) == {
+        name: value if isinstance(value, str) else pytest.approx(value)
+        for name, value in asdict(compare(new, old)).items()
+    }
+    unknown = np.where(groups == 3, np.nan, new[groups])
+    assert compare(unknown, old[groups], groups).count == 19
+    told = []
+    for i in range(300):  # as many false alarms as without duplicates: one in twenty
+        a, b = random(3000 + i).normal(size=(2, 15))
+        told.append(compare(np.repeat(a, 10), np.repeat(b, 10), np.repeat(np.arange(15), 10)).verdict)
+    assert 3 <= sum(verdict != "cannot tell" for verdict in told) <= 28
+
+
+def test_parts_of_the_kernel_distance_share_no_near_duplicates() -> None:
+    """Each photo twice: parts drawn by photo have a photo in common, which shows as a spread that is too small or too large."""
+    a, b = random(5).normal(size=(60, 3)), random(6).normal(size=(30, 3))
+    groups = np.tile(np.arange(30), 2)
+    found = kernel_distances(a, np.concatenate([b, b]), 3, groups)
+    assert found == pytest.approx(kernel_distances(a, np.concatenate([b, b]), 3, [f"g{g}" for g in groups]))
+    changed = np.concatenate([b, b])
+    changed[[4, 34]] += 5  # both of a pair: one part alone is another
+    moved = kernel_distances(a, changed, 3, groups) != found
+    assert len(found) == 3 and moved.sum() == 1
+    assert len(kernel_distances(a, b, 10, np.zeros(30))) == 1
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.05, "better"), (-0.05, "worse"), (0.0, "cannot tell")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +50,13 @@ class Known(networks.Scene):
 
 
 def test_depth_that_follows_the_picture_is_borne_out_whichever_way_round_it_is() -> None:
-    told = {depth: sign.borne_out(Known(depth), 64) for depth in ("follows", "elsewhere", "flat")}
+    told = {depth: sign.borne_out(Known(depth), 64).mean for depth in ("follows", "elsewhere", "flat")}
     spread = {depth: Known(depth)(torch.zeros(1, 8))[1].var(correction=0).item() / 0.15**2 for depth in told}
     assert told["follows"] > 0.9 * spread["follows"], "nearly all of it"
     assert told["elsewhere"] < 0.7 * spread["elsewhere"]
     assert told["flat"] == 0, "a flat scene is no answer, let alone the best one"
     for depth, value in told.items():
-        assert sign.borne_out(Known(depth, turn=-1.0), 64) == pytest.approx(value, abs=1e-6)
+        assert sign.borne_out(Known(depth, turn=-1.0), 64).mean == pytest.approx(value, abs=1e-6)
 
 
 def test_the_two_ways_differ_by_the_sign_of_the_prior_alone() -> None:
@@ -74,7 +73,7 @@ def test_the_way_round_that_the_pictures_bear_out_is_kept(
 ) -> None:
     """Which it is decides nothing else: the training kept is the one that would have been made if told."""
     answers = iter([0.04, 0.01] if right == "behind" else [0.01, 0.04])
-    monkeypatch.setattr(sign, "borne_out", lambda generator: next(answers))
+    monkeypatch.setattr(sign, "borne_out", lambda generator: sign.Evidence(next(answers), 0.001))
     config, rows, said = small(), [], []
     remembered: list[int] = []
     trained, verdict = sign.train(
@@ -105,10 +104,51 @@ def test_a_hopeless_trial_loses_and_ends_nothing(tmp_path: Path, photos: np.ndar
     assert verdict is not None
 
 
-def test_too_near_to_call_is_said() -> None:
-    verdict = sign.Verdict("behind", 0.03, 0.025, 1.0)
-    assert not verdict.clear and "too near" in str(verdict)
-    assert replace(verdict, before=-0.01).clear and "too near" not in str(replace(verdict, before=-0.01))
+@pytest.mark.parametrize(
+    ("behind", "before", "error", "clear"),
+    [
+        (0.03, 0.01, 0.001, True),
+        (0.01, 0.03, 0.001, True),
+        (0.03, -0.01, 0.001, True),
+        (0.03, 0.025, 0.001, False),  # beyond chance among scenes, within chance among trainings
+        (0.03, 0.01, 0.005, False),  # 2.8 standard errors of the difference
+        (-0.0100, -0.0101, 1e-6, False),  # neither is borne out
+        (-0.01, -0.1, 0.001, False),
+        (0.0, -0.1, 0.001, False),
+        (0.001, -0.001, 0.001, False),
+        (float("nan"), 0.03, 0.001, False),
+    ],
+)
+def test_a_verdict_is_clear_where_one_way_is_borne_out_and_beyond_chance(
+    behind: float, before: float, error: float, clear: bool
+) -> None:
+    verdict = sign.Verdict("behind", behind, before, 1.0, error, error)
+    assert verdict.clear is clear and ("too near" in str(verdict)) is not clear
+
+
+def test_the_standard_error_is_the_spread_of_the_mean_over_other_scenes() -> None:
+    """Over disjoint sets of scenes the mean spreads as its standard error says."""
+
+    class Other(Known):
+        def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(torch.randn(latents.shape, generator=self.random))
+
+        random = torch.Generator().manual_seed(1)
+
+    told = [sign.borne_out(Other("follows"), 32) for _ in range(100)]
+    spread = float(np.std([evidence.mean for evidence in told], ddof=1))
+    assert spread == pytest.approx(np.mean([evidence.error for evidence in told]), rel=0.25)
+
+
+def test_a_verdict_of_before_standard_errors_were_kept_is_read_and_not_clear(
+    tmp_path: Path, photos: np.ndarray
+) -> None:
+    old = {"side": "before", "behind": 0.01, "before": 0.04, "seconds": 7.0}
+    (tmp_path / "before").mkdir()
+    (tmp_path / "sign.json").write_text(json.dumps(old))
+    _, verdict = sign.train(small(), photos, tmp_path, data="d", say=lambda line: None)
+    assert verdict is not None and (verdict.side, verdict.before, verdict.before_se) == ("before", 0.04, None)
+    assert not verdict.clear and "0.0400 for before; the two are too near" in str(verdict)
 
 
 @pytest.mark.parametrize("killed_at", [("behind", 16), ("before", 8), ("kept", 24)])

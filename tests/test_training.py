@@ -242,11 +242,14 @@ def test_the_plain_way_of_writing_the_step_gives_the_same_numbers(
 
 
 def test_what_decides_the_weights_makes_dvc_train_again() -> None:
-    """Code that decides what a training becomes, by its own account, is a dependency of the stage."""
-    from pipelines.train import CODE
+    """Code that decides what a training becomes, and is in the fingerprint of its checkpoints, is a dependency of the stage."""
+    from argan.dependencies import closure
+    from pipelines.train import ESTIMATOR, NO_WEIGHT
 
     deps = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]["deps"]
-    assert {f"argan/{name}.py" for name in CODE} <= set(deps)
+    weights = closure(("pipelines.train",), NO_WEIGHT | ESTIMATOR)
+    assert {"argan.training", "argan.networks", "argan.guided", "argan.processes", "argan.photos"} <= set(weights)
+    assert {f"{name.replace('.', '/')}.py" for name in weights} <= set(deps)
 
 
 def test_another_seed_is_another_training(tmp_path: Path, photos: np.ndarray) -> None:

@@ -39,6 +39,7 @@ FACTS = {
     "data_title": "data", "data_source": "source", "data_licence": "licence of the data", "data_revision": "data revision",
     "dvc_photos": "photos in DVC", "dvc_model": "model in DVC", "git_revision": "code in Git", "features": "pictures judged by",
     "prefect_flow_run": "Prefect flow run", "prefect_url": "its page", "reevaluated": "judged anew",
+    "reevaluated_on": "judged anew on",
 }  # fmt: skip
 
 
@@ -137,7 +138,8 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help=VERSION)] = "champion",
     b: Annotated[str, typer.Argument(metavar="B", help=VERSION)] = "challenger",
 ) -> None:
-    """Two versions side by side; and photo by photo, where both were judged on the same photographs."""
+    """Two versions side by side, on test photographs; and on validation photographs, by which the gate chooses, photo by photo,
+    where both were judged on the same ones."""
     catalogue, uri = _registry()
     model = _of(catalogue.models(), domain)
     one, other = (_version(model, version, catalogue) for version in (a, b))
@@ -147,9 +149,10 @@ def compare(
     for key, text in SCORES.items():
         if key in one.tags or key in other.tags:
             rows.append([text, _score(one.tags, key), _score(other.tags, key), _difference(one.tags, other.tags, key)])
-    differ = [k for k in FACTS if one.tags.get(k) != other.tags.get(k) and k not in ("prefect_url", "reevaluated")]
+    later = ("prefect_url", "reevaluated", "reevaluated_on")
+    differ = [k for k in FACTS if one.tags.get(k) != other.tags.get(k) and k not in later]
     facts = [[FACTS[k], _short(one.tags.get(k, "")), _short(other.tags.get(k, "")), ""] for k in differ]
-    _table([domain, f"version {one.number}", f"version {other.number}", "difference"], rows + facts)
+    _table([f"{domain}, test photos", f"version {one.number}", f"version {other.number}", "difference"], rows + facts)
     typer.echo("")
     _photo_by_photo(one, other, uri)
 
@@ -262,8 +265,7 @@ def _versions(model: Model, catalogue: Catalogue) -> None:
 
 
 def _photo_by_photo(one: Version, other: Version, uri: str) -> None:
-    from argan.gate import LOWER_IS_BETTER, PRIMARY
-    from argan.metrics.uncertainty import compare as paired
+    from argan.gate import PRIMARY, paired
     from argan.registry.versions import scores
 
     first, second = scores(one, uri), scores(other, uri)
@@ -272,21 +274,20 @@ def _photo_by_photo(one: Version, other: Version, uri: str) -> None:
         typer.echo(f"not photo by photo: the scores of version {missing} are not with its files")
         return
     if first.judged_on != second.judged_on:
-        typer.echo("not photo by photo: they were judged on other photographs, or by other code")
+        typer.echo(
+            "not photo by photo: they were judged on other photographs, or by other code "
+            f"(version {one.number} on {first.judged_on}; version {other.number} on {second.judged_on})"
+        )
         return
     rows = []
     for name in (*PRIMARY, "depth_sign_agreement"):
-        x, y = getattr(first, name), getattr(second, name)
-        if x and y and len(x) == len(y):
-            try:
-                c = paired(y, x, lower_is_better=name in LOWER_IS_BETTER)
-            except ValueError:
-                continue
-            verdict = {"better": f"{other.number} is better", "worse": f"{one.number} is better"}.get(
-                c.verdict, c.verdict
-            )
-            rows.append([SCORES[name], f"{c.gain:+.4f}", f"{c.low:+.4f} to {c.high:+.4f}", str(c.count), verdict])
-    _table([f"gain of version {other.number}", "", "95 %", "pairs", "verdict"], rows)
+        try:
+            c = paired(second, first, name)
+        except ValueError:  # not known of both
+            continue
+        verdict = {"better": f"{other.number} is better", "worse": f"{one.number} is better"}.get(c.verdict, c.verdict)
+        rows.append([SCORES[name], f"{c.gain:+.4f}", f"{c.low:+.4f} to {c.high:+.4f}", str(c.count), verdict])
+    _table([f"gain of version {other.number} on {first.split} photos", "", "95 %", "pairs", "verdict"], rows)
 
 
 # ---- How it is told --------------------------------------------------------------------------------------------------

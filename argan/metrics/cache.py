@@ -21,7 +21,7 @@ from argan.errors import UserError
 from argan.files import atomic
 
 Maps = NDArray[np.float32]
-KEPT = 64  # files, three a domain and one a model; 16 MB each for 2,000 photos of 2,048 features
+KEPT = 64  # files, four a domain and one a model; 16 MB each for 2,000 photos of 2,048 features
 
 
 class Cache:

@@ -49,15 +49,30 @@ def kernel_distance(a: ArrayLike, b: ArrayLike) -> float:
     return float(_parts(x, y, -(-max(len(x), len(y)) // PAIRED)).mean())
 
 
-def kernel_distances(a: ArrayLike, b: ArrayLike, parts: int = PARTS) -> NDArray[np.float64]:
+def kernel_distances(
+    a: ArrayLike, b: ArrayLike, parts: int = PARTS, groups: ArrayLike | None = None
+) -> NDArray[np.float64]:
     """The kernel distance of `parts` disjoint parts of the photos, drawn by chance once for all.
 
     Fewer parts where one would lack two photos. Independent estimates: their spread over the root of their number is the
     standard error of the kernel distance, slightly too large, since all pairs tell more than those within parts. The parts of
-    two models on the same photos pair.
+    two models on the same photos pair. groups (m,): rows of b with equal numbers are near duplicates and go into one part, else
+    parts would share photographs and not be independent.
     """
     x, y = _checked(a, b)
-    return _parts(x, y, min(parts, len(x) // 2, len(y) // 2))
+    if groups is None:
+        return _parts(x, y, min(parts, len(x) // 2, len(y) // 2))
+    _, first, member = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
+    member = np.argsort(np.argsort(first))[
+        member
+    ]  # numbered as they first come: what groups are called decides nothing
+    count = max(1, min(parts, len(x) // 2, len(first) // 2))
+    part = np.empty(len(first), np.int64)
+    for i, some in enumerate(np.array_split(shuffled(len(first)), count)):
+        part[some] = i
+    theirs = [np.flatnonzero(part[member] == i) for i in range(count)]
+    ours = np.array_split(shuffled(len(x)), count)
+    return np.array([_mmd(x[np.sort(rows)], y[others]) for rows, others in zip(ours, theirs, strict=True)])
 
 
 def _parts(a: Features, b: Features, parts: int) -> NDArray[np.float64]:

@@ -14,6 +14,9 @@ from argan.html import figure, page, table, uri
 
 Metrics = Mapping[str, Any]
 
+JUDGED_ON = (
+    "The gate judges on validation photographs; every other number is of test photographs, which choose nothing."
+)
 GATE = "<!-- gate -->"  # where registration puts what became of the model; see `with_gate`
 BASELINES = ("", "_prior", "_mean", "_luminance")
 DEPTH = {  # score -> how it reads
@@ -37,7 +40,7 @@ PICTURES = (
     ("scenes.png", "Generated scenes: all in focus, their disparity, and photos through wider and wider apertures"),
     ("light_field.gif", "The camera goes round the rim of its aperture: near and far move against each other"),
     ("refocus.png", "The focal plane moves from far to near"),
-    ("depth.png", "Held-out photographs, their depth and the estimate: worst, median and best"),
+    ("depth.png", "Test photographs, their depth and the estimate: worst, median and best"),
     ("interpolation.png", "From one scene to another: image above, disparity below"),
     ("grid.png", "Generated photographs"),
     ("training.png", "Training"),
@@ -74,17 +77,13 @@ def write(path: Path, model: Path, photos: Path, plots: Path, metrics: Metrics) 
             parts.append(
                 f"<p class=soft>Exact depth is not known: judged by the answer of {metrics['depth_reference']}.</p>"
             )
-        parts += ["<h2>Depth of held-out photographs</h2>", table(rows, head), shown.pop("depth.png", "")]
+        parts += ["<h2>Depth of test photographs</h2>", table(rows, head), shown.pop("depth.png", "")]
     else:
         parts.append(
             "<h2>Depth</h2><p class=soft>Of these photographs no depth is known: nothing to score against.</p>"
         )
     parts += ["<h2>Photographs</h2>", table(photograph_rows(metrics), ["", "generated", "real against real"])]
-    parts.append(
-        "<p class=soft>Real against real: validation photographs in the place of generated ones, what no model can beat but by "
-        f"chance. {metrics['images']:,} generated, {metrics['images_real']:,} real; below 10,000 the kernel distance is the one to "
-        "read, for the Fréchet distance is then biased upwards.</p>"
-    )
+    parts.append(f"<p class=soft>{_floor_note(metrics)}</p>")
     parts += [shown.pop("grid.png", ""), "<h2>Scenes and their optics</h2>"]
     told = [[text, _number(metrics[key])] for key, text in SCENES.items() if metrics.get(key) is not None]
     parts += [table(told), *(shown.pop(key, "") for key in ("refocus.png", "interpolation.png"))]
@@ -97,15 +96,30 @@ def with_gate(text: str, reason: str, champion: bool, rows: Sequence[Sequence[st
     """The page with what the gate said. rows: score, this model's, the champion's, gain, interval, verdict."""
     kind = "champion" if champion else "challenger"
     head = ["against the champion", "this model", "champion", "gain", "95 %", "verdict"]
-    told = f"<h2>{kind.capitalize()}</h2><p>{escape(reason)}</p>" + (table(rows, head) if rows else "")
+    told = f"<h2>{kind.capitalize()}</h2><p>{escape(reason)}</p>"
+    if rows:
+        told += f"{table(rows, head)}<p class=soft>{JUDGED_ON}</p>"
     return text.replace(GATE, told, 1)
+
+
+def _floor_note(metrics: Metrics) -> str:
+    """What the column "real against real" holds."""
+    count = metrics.get("fid_images") or metrics["images"]
+    return (
+        f"Real against real: {count:,} real photographs from outside the test split in the place of the generated ones, compared "
+        "with the same test photographs. A model as good as photographs comes out there, by chance above it or below. "
+        f"{metrics['images']:,} photographs were generated"
+        + (f", {count:,} of them count in the Fréchet distance" if count != metrics["images"] else "")
+        + f"; {metrics['images_real']:,} are real. Below 10,000 the kernel distance is the one to read, for the Fréchet distance "
+        "is then biased upwards, the more the fewer there are: of equally many in both columns."
+    )
 
 
 def _subtitle(config: Mapping[str, Any], metrics: Metrics) -> str:
     size = config.get("training", {}).get("resolution")
     seen = metrics.get("images_seen")
     parts = [f"{size} x {size} px" if size else "", f"{seen:,} images seen" if seen else ""]
-    return ", ".join([*(part for part in parts if part), f"judged on {metrics['images_real']:,} held-out photographs"])
+    return ", ".join([*(part for part in parts if part), f"judged on {metrics['images_real']:,} test photographs"])
 
 
 def depth_rows(metrics: Metrics) -> list[list[str]]:

@@ -98,7 +98,8 @@ def _luminance(images: Tensor) -> Tensor:
 def degenerate(metrics: Mapping[str, Any]) -> list[str]:
     """The degenerate answers that these metrics show, by name; empty when healthy."""
     flat = metrics["scene_depth_std"] < FLAT  # then nothing else about the shape of depth means anything
-    inverted, photos = metrics.get("depth_inverted"), metrics.get("depth_photos")
+    inverted = metrics.get("depth_inverted")
+    photos = metrics.get("depth_photos_independent", metrics.get("depth_photos"))  # near duplicates agree by nature
     signs = {
         "constant_depth": flat,
         "prior_depth": not flat and metrics["scene_depth_alike"] > ALIKE,

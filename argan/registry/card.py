@@ -30,7 +30,7 @@ HEADLINES = (  # scores that are tags of a version
 ENDS = ("_low", "_high", "_prior", "_mean", "_se")  # and what belongs to them
 SHOWN = {  # plots/<domain>/<name>.png, the ones that a card shows
     "scenes": "Scenes out of nothing: all in focus, their disparity, and photos through wider and wider apertures.",
-    "depth": "Held-out photographs, their depth and the estimate: worst, median and best.",
+    "depth": "Test photographs, their depth and the estimate: worst, median and best.",
     "samples": "Scenes out of nothing: all in focus, their disparity, and the photo through the full aperture.",
 }
 
@@ -234,7 +234,7 @@ def _scores(v: Version) -> str:
 
     told = ["### How good it is"]
     if rows := depth_rows(v.scores):
-        head = ["depth of held-out photographs", "this model", "95 %", "prior alone", "mean depth", "brightness"]
+        head = ["depth of test photographs", "this model", "95 %", "prior alone", "mean depth", "brightness"]
         told.append(_table(head, rows))
         if v.scores.get("depth_reference"):
             told.append(f"Exact depth is not known: judged by the answer of {markdown(v.scores['depth_reference'])}.")
@@ -242,7 +242,7 @@ def _scores(v: Version) -> str:
         told.append("Of these photographs no depth is known: nothing to score against.")
     if v.scores.get("kid") is not None:
         told.append(_table(["photographs", "generated", "real against real"], photograph_rows(v.scores)))
-    counted = (("images", "generated"), ("images_real", "held-out"))
+    counted = (("images", "generated"), ("images_real", "test"))
     counts = " and ".join(f"{v.scores[key]:,} {text}" for key, text in counted if v.scores.get(key))
     report = f"The whole report: [report.html]({_run(v)}/artifacts) in `evaluation/`."
     told.append((f"Judged on {counts} photographs. " if counts else "") + report)
@@ -250,10 +250,13 @@ def _scores(v: Version) -> str:
 
 
 def _gate(v: Version) -> str:
+    from argan.metrics.page import JUDGED_ON
+
     champion = f"Against the champion, version {v.against}" if v.against else "Against the champion"
     told = [f"### {champion if v.comparisons else 'The gate'}", f"{markdown(v.reason[:1].upper() + v.reason[1:])}."]
     if v.comparisons:
         told.append(_table(["score", "this model", "champion", "gain", "95 %", "verdict"], v.comparisons))
+        told.append(JUDGED_ON)
     return "\n\n".join(told)
 
 

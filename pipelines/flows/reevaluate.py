@@ -30,7 +30,7 @@ def champion(domain: str, dvc: Driver) -> Any:
     told = json.loads((REEVALUATED / f"{domain}.json").read_text(encoding="utf-8"))
     table = [{"score": name, **pair} for name, pair in told["scores"].items()]
     where = "the same photos" if told["same_photos"] else "other photos than when registered"
-    line = f"argan-{domain} version {told['version']}, on {where}"
+    line = f"argan-{domain} version {told['version']}, on {told['split']} photos, {where}"
     create_table_artifact(key=f"champion-{domain}", table=table, description=line)
     return Completed(message=line)
 
@@ -38,7 +38,7 @@ def champion(domain: str, dvc: Driver) -> Any:
 @flow(name="reevaluate", flow_run_name="reevaluate", **HOOKS)
 @clear
 def reevaluate(domains: list[Domain] = []) -> Any:  # noqa: B006
-    """Judge the champions of the registry on the photos as they are today: drift shows before anybody complains.
+    """Judge the champions of the registry on the validation photos as they are today: drift shows before anybody complains.
 
     Args:
         domains: Which; none chosen: all of `domains` in params.yaml.

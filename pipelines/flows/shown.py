@@ -16,7 +16,7 @@ from argan.redact import markdown
 PICTURES = {  # plots/<domain>/<name>.png, those that are there
     "scenes": "Scenes: all in focus, their depth, and photos through wider and wider apertures",
     "grid": "Generated photographs",
-    "depth": "Depth of held-out photos beside exact depth",
+    "depth": "Depth of test photos beside exact depth",
 }
 WIDTH = 1000  # pixels of a picture that is kept in Prefect's database, where no MLflow server shows it
 
