@@ -26,6 +26,10 @@ ORIENTATION = 0x0112  # EXIF
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
 
 
+class TooManyPixels(UserError):
+    """The photograph has more pixels than allowed; nothing was decoded."""
+
+
 @dataclass(frozen=True)
 class Photograph:
     """A photograph, upright."""
@@ -40,17 +44,21 @@ class Photograph:
         return self.pixels if self.pixels.dtype == np.uint8 else (self.pixels >> 8).astype(np.uint8)
 
 
-def read(path: str | Path) -> Photograph:
-    """Read JPEG, PNG, WebP, TIFF, HEIC or camera raw. Raises UserError naming the file and why it is refused."""
+def read(path: str | Path, pixels: int = PIXELS) -> Photograph:
+    """Read JPEG, PNG, WebP, TIFF, HEIC or camera raw.
+
+    pixels: the most that are decoded. Raises TooManyPixels where the photograph has more, UserError for any other reason, each
+    naming the file.
+    """
     path = Path(path)
     if path.suffix.lower() in RAW:
-        return Photograph(_raw(path))
+        return Photograph(_raw(path, pixels))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is our own
             _heif(path)
             with Image.open(path) as image:
-                return _read(path, image)
+                return _read(path, image, pixels)
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -58,17 +66,17 @@ def read(path: str | Path) -> Photograph:
     except IsADirectoryError as error:
         raise UserError(f"{path} is a folder; name the photos in it, such as {path}/*.jpg") from error
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path} is refused, too large: {error}") from error
+        raise TooManyPixels(f"{path} is refused, too large: {error}") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is no photo in a known format") from error
     except Exception as error:  # decoders meet broken files with anything
         raise UserError(f"{path} cannot be read ({error or type(error).__name__}); it may be cut off") from error
 
 
-def _read(path: Path, image: Image.Image) -> Photograph:
-    if image.width * image.height > PIXELS:
-        raise UserError(
-            f"{path} is refused, too large: {image.width} x {image.height} pixels, more than {PIXELS // 1_000_000} million"
+def _read(path: Path, image: Image.Image, most: int) -> Photograph:
+    if image.width * image.height > most:
+        raise TooManyPixels(
+            f"{path} is refused, too large: {image.width} x {image.height} pixels, more than {most / 1e6:g} million"
         )
     if getattr(image, "is_animated", False) and image.format in ("GIF", "WEBP", "PNG"):
         raise UserError(f"{path} is an animation, not a photo; save one frame of it")
@@ -130,12 +138,15 @@ def _heif(path: Path) -> None:
         register_heif()
 
 
-def _raw(path: Path) -> NDArray[np.uint8]:
+def _raw(path: Path, most: int) -> NDArray[np.uint8]:
     from argan.sources import decode
 
-    content = decode.attempt(path)
-    photo = content if isinstance(content, decode.Refused) else decode.decode(content, name=path.name)
+    limits = decode.Limits(pixels=most)
+    content = decode.attempt(path, limits)
+    photo = content if isinstance(content, decode.Refused) else decode.decode(content, limits=limits, name=path.name)
     if isinstance(photo, decode.Refused):
+        if photo.reason.startswith("bomb: "):
+            raise TooManyPixels(f"{path} is refused, too large: {photo.reason.removeprefix('bomb: ')}")
         raise UserError(f"{path} cannot be read ({photo.reason})")
     return photo.pixels
 
