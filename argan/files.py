@@ -22,7 +22,8 @@ def atomic(path: Path, mode: int | None = None) -> Iterator[Path]:
     mode: its rights, which it has before it has its name; those of any new file by default.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    # 40 characters of the name tell whose it is; with all of them it may be longer than a name can be
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
     try:

@@ -64,7 +64,7 @@ class Refusal(Exception):
 
 
 class Unknown(Refusal):
-    """It is in none of the formats that are read."""
+    """It is empty, or in none of the formats that are read."""
 
 
 class TooLarge(Refusal):
@@ -133,7 +133,7 @@ def identify(content: bytes, limits: Limits = DEFAULT, name: str = "") -> File:
     name: of use only for a TIFF with the suffix of a camera raw, whose maker's tags are not known.
     """
     if not content:
-        raise Refusal("empty: 0 bytes")
+        raise Unknown("empty: 0 bytes")
     try:
         if content[:3] == b"\xff\xd8\xff":
             return _jpeg(content, limits)
@@ -155,6 +155,8 @@ def identify(content: bytes, limits: Limits = DEFAULT, name: str = "") -> File:
     except tiff.Damaged as error:
         known = re.match(r"(no photograph|truncated|bomb): ", str(error))
         raise Refusal(str(error) if known else f"damaged: {error}") from error
+    if content[:4] == b"GIF8":
+        raise Animated("not an image: a GIF, which is for animations")
     raise Unknown("not an image: no JPEG, PNG, WebP, TIFF, HEIC or camera raw")
 
 

@@ -59,7 +59,10 @@ def read(path: str | Path, pixels: int = PIXELS) -> Photograph:
     except photo_file.Animated as error:
         raise UserError(f"{path} is an animation, not a photo; save one frame of it") from error
     except photo_file.Unknown as error:
-        raise UserError(f"{path} is no photo in a known format; save it as JPEG, PNG, WebP, TIFF or HEIC") from error
+        empty = " (it is empty)" * str(error).startswith("empty")
+        raise UserError(
+            f"{path} is no photo in a known format{empty}; save it as JPEG, PNG, WebP, TIFF or HEIC"
+        ) from error
     except Exception as error:  # decoders meet broken files with anything
         if path.is_dir():
             raise UserError(f"{path} is a folder; name the photos in it, such as {path}/*.jpg") from error
