@@ -39,6 +39,7 @@ SCANS = 100  # of a progressive JPEG: cameras and editors write about ten, each 
 SCANNED = 2_000_000_000  # pixels times scans: 16 scans of the largest sensor
 SEGMENTS = 10_000  # of a JPEG or a WebP: 256 MiB of full ones are 4,096
 CHUNKS = 200_000  # of a PNG: some programs write 8 KiB each
+PIECE = 1 << 20  # bytes that are unpacked at a time to look at them
 PROFILE = 4 << 20  # bytes of a colour profile: those of printers have one or two million
 EXIF = 1 << 20  # bytes of EXIF: in a JPEG 64 KiB at most, elsewhere as many are more than any camera writes
 
@@ -53,6 +54,7 @@ _RAW_HEADS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")  # Olympus
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in a scan, 00 is stuffed and D0 to D7 are restarts
 _JPEG_TABLES = {0xDB, 0xDD, 0xE0, 0xEE}  # quantisation, restart interval, and what tells RGB from YCbCr: JFIF, Adobe
 _JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # headers of a picture; not Huffman's and arithmetic tables
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
@@ -284,13 +286,15 @@ def _png(content: bytes, limits: Limits) -> File:
         elif kind == b"iCCP":
             icc = _inflated(content[at:end].partition(b"\0")[2][1:], PROFILE)
         if kind in _PNG_NEEDED:
+            if end + 4 > len(content):
+                raise Refusal("truncated: a PNG that ends within its data")
             kept.append(content[at - 8 : end + 4])
     if not header:
         raise Refusal("damaged: a PNG without a header")
     if frames > 1:
         raise Animated(f"animated: {frames} frames, not a photograph")
     width, height, bits, colours = struct.unpack(">IIBB", header[:10])
-    needed = b"".join(kept)
+    needed = b"".join((*(part for part in kept if part[4:8] != b"IEND"), _PNG_END))
 
     def decoded(reduction: int) -> tuple[Image.Image, int]:
         image = PngImageFile(io.BytesIO(needed))
@@ -302,7 +306,12 @@ def _png(content: bytes, limits: Limits) -> File:
     def sixteen() -> NDArray[np.uint16]:
         if colours == 0 and not any(part[4:8] == b"tRNS" for part in kept[1:]):
             return np.asarray(PngImageFile(io.BytesIO(needed))).astype(np.uint16)[..., None]
-        PngImageFile(io.BytesIO(needed)).load()  # finds damage; OpenCV would speak of it, and return a part
+        if header[12]:  # interlaced
+            PngImageFile(io.BytesIO(needed)).load()
+        rows = 0 if header[12] else height
+        _check_png(
+            [part for part in kept if part[4:8] == b"IDAT"], rows, 1 + 2 * width * {0: 1, 2: 3, 4: 2, 6: 4}[colours]
+        )
         pixels = cv2.imdecode(np.frombuffer(needed, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None or pixels.dtype != np.uint16:
             raise Refusal("damaged: a PNG of 16 bits that cannot be read")
@@ -325,6 +334,29 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
             return
         at += 12 + length
     raise Refusal(f"bomb: a PNG of more than {CHUNKS:,} chunks")
+
+
+def _check_png(parts: list[bytes], rows: int, stride: int) -> None:
+    """Raise Refusal where the data are not what they should be: OpenCV would write to stderr and return what it has.
+
+    rows of `stride` bytes, each of which begins with the number of its filter; 0: of unknown lengths.
+    """
+    stream, done = zlib.decompressobj(), 0
+    try:
+        for part in parts:
+            if zlib.crc32(part[4:-4]) != int.from_bytes(part[-4:], "big"):
+                raise Refusal("damaged: a checksum of the PNG is wrong")
+            left = part[8:-4]
+            while left:
+                out = stream.decompress(left, PIECE)
+                left = stream.unconsumed_tail
+                if rows and done < rows * stride and max(out[-done % stride :: stride], default=0) > 4:
+                    raise Refusal("damaged: a row of the PNG has no known filter")
+                done += len(out)
+    except zlib.error as error:
+        raise Refusal(f"damaged: {error}") from error
+    if not stream.eof or done < rows * stride:
+        raise Refusal("truncated: a PNG whose rows are not all there")
 
 
 def _inflated(data: bytes, most: int) -> bytes:

@@ -190,13 +190,20 @@ def test_animations(tmp_path: Path, kind: str) -> None:
     )
 
 
-def test_files_cut_off_anywhere_are_refused(tmp_path: Path) -> None:
+def test_files_cut_off_anywhere_are_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     deep = sixteen(picture().astype(np.uint16) * 257)
     for content in (saved(picture(), "JPEG", progressive=True), saved(picture(), "PNG"), saved(picture(), "WEBP"),
                     saved(picture(), "TIFF"), deep, heic(picture()),
                     photograph.png(picture().astype(np.uint16) * 257)):  # fmt: skip
         for part in (3, 11, 40, len(content) // 2, len(content) - 40):
             refused(tmp_path, content[:part], "truncated", "damaged", "not an image", "no photo in a known format")
+    content = photograph.png(picture().astype(np.uint16) * 257)
+    for at in (60, len(content) // 2, len(content) - 18):  # OpenCV would write to stderr of these and return a part
+        damaged = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        (tmp_path / "deep.png").write_bytes(damaged)
+        with pytest.raises(UserError, match="checksum"):
+            photograph.read(tmp_path / "deep.png")
+    assert capfd.readouterr().err == ""
 
 
 # ---- what looks odd and is a photograph ----
