@@ -169,3 +169,9 @@ def test_folders_and_arrays_that_are_no_photos_are_refused(tmp_path: Path) -> No
     for array in (np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8), np.zeros((2, 4, 4, 3), np.uint8)):
         with pytest.raises(UserError, match="uint8"):
             read_photo(array)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(4, 3000, 3), (5000, 1, 3)])
+def test_a_photo_that_is_all_length_is_refused(shape: tuple[int, int, int], model: Model) -> None:
+    with pytest.raises(UserError, match="one side more than 64 times the other"):
+        model.depth(np.zeros(shape, np.uint8))

@@ -64,7 +64,8 @@ def each(photos: list[Path], out: Path, endings: Sequence[str], one: Callable[[P
             one(photo)
         except (UserError, OSError) as error:
             failed += 1
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            line = " ".join(str(error).split())
+            typer.echo(f"error: {line}" if str(photo) in line else f"error: {photo}: {line}", err=True)
     if done := len(photos) - failed:
         typer.echo(f"{done} of {len(photos)} photos done, in {out}/")
     if failed:
