@@ -19,9 +19,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from argan import jit
 from argan.errors import UserError
 
 Pixels = NDArray[Any]  # uint8 or uint16
@@ -39,7 +39,7 @@ Shape = (
     str | tuple[float, ...]
 )  # one of SHAPES, or an outline: radii in evenly spaced directions, from +x towards +y (down)
 
-_compiled = njit(nogil=True, cache=True, fastmath={"contract", "nnan", "nsz", "reassoc"}, error_model="numpy")
+_compiled = jit.compiled(fastmath={"contract", "nnan", "nsz", "reassoc"}, error_model="numpy")
 
 
 def refocus(

@@ -22,8 +22,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from argan import jit
 
 Array = NDArray[Any]  # float32; OpenCV promises its type checker less than it is given
 
@@ -37,7 +38,7 @@ COARSEN = 4.0  # samples: circles wider than this are worked out on doubled ones
 SLICE = 2.0  # samples of blur between two slices of a layer: a pixel
 SLICES = 6  # slices of a layer at most: those of a deep floor are then 1.1 pixels of blur apart at 64 px
 
-compiled = njit(nogil=True, cache=True, error_model="numpy")
+compiled = jit.compiled(error_model="numpy")
 
 
 def canvas_size(resolution: int) -> int:

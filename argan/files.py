@@ -29,7 +29,8 @@ def atomic(path: Path, mode: int | None = None) -> Iterator[Path]:
     A `path` that is a link is replaced by a file: it may lead into a cache, DVC's for one, whose files must not change.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    # 40 characters of the name tell whose it is; with all of them it may be longer than a name can be
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode)
     rights = stat.S_IMODE(os.fstat(handle).st_mode) if mode is None else mode
     os.close(handle)

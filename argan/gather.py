@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
-from argan import lanes
+from argan import jit, lanes
 from argan.lanes import LANES
 
 Array = NDArray[Any]
 
 # A product may be fused with a sum; nothing else is reordered, and NaN and infinity keep their meaning.
-_compiled = njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+_compiled = jit.compiled(fastmath={"contract"}, error_model="numpy")
 
 BAND = 2048  # pixels, in whole rows, that all views look up before the next: what is noted of them stays in the cache
 

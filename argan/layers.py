@@ -15,9 +15,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from argan import jit
 from argan.errors import UserError
 
 Pixels = NDArray[np.uint8]
@@ -126,7 +126,7 @@ def _continued(photo: Pixels, disparity: Float, cut: float, reach: float) -> tup
     return plate.clip(0, 255).round().astype(np.uint8), behind, hidden
 
 
-@njit(nogil=True, cache=True)
+@jit.compiled()
 def _continue(
     plate: Float, disparity: Float, behind: Float, hidden: NDArray[np.bool_], cut: np.float32, reach: np.float32
 ) -> None:

@@ -18,10 +18,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from PIL import Image
 
+from argan import jit
 from argan.errors import UserError
 from argan.layers import CUT, Float, Layers, Pixels, bounded, layers
 
@@ -163,7 +163,7 @@ def _cut_cells(disparity: Float) -> NDArray[np.bool_]:
     return corners.max(0) - corners.min(0) > CUT
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@jit.compiled(fastmath={"contract"})
 def _at(plane: Float, cells: NDArray[np.bool_], x: Any, y: Any) -> Any:
     """A disparity map between its pixels: bilinear on a surface, the nearest pixel's at an edge."""
     j, i = int(y), int(x)
@@ -176,7 +176,7 @@ def _at(plane: Float, cells: NDArray[np.bool_], x: Any, y: Any) -> Any:
     return upper + fy * (lower - upper)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@jit.compiled(fastmath={"contract"})
 def _mirrored(x: Any, last: Any) -> Any:
     """A coordinate brought into 0..last as if the frame went on as its mirror image."""
     x = -x if x < 0 else x
@@ -184,7 +184,7 @@ def _mirrored(x: Any, last: Any) -> Any:
     return min(max(x, np.float32(0)), last)
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@jit.compiled(fastmath={"contract"})
 def _cast(
     photo: Pixels,
     front: Float,

@@ -36,6 +36,7 @@ MODELS = Path("models")
 BATCH = 32  # scenes generated at a time
 VIEWS = Aperture.size  # along each side of the aperture, as trained
 MOST_VIEWS = 33  # 66 dB from twice as many at 256 px
+LONGEST = 64  # times the shorter side: the model sees as many of its frames side by side; panoramas have 3 to 20
 NEAR = 0.1  # of the whole range of disparity: off by less, far, focal plane and near are still told apart
 GUIDE = 512  # longest side, in pixels, at which depth is fitted to the photo's edges
 
@@ -214,8 +215,10 @@ class Model:
         return Estimate(self._to_size(disparity, pixels), np.clip(full, 0, 1), unlike)
 
     def _reduced(self, pixels: Pixels) -> Pixels:
-        """The photo with its shorter side at the model's resolution."""
+        """The photo with its shorter side at the model's resolution. Raises UserError where the longer one would be endless."""
         (h, w), r = pixels.shape[:2], self.config.resolution
+        if max(h, w) > LONGEST * min(h, w):
+            raise UserError(f"the photo has {w} x {h} pixels, one side more than {LONGEST} times the other; cut it up")
         return _resized(pixels, max(r, round(h * r / min(h, w))), max(r, round(w * r / min(h, w))))
 
     @torch.inference_mode()

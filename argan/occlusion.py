@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from argan import jit
 from argan.gather import flat, over
 
 Array = NDArray[Any]
 
 # A product may be fused with a sum; nothing else is reordered, and NaN and infinity keep their meaning.
-_compiled = njit(nogil=True, cache=True, fastmath={"contract"}, error_model="numpy")
+_compiled = jit.compiled(fastmath={"contract"}, error_model="numpy")
 
 NOTHING = 1e-6  # the least total coverage a pixel is divided by
 

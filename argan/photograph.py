@@ -7,7 +7,6 @@ say is converted (CMYK, transparency, camera raw).
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,19 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from argan import photo_file, tiff
 from argan.errors import UserError
 from argan.files import atomic
+from argan.icc import grey_to_srgb, to_srgb
+from argan.photo_file import PIXELS, Limits
 
-PIXELS = 120_000_000  # the largest sensors have as many
-ORIENTATION = 0x0112  # EXIF
-RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
+__all__ = ["PIXELS", "Photograph", "TooManyPixels", "eight", "png", "read", "write_png"]
+
+
+class TooManyPixels(UserError):
+    """The photograph has more pixels than allowed; nothing was decoded."""
 
 
 @dataclass(frozen=True)
@@ -40,104 +44,73 @@ class Photograph:
         return self.pixels if self.pixels.dtype == np.uint8 else (self.pixels >> 8).astype(np.uint8)
 
 
-def read(path: str | Path) -> Photograph:
-    """Read JPEG, PNG, WebP, TIFF, HEIC or camera raw. Raises UserError naming the file and why it is refused."""
-    path = Path(path)
-    if path.suffix.lower() in RAW:
-        return Photograph(_raw(path))
+def read(path: str | Path, pixels: int = PIXELS) -> Photograph:
+    """Read JPEG, PNG, WebP, TIFF, HEIC or camera raw, told by content.
+
+    pixels: the most that are decoded. Raises TooManyPixels where the photograph has more, UserError for any other reason, each
+    naming the file.
+    """
+    path, limits = Path(path), Limits(pixels=pixels)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is our own
-            _heif(path)
-            with Image.open(path) as image:
-                return _read(path, image)
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not there") from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path} is a folder; name the photos in it, such as {path}/*.jpg") from error
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{path} is refused, too large: {error}") from error
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path} is no photo in a known format") from error
-    except Exception as error:  # decoders meet broken files with anything
-        raise UserError(f"{path} cannot be read ({error or type(error).__name__}); it may be cut off") from error
-
-
-def _read(path: Path, image: Image.Image) -> Photograph:
-    if image.width * image.height > PIXELS:
+        return _photograph(photo_file.identify(photo_file.load(path, limits), limits, path.name))
+    except photo_file.TooLarge as error:
+        size = str(error).removeprefix("bomb: ")
+        raise TooManyPixels(f"{path} is refused, too large: {size}; make it smaller") from error
+    except photo_file.Animated as error:
+        raise UserError(f"{path} is an animation, not a photo; save one frame of it") from error
+    except photo_file.Unknown as error:
+        empty = " (it is empty)" * str(error).startswith("empty")
         raise UserError(
-            f"{path} is refused, too large: {image.width} x {image.height} pixels, more than {PIXELS // 1_000_000} million"
-        )
-    if getattr(image, "is_animated", False) and image.format in ("GIF", "WEBP", "PNG"):
-        raise UserError(f"{path} is an animation, not a photo; save one frame of it")
-    facts = image.getexif()
-    turn = facts.get(ORIENTATION, 1)
+            f"{path} is no photo in a known format{empty}; save it as JPEG, PNG, WebP, TIFF or HEIC"
+        ) from error
+    except Exception as error:  # decoders meet broken files with anything
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; name the photos in it, such as {path}/*.jpg") from error
+        if isinstance(error, FileNotFoundError):
+            raise UserError(f"{path} is not there") from error
+        reason = photo_file.reason(error)
+        cut = "; it may be cut off" * reason.startswith(("truncated", "damaged"))
+        raise UserError(f"{path} cannot be read ({reason}){cut}") from error
+
+
+def _photograph(file: photo_file.File) -> Photograph:
+    icc = file.profile
     pixels: NDArray[Any]
-    icc = image.info.get("icc_profile") if image.mode in ("RGB", "RGBA", "P") else None
-    if image.format in ("PNG", "TIFF") and (deep := _sixteen(path)) is not None:
-        pixels = _turned(deep, turn)
+    if file.sixteen is not None:
+        pixels = _opaque(file.sixteen())
+        if pixels.shape[2] == 1:
+            pixels, icc = grey_to_srgb(pixels, icc), None
     else:
-        pixels = eight(ImageOps.exif_transpose(image))
-    facts[ORIENTATION] = 1
-    return Photograph(pixels, icc, facts.tobytes() if len(facts) > 1 else None)
+        image = photo_file.opaque(file.image()[0])
+        if image.mode not in (
+            "RGB",
+            "YCbCr",
+        ):  # a PNG is to hold RGB, which profiles of grey and of inks do not describe
+            image, icc = to_srgb(image, icc)[0], None
+        pixels = np.asarray(image.convert("RGB"))
+    end = pixels[-max(1, len(pixels) // 50) :]
+    if np.ptp(end, (0, 1)).max() == 0 and not file.whole():
+        raise photo_file.Refusal("truncated: its data end before the picture does")
+    pixels = photo_file.upright(pixels, file.orientation)
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, 2)
+    return Photograph(pixels, icc, tiff.upright(file.exif) if file.exif else None)
+
+
+def _opaque(samples: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """(H, W, 1 or 3) of 16 bits; what is transparent is laid on white."""
+    colours = 1 if samples.shape[2] < 3 else 3
+    if samples.shape[2] == colours:
+        return samples
+    alpha = samples[..., colours:].astype(np.float32) / 65535
+    return (samples[..., :colours] * alpha + 65535 * (1 - alpha)).round().astype(np.uint16)
 
 
 def eight(image: Image.Image) -> NDArray[np.uint8]:
     """Any picture as uint8 (H, W, 3): 16 bits shortened, what is transparent on white."""
     if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip
         return np.repeat((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)[..., None], 3, 2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))
-
-
-def _sixteen(path: Path) -> NDArray[np.uint16] | None:
-    """(H, W, 3) of a file with 16 bits a channel, which Pillow cannot hold in colour; None for any other."""
-    with path.open("rb") as file:
-        head = file.read(26)
-    if head[:8] == b"\x89PNG\r\n\x1a\n" and head[24] != 16:
-        return None  # bits a channel; a TIFF is not told from its first bytes
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None or pixels.dtype != np.uint16:
-        return None
-    if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, 2)
-    colours = pixels[..., 2::-1]
-    if pixels.shape[2] == 4:  # transparent: on white
-        alpha = pixels[..., 3:].astype(np.float32) / 65535
-        colours = (colours * alpha + 65535 * (1 - alpha)).round()
-    return np.ascontiguousarray(colours, dtype=np.uint16)
-
-
-def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Upright, as EXIF's orientation tells."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
-
-
-def _heif(path: Path) -> None:
-    if path.suffix.lower() in (".heic", ".heif", ".hif"):
-        from argan.sources.decode import register_heif
-
-        register_heif()
-
-
-def _raw(path: Path) -> NDArray[np.uint8]:
-    from argan.sources import decode
-
-    content = decode.attempt(path)
-    photo = content if isinstance(content, decode.Refused) else decode.decode(content, name=path.name)
-    if isinstance(photo, decode.Refused):
-        raise UserError(f"{path} cannot be read ({photo.reason})")
-    return photo.pixels
+    return np.array(photo_file.opaque(image).convert("RGB"))
 
 
 def write_png(path: Path, pixels: NDArray[Any], icc: bytes | None = None, exif: bytes | None = None) -> None:

@@ -35,9 +35,10 @@ class Event:
     def pixels(self) -> np.ndarray:
         """The picture, from its file where it has been spooled."""
         import numpy as np
-        from PIL import Image
 
-        return np.asarray(Image.open(self.picture).convert("RGB") if isinstance(self.picture, Path) else self.picture)
+        from argan import photo_file
+
+        return photo_file.pixels(self.picture) if isinstance(self.picture, Path) else np.asarray(self.picture)
 
 
 class Spool:

@@ -203,7 +203,7 @@ def test_of_several_pages_the_first_is_the_photograph() -> None:
     [
         (b"", "empty: 0 bytes"),
         (b"just some text, saved as photo.jpg\n", "not an image: "),
-        (b"\xff\xd8\xff", "not an image: "),
+        (b"\xff\xd8\xff", "truncated: "),
         (b"GIF89a" + b"\0" * 50, "not an image: "),
         (b"<svg/>", "not an image: "),
         (png_header(30_000, 30_000), "bomb: "),
@@ -231,8 +231,6 @@ def test_limits_hold_before_a_pixel_is_decoded(tmp_path: Path) -> None:
     )
     assert reason(saved(picture(), "PNG"), limits=Limits(shorter=65)).startswith("too small: 96 x 64")
     assert reason(saved(picture(), "PNG"), limits=Limits(pixels=6_000)).startswith("bomb: 96 x 64 pixels")
-    many = saved(picture(), "JPEG", progressive=True) + b"\xff\xda" * 200
-    assert reason(many).startswith("bomb: a JPEG of 2")
     large = tmp_path / "large.jpg"
     large.write_bytes(b"0" * (2 << 20))
     assert reason(large, limits=Limits(file_bytes=1 << 20)) == "file too large: 2 MiB, more than 1"

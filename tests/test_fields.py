@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -145,3 +146,55 @@ def test_bad_input_gets_one_line(
     assert said.startswith("error: ") and reason in said and len(said.splitlines()) == 1
     left = [p for p in sorted(Path().rglob("*")) if p not in before]
     assert left in ([], [Path("made")]), "no file is left, half made or whole"
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("lightfield MODEL walk.webp IMG_1.jpg", "walk.webp is one of the photographs"),
+        ("lightfield MODEL IMG_1.jpg", "IMG_1.mp4 is there already, beside the photograph"),
+        ("project MODEL scan.png", "scan.png is one of the photographs"),
+        ("project MODEL scan.jpg", "scan.png is there already, beside the photograph"),
+        ("depth MODEL walk.webp walk.depth.png", "walk.depth.png is one of the photographs"),
+        ("depth MODEL scan.jpg scan.png", "scan.jpg and scan.png would both become"),
+        ("depth MODEL scan.jpg SCAN.PNG", "scan.jpg and SCAN.PNG would both become"),
+        ("depth MODEL caf\u00e9.jpg cafe\u0301.png", "would both become"),
+        ("mesh MODEL other/walk.webp walk.webp", "other/walk.webp and walk.webp would both become"),
+    ],
+)
+def test_results_never_replace_what_is_there(
+    untrained: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    command: str, reason: str,
+) -> None:  # fmt: skip
+    """An album: a phone's picture with its clip, a scan with its sidecar, an earlier result taken for a photograph."""
+    monkeypatch.chdir(tmp_path)
+    Path("other").mkdir()
+    names = ("walk.webp", "walk.depth.png", "IMG_1.jpg", "IMG_1.mp4", "scan.png", "scan.jpg", "SCAN.PNG", "scan.json")
+    for name in (*names, "caf\u00e9.jpg", "cafe\u0301.png", "other/walk.webp"):
+        Path(name).write_bytes(photo.read_bytes() + name.encode())
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    arguments = [str(untrained) if word == "MODEL" else word for word in command.split()]
+    assert run(monkeypatch, *arguments, "--out", ".") == 2
+    error = capsys.readouterr().err
+    assert reason in error and error.count("\n") == 1
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_a_name_too_long_for_its_results_is_one_line_and_the_others_are_done(
+    untrained: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = (
+        "x" * 251 + ".png",
+        "y" * 235 + ".png",
+        os.fsdecode(b"caf\xe9.png"),
+    )  # 255 bytes; just short enough; no text
+    for name in names:
+        (tmp_path / name).write_bytes(photo.read_bytes())
+    photos = [tmp_path / name for name in names]
+    assert run(monkeypatch, "depth", untrained, *photos, photos[1], "--out", tmp_path / "out") == 2
+    told = capsys.readouterr()
+    assert (
+        "too long for the name of a file" in told.err and told.err.count("\n") <= 3 and "2 of 3 photos done" in told.out
+    )
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".npy", ".png"}
+    assert len(list((tmp_path / "out").iterdir())) == 6

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import argan
-from argan import networks, photograph
+from argan import networks
 from argan.checkpoint import write_tensors
 from argan.errors import UserError
 from argan.files import write_json
@@ -157,9 +157,8 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     assert (read_photo(tmp_path / "clear.png") == 255).all()
 
 
-def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGB", (40, 40)).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(photograph, "PIXELS", 1000)
+def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
+    Image.new("1", (11_000, 11_000)).save(tmp_path / "bomb.png")
     with pytest.raises(UserError, match=r"bomb\.png is refused, too large"):
         read_photo(tmp_path / "bomb.png")
 
@@ -170,3 +169,9 @@ def test_folders_and_arrays_that_are_no_photos_are_refused(tmp_path: Path) -> No
     for array in (np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8), np.zeros((2, 4, 4, 3), np.uint8)):
         with pytest.raises(UserError, match="uint8"):
             read_photo(array)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(4, 3000, 3), (5000, 1, 3)])
+def test_a_photo_that_is_all_length_is_refused(shape: tuple[int, int, int], model: Model) -> None:
+    with pytest.raises(UserError, match="one side more than 64 times the other"):
+        model.depth(np.zeros(shape, np.uint8))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
+import glob
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
+NAME = 255  # bytes of a file's name, on all common file systems
 
 app = typer.Typer(
     name="argan",
@@ -45,24 +50,56 @@ def bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def each(photos: list[Path], out: Path, one: Callable[[Path], None]) -> None:
-    """Do every photo; name the ones that failed, and fail at the end."""
-    seen: dict[str, Path] = {}
-    for photo in photos:
-        if (other := seen.setdefault(photo.stem, photo)) is not photo:
-            raise UserError(f"{other} and {photo} would both become {out / photo.stem}.*; give them a folder each")
+def each(photos: list[Path], out: Path, endings: Sequence[str], one: Callable[[Path], None]) -> None:
+    """Do every photo, where nothing is in the way of the files <stem><ending>; name those that failed, and fail at the end."""
+    photos = list(dict.fromkeys(photos))
+    check_outputs(photos, out, endings)
     folder(out)
     failed = 0
     for photo in progress(photos, len(photos), "photos"):
         try:
+            longest = max(endings, key=len)
+            if len(os.fsencode(photo.stem + longest)) > NAME:
+                raise UserError(f"{photo}: {photo.stem}{longest} is too long for the name of a file; rename the photo")
             one(photo)
-        except UserError as error:
+        except (UserError, OSError) as error:
             failed += 1
-            typer.echo(f"error: {error}", err=True)
+            line = " ".join(str(error).split())
+            typer.echo(f"error: {line}" if str(photo) in line else f"error: {photo}: {line}", err=True)
     if done := len(photos) - failed:
         typer.echo(f"{done} of {len(photos)} photos done, in {out}/")
     if failed:
         raise typer.Exit(2)
+
+
+def check_outputs(photos: Sequence[Path], out: Path, endings: Sequence[str]) -> None:
+    """Refuse, before anything is written, what would replace a photograph or the result of another one.
+
+    endings: of the files <stem><ending> in `out`, * for any characters. Names are compared as the strictest file systems do,
+    without case and without regard to how accents are written. In a folder that holds one of the photographs, no file is
+    replaced either whose name may be a camera's or a sidecar's, such as IMG_1.mp4 and IMG_1.json: names with one dot.
+    Raises UserError.
+    """
+    seen: dict[str, Path] = {}
+    for photo in photos:
+        if (other := seen.setdefault(_key(photo.stem), photo)) is not photo:
+            raise UserError(f"{other} and {photo} would both become {out / photo.stem}.*; give them a folder each")
+    there = {_key(path.name): path for path in out.iterdir()} if out.is_dir() else {}
+    beside = any(photo.parent.exists() and out.exists() and photo.parent.samefile(out) for photo in photos)
+    for photo in photos:
+        for ending in endings:
+            pattern = glob.escape(_key(photo.stem)) + _key(ending)
+            for path in (there[name] for name in fnmatch.filter(there, pattern)):
+                if any(original.exists() and path.exists() and original.samefile(path) for original in photos):
+                    raise UserError(f"{path} is one of the photographs and would be replaced; choose another --out")
+                if beside and path.is_file() and ending.count(".") == 1 and "*" not in ending:
+                    raise UserError(
+                        f"{path} is there already, beside the photograph, and would be replaced; choose another --out"
+                    )
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def folder(path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from argan.cli.common import ModelArgument, OutOption, app, bar, each, folder, progress, write_array
+from argan.cli.common import ModelArgument, OutOption, app, bar, check_outputs, each, folder, progress, write_array
 from argan.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def lightfield(
         name = fields.quilt_name(stem, columns, rows, small.shape[2] / small.shape[1])
         photograph.write_png(out / name, fields.quilt(small, columns, rows))
 
-    _each(loaded, photos, count, seed, truncation, out, one)
+    endings = (*(f".{suffix}" for suffix in LONGEST), ".views", f"_qs{columns}x{rows}a*.png")
+    _each(loaded, photos, count, seed, truncation, out, endings, one)
 
 
 @app.command()
@@ -100,7 +102,7 @@ def mesh(
         write_glb(out / f"{stem}.glb", photo, disparity, size, relief)
         write_ply(out / f"{stem}.ply", photo, disparity, 2 * size, relief)
 
-    _each(load(model), photos, count, seed, truncation, out, one)
+    _each(load(model), photos, count, seed, truncation, out, (".glb", ".ply"), one)
 
 
 @app.command()
@@ -157,6 +159,7 @@ def project(
     from argan import latents, load, pictures
     from argan.files import write_json
 
+    check_outputs([photo], out, (".png", ".gif", ".json", ".latent.npy", ".disparity.npy"))
     loaded = load(model)
     with bar("steps") as watch:
         found = latents.project(
@@ -199,7 +202,14 @@ def export(
 
 
 def _each(
-    loaded: Model, photos: list[Path] | None, count: int, seed: int, truncation: float, out: Path, one: Any
+    loaded: Model,
+    photos: list[Path] | None,
+    count: int,
+    seed: int,
+    truncation: float,
+    out: Path,
+    endings: Sequence[str],
+    one: Any,
 ) -> None:
     """one(stem, photo, disparity, the model's own views or None) for every photo, or for every new scene."""
     import numpy as np
@@ -213,7 +223,7 @@ def _each(
             pixels = read_photo(path)
             one(path.stem, pixels, loaded.depth(pixels), None)
 
-        each(photos, out, taken)
+        each(photos, out, endings, taken)
         return
     folder(out)
     factor = max(1, SCENE // loaded.config.resolution)

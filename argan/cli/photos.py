@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from argan.cli.common import ModelArgument, OutOption, PhotosArgument, app, each, write_array
 from argan.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -35,7 +32,7 @@ def depth(model: ModelArgument, photos: PhotosArgument, out: OutOption = Path("d
         if said.warning:
             typer.echo(f"warning: {photo}: {said.warning}", err=True)
 
-    each(photos, out, one)
+    each(photos, out, (".disparity.npy", ".depth.png", ".confidence.png"), one)
 
 
 @app.command()
@@ -79,7 +76,7 @@ def bokeh(
         made = loaded.bokeh(photo, aperture, place, shape)
         photograph.write_png(out / f"{path.stem}.bokeh.png", made, photo.icc, photo.exif)
 
-    each(photos, out, one)
+    each(photos, out, (".bokeh.png",), one)
 
 
 def _focus(text: str | None) -> tuple[float, float] | None:

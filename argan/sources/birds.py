@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from argan import photo_file
 from argan.errors import UserError
 from argan.sources.dataset import Dataset, Remote, Row, held_out
 
@@ -57,8 +57,7 @@ def rows(folder: Path) -> list[Row]:
 
 def foreground(mask: Path) -> np.ndarray:
     """(H, W) bool: called bird by more than half of the annotators."""
-    with Image.open(mask) as opened:
-        return np.asarray(opened.convert("L")) > 127
+    return photo_file.pixels(mask)[..., 0] > 127
 
 
 def _table(path: Path) -> dict[int, list[str]]:

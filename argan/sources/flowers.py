@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from argan import photo_file
 from argan.errors import UserError
 from argan.sources.dataset import Dataset, Remote, Row
 from argan.sources.mat import whole_numbers
@@ -47,8 +47,7 @@ def rows(folder: Path) -> list[Row]:
 
 def foreground(mask: Path) -> np.ndarray:
     """(H, W) bool: flower. The rest is (0, 0, 254), give or take what JPEG does to edges."""
-    with Image.open(mask) as opened:
-        red, green, blue = np.moveaxis(np.asarray(opened.convert("RGB")), -1, 0)
+    red, green, blue = np.moveaxis(photo_file.pixels(mask), -1, 0)
     return ~((red < 32) & (green < 32) & (blue > 222))
 
 

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
+from argan import photo_file
 from argan.files import write_json, write_text
 from argan.html import figure, page, table, uri
 from argan.iris import ANGLES, Iris
@@ -28,7 +28,6 @@ Originals = Callable[[str], Path | None]  # source of a refused photo -> its fil
 
 CONTACT, EXAMPLES, GROUPS, MEMBERS, REFUSED, THUMBNAILS = 96, 8, 12, 6, 200, 40
 TILE = 96  # pixels of a picture on the page: all of them together stay under 2 MB
-LARGEST = 120_000_000  # pixels of a refused photo of which a thumbnail is tried
 
 
 @dataclass(frozen=True)
@@ -288,11 +287,6 @@ def _thumbnail(path: Path | None) -> Pixels | None:
     if path is None or not path.is_file():
         return None
     try:
-        with Image.open(path, formats=("JPEG", "PNG", "WEBP", "TIFF")) as image:
-            if image.width * image.height > LARGEST:
-                return None
-            image.draft("RGB", (TILE, TILE))
-            image.thumbnail((TILE, TILE))
-            return np.asarray(image.convert("RGB"))
-    except Exception:  # broken it is: that is why it was refused
+        return photo_file.pixels(path, TILE)
+    except (photo_file.Refusal, OSError):  # broken it is: that is why it was refused
         return None

@@ -13,7 +13,7 @@ import gradio as gr
 from fastapi import FastAPI
 
 from argan.errors import UserError
-from argan.photograph import PIXELS, RAW
+from argan.photo_file import PIXELS, SUFFIXES
 from argan.studio import about, work
 from argan.studio.desk import FILE_BYTES, Desk
 from argan.studio.parts import JOB, QUIET, Stage, Value, download, shapes, stage, told
@@ -22,7 +22,7 @@ from argan.studio.work import EXPORTS, Scene
 
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
-TYPES = [".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".hif", *RAW]
+TYPES = [*SUFFIXES]
 
 
 def mounted(desk: Desk) -> FastAPI:

@@ -79,7 +79,9 @@ def inline(file: Path) -> str:
     """A picture as a data URI, small enough for a database."""
     from PIL import Image
 
-    picture = Image.open(file).convert("RGB")
+    from argan import photo_file
+
+    picture = Image.fromarray(photo_file.pixels(file))
     picture.thumbnail((WIDTH, 4 * WIDTH))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=80)
