@@ -26,6 +26,10 @@ ORIENTATION = 0x0112  # EXIF
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw")
 
 
+class TooManyPixels(UserError):
+    """A photograph with more pixels than its reader takes."""
+
+
 @dataclass(frozen=True)
 class Photograph:
     """A photograph, upright."""
@@ -40,8 +44,11 @@ class Photograph:
         return self.pixels if self.pixels.dtype == np.uint8 else (self.pixels >> 8).astype(np.uint8)
 
 
-def read(path: str | Path) -> Photograph:
-    """Read JPEG, PNG, WebP, TIFF, HEIC or camera raw. Raises UserError naming the file and why it is refused."""
+def read(path: str | Path, pixels: int = PIXELS) -> Photograph:
+    """Read JPEG, PNG, WebP, TIFF, HEIC or camera raw, of at most `pixels` pixels.
+
+    Raises UserError naming the file and why it is refused; TooManyPixels before anything is decoded.
+    """
     path = Path(path)
     if path.suffix.lower() in RAW:
         return Photograph(_raw(path))
@@ -50,7 +57,7 @@ def read(path: str | Path) -> Photograph:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is our own
             _heif(path)
             with Image.open(path) as image:
-                return _read(path, image)
+                return _read(path, image, pixels)
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -65,10 +72,10 @@ def read(path: str | Path) -> Photograph:
         raise UserError(f"{path} cannot be read ({error or type(error).__name__}); it may be cut off") from error
 
 
-def _read(path: Path, image: Image.Image) -> Photograph:
-    if image.width * image.height > PIXELS:
-        raise UserError(
-            f"{path} is refused, too large: {image.width} x {image.height} pixels, more than {PIXELS // 1_000_000} million"
+def _read(path: Path, image: Image.Image, most: int) -> Photograph:
+    if image.width * image.height > most:
+        raise TooManyPixels(
+            f"{path} is refused, too large: {image.width} x {image.height} pixels, more than {most / 1e6:g} million"
         )
     if getattr(image, "is_animated", False) and image.format in ("GIF", "WEBP", "PNG"):
         raise UserError(f"{path} is an animation, not a photo; save one frame of it")

@@ -10,11 +10,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from argan.errors import UserError
-from argan.studio import HOST, about, work
+from argan.studio import about, work
 from argan.studio.desk import Desk
 from argan.studio.work import Relief, Scene
 
@@ -50,8 +49,6 @@ def application(desk: Desk) -> FastAPI:
     """The server without the page."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guarded)
-    # A page elsewhere that points its own name at this machine is not let in.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
 
     @app.exception_handler(UserError)
     async def refused(request: Request, error: UserError) -> JSONResponse:
