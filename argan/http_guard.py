@@ -24,9 +24,10 @@ def loopback_origins(*ports: int) -> tuple[str, ...]:
 class RequestGuard:
     """Passes on requests that name an allowed host and come from no foreign page; answers others 403 and one line of JSON.
 
-    hosts: names in the Host header, without port. origins: `scheme://host[:port]` of pages allowed beside those of the server
-    itself. Requests without any of a browser's headers (curl, Python) pass with the right Host; a link from elsewhere that a person
-    follows passes as well. CORS preflights of foreign origins end here, without any CORS header.
+    hosts: names in the Host header, without port; the address that a connection came to is always one. origins:
+    `scheme://host[:port]` of pages allowed beside those of the server itself. Requests without any of a browser's headers (curl,
+    Python) pass with the right Host; a link from elsewhere that a person follows passes as well. CORS preflights of foreign origins
+    end here, without any CORS header.
     """
 
     def __init__(self, app: ASGIApp, hosts: Collection[str] = LOOPBACK, origins: Collection[str] = ()) -> None:
@@ -51,7 +52,10 @@ class RequestGuard:
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
         hosts = headers.get("host", [])
-        if len(hosts) != 1 or _host(hosts[0]) not in self.hosts:
+        # The address itself that the connection came to is as good as a name: no DNS answer makes a foreign page's origin of it.
+        # Probes of Kubernetes and scrapes of Prometheus call a server so.
+        address = str((scope.get("server") or ("",))[0]).lower().removeprefix("::ffff:")
+        if len(hosts) != 1 or _host(hosts[0]) not in self.hosts | {address} - {""}:
             return "this server does not go by that name: the Host header must be " + " or ".join(sorted(self.hosts))
         own = {f"{scheme}://{hosts[0].lower()}" for scheme in ("http", "https")}  # a proxy may have ended TLS
 

@@ -348,4 +348,21 @@ def test_photos_of_any_size_are_rendered() -> None:
     for size in ((1, 1), (1, 40), (40, 1), (7, 5), (257, 3), (300, 515)):
         photo = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
         disparity = np.random.default_rng(1).uniform(-0.1, 0.1, size).astype(np.float32)
-        assert bokeh.refocus(photo, disparity, 2.0).shape == photo.shape
+        assert bokeh.refocus(photo, disparity, 1.0).shape == photo.shape
+
+
+@pytest.mark.parametrize("aperture", [1000.0, 1e308])
+def test_the_widest_blur_is_a_fraction_of_the_frame(photo: np.ndarray, aperture: float) -> None:
+    disparity = np.linspace(-0.1, 0.1, 120, dtype=np.float32)[None].repeat(80, 0)
+    with pytest.raises(UserError, match="diagonal") as refused:
+        bokeh.refocus(photo, disparity, aperture)
+    widest = float(str(refused.value).rsplit(" ", 1)[1])  # what the message offers is taken
+    assert bokeh.refocus(photo, disparity, widest).shape == photo.shape
+    radius = widest * 120 * float(np.abs(disparity - disparity[40, 60]).max())
+    assert 0.98 < radius / (bokeh.WIDEST * np.hypot(80, 120)) <= 1
+    assert np.array_equal(bokeh.refocus(photo, np.full_like(disparity, 0.1), aperture), photo)  # all of it in focus
+
+
+def test_disparity_that_is_not_finite_is_refused(photo: np.ndarray) -> None:
+    with pytest.raises(UserError, match="finite"):
+        bokeh.refocus(photo, np.full((80, 120), np.nan, np.float32), 1.0)

@@ -155,6 +155,8 @@ def test_a_photo_cut_off_is_named(model: Path, photo: Path, tmp_path: Path, monk
     [
         ("depth", "medow", "PHOTO"),
         ("bokeh", "MODEL", "PHOTO", "--aperture", "-1"),
+        ("bokeh", "MODEL", "PHOTO", "--aperture", "1e308"),
+        ("bokeh", "MODEL", "PHOTO", "--aperture", "nan"),
         ("bokeh", "MODEL", "PHOTO", "--aperture", "wide"),
         ("bokeh", "MODEL", "PHOTO", "--focus", "500,10"),
         ("bokeh", "MODEL", "PHOTO", "--focus", "middle"),

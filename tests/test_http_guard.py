@@ -10,7 +10,7 @@ import pytest
 from argan.http_guard import RequestGuard, loopback_origins
 
 
-def status(method: str = "GET", kind: str = "http", **headers: str) -> int:
+def status(method: str = "GET", kind: str = "http", server: Any = None, **headers: str) -> int:
     """What a request with these headers is answered: 200 is the application's own answer."""
     sent: list[dict[str, Any]] = []
 
@@ -22,7 +22,7 @@ def status(method: str = "GET", kind: str = "http", **headers: str) -> int:
 
     guard = RequestGuard(inner, origins=loopback_origins(5000))
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": kind, "method": method, "path": "/", "headers": pairs}
+    scope = {"type": kind, "method": method, "path": "/", "headers": pairs, "server": server}
     asyncio.run(guard(scope, None, send))  # type: ignore[arg-type]
     return int(sent[0].get("status", sent[0].get("code", 0)))
 
@@ -63,3 +63,11 @@ def test_foreign_pages_embed_nothing_but_may_link() -> None:
     )  # an img on a listed page
     assert status(**fetch, sec_fetch_mode="navigate") == 200  # a link that was clicked
     assert status("POST", **fetch, sec_fetch_mode="navigate") == 403  # a form of a page without a referrer
+
+
+def test_the_address_that_a_connection_came_to_is_a_name_of_the_server() -> None:
+    """As probes of Kubernetes and scrapes of Prometheus call it."""
+    assert status(host="10.0.0.5:8000", server=("10.0.0.5", 8000)) == 200
+    assert status(host="10.0.0.5:8000", server=("::ffff:10.0.0.5", 8000)) == 200
+    assert status(host="10.0.0.6:8000", server=("10.0.0.5", 8000)) == 403
+    assert status(host="", server=("", None)) == 403

@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import os
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
+import stub_jobs
+import uvicorn
 from PIL import Image
-from prometheus_client import CollectorRegistry
-from starlette.responses import Response
 
-from argan import cli, photograph
+from argan import cli, photograph, serve_jobs
+from argan.errors import UserError
+from argan.http_connections import Limits, protocol
 from argan.iris import ANGLES, Iris
 from argan.model import Model
-from argan.serve import QUEUE, Refused, Work
+from argan.serve import QUEUE, application
+from argan.workers import Pool, Template
 
 DATA = Path(__file__).parent / "data"
 MEGAPIXELS = 0.8
+FILES = 256  # that the server may have open: fewer than the connections that are tried on it
 
 
 def start(*arguments: object) -> tuple[subprocess.Popen[str], str]:
     """A server, and its address once it listens."""
     command = [sys.executable, "-m", "argan", "serve", *map(str, arguments), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES)),
+    )
     assert process.stdout is not None
     line = process.stdout.readline()
     assert " at http" in line, process.communicate()
@@ -53,13 +64,22 @@ def folder(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> Iterator[str]:
-    process, address = start(folder, "--megapixels", MEGAPIXELS)
-    yield address
+def running(folder: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """A server and its address; when it ends, so have its workers, and it has written no traceback."""
+    process, address = start(folder, "--megapixels", MEGAPIXELS, "--allowed-host", "photos.example")
+    server = psutil.Process(process.pid)
+    yield server, address
+    children = server.children(recursive=True)
     process.terminate()
-    _, said = process.communicate(timeout=60)
-    assert "Traceback" not in said
+    _, written = process.communicate(timeout=60)
+    assert "Traceback" not in written
     assert process.returncode == 0
+    assert not psutil.wait_procs(children, timeout=60)[1]
+
+
+@pytest.fixture(scope="module")
+def server(running: tuple[psutil.Process, str]) -> str:
+    return running[1]
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +179,8 @@ REFUSED = {
     "aperture below 0": (422, "meadow", "bokeh?aperture=-1", {"content": PHOTO}, "aperture"),
     "aperture nan": (422, "meadow", "bokeh?aperture=nan", {"content": PHOTO}, "aperture"),
     "aperture inf": (422, "meadow", "bokeh?aperture=inf", {"content": PHOTO}, "aperture"),
+    "aperture 1000": (422, "meadow", "bokeh?aperture=1000", {"content": (DATA / "owl.webp").read_bytes()}, "diagonal"),
+    "aperture 1e308": (422, "meadow", "bokeh?aperture=1e308", {"content": (DATA / "owl.webp").read_bytes()}, "diagonal"),
     "focus outside": (422, "meadow", "bokeh?x=41&y=3", {"content": PHOTO}, "outside the photo"),
     "no such shape": (422, "meadow", "bokeh?shape=heart", {"content": PHOTO}, "7 blades"),
     "no scenes": (422, "meadow", "sample", {"json": {"count": 0}}, "count"),
@@ -203,54 +225,234 @@ def test_many_at_once_are_not_mixed_up(client: httpx.Client, model: Model) -> No
     assert counted() == before + 12
 
 
+# ---- Attacks: each is followed by a request that is answered -------------------------------------------------------------------
+
+
+SAMPLE = b"POST /v1/meadow/sample HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def connected(address: str, sent: bytes) -> socket.socket:
+    host, port = address.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=120)
+    connection.sendall(sent)
+    return connection
+
+
+def answer(connection: socket.socket) -> tuple[int, bytes]:
+    """Status and the rest of a whole answer, which names its length."""
+    with connection.makefile("rb") as lines:
+        status = int(lines.readline().split()[1])
+        headers = dict(line.decode().lower().split(": ", 1) for line in iter(lines.readline, b"\r\n"))
+        return status, lines.read(int(headers["content-length"]))
+
+
+def ask(address: str, seed: int = 0) -> tuple[int, bytes]:
+    with sampling(address, seed) as connection:
+        return answer(connection)
+
+
+def sampling(address: str, seed: int = 0) -> socket.socket:
+    """A connection that has asked for a scene."""
+    content = b'{"seed": %d}' % seed
+    head = b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(content)
+    return connected(address, SAMPLE + head + content)
+
+
+def until(reached: Any) -> None:
+    while not reached():
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"),
+    [
+        ("GET", {"Host": "evil.example"}),
+        ("GET", {"Origin": "http://evil.example"}),
+        ("POST", {"Origin": "null"}),
+        ("POST", {"Sec-Fetch-Site": "cross-site"}),
+        ("OPTIONS", {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}),
+    ],
+)
+def test_a_foreign_page_gets_nothing(client: httpx.Client, method: str, headers: dict[str, str]) -> None:
+    for path in ("/v1/meadow/sample", "/v1/models", "/health"):
+        refused = client.request(method, path, headers=headers)
+        assert refused.status_code == 403
+        assert not any(name.startswith("access-control") for name in refused.headers)
+    unpacked(client.post("/v1/meadow/sample"))
+
+
+def test_names_that_were_allowed_pass(client: httpx.Client) -> None:
+    assert client.get("/health", headers={"Host": "photos.example"}).status_code == 200
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_body_without_end_is_refused_early(server: str, declared: bool) -> None:
+    """400 MB for a request of a hundred bytes; a client that sees no answer before it is done sends on."""
+    block, blocks = bytes(1 << 20), 400
+    kind = b"Content-Length: %d" % (blocks << 20) if declared else b"Transfer-Encoding: chunked"
+    with connected(server, SAMPLE + kind + b"\r\n\r\n") as connection:
+        taken = 0
+        with suppress(ConnectionError):
+            while taken < blocks:
+                connection.sendall(block if declared else b"%x\r\n%b\r\n" % (len(block), block))
+                taken += 1
+        assert taken < 64  # what the sockets of both ends hold; the server itself takes a quarter of one
+        assert answer(connection)[0] == 413
+    assert ask(server)[0] == 200
+
+
+def test_uploads_are_refused_before_they_are_received_when_too_many_wait(
+    running: tuple[psutil.Process, str], client: httpx.Client
+) -> None:
+    process, address = running
+    ((template),) = process.children()
+    workers = template.children()
+    for worker in workers:
+        worker.suspend()
+    try:
+        asked = [sampling(address, seed) for seed in range(len(workers) + QUEUE)]
+        until(lambda: f"argan_waiting {QUEUE}.0" in client.get("/metrics").text)
+        for _ in range(20):
+            head = b"POST /v1/meadow/depth HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n"
+            with connected(address, head) as connection:  # and not a byte of the photo
+                status, reason = answer(connection)
+                assert (status, b"try again later" in reason) == (503, True)
+    finally:
+        for worker in workers:
+            worker.resume()
+    assert [answer(connection)[0] for connection in asked] == [200] * len(asked)
+    for connection in asked:
+        connection.close()
+
+
+def test_half_sent_headers_leave_room(server: str, client: httpx.Client) -> None:
+    """More of them than the server may have files open."""
+    held = [connected(server, b"GET /health HTTP/1.1\r\nHost: local") for _ in range(300)]
+    assert ask(server)[0] == 200
+    for connection in held:
+        connection.close()
+    assert client.get("/health").status_code == 200
+
+
 def test_a_sender_that_leaves_holds_nothing(server: str, client: httpx.Client) -> None:
-    host, port = server.removeprefix("http://").split(":")
     for sent in (b"half a photo", PHOTO):
-        with socket.create_connection((host, int(port))) as connection:
-            head = f"POST /v1/meadow/depth HTTP/1.1\r\nHost: x\r\nContent-Length: {len(PHOTO)}\r\n\r\n"
-            connection.sendall(head.encode() + sent)
+        head = f"POST /v1/meadow/depth HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(PHOTO)}\r\n\r\n"
+        connected(server, head.encode() + sent).close()
     for _ in range(QUEUE):
         assert client.post("/v1/meadow/depth", content=PHOTO).status_code == 200
-    told = client.get("/metrics").text
-    assert "argan_running 0.0" in told
-    assert "argan_waiting 0.0" in told
+    until(lambda: "argan_running 0.0" in client.get("/metrics").text)
+    assert "argan_waiting 0.0" in client.get("/metrics").text
+
+
+def test_a_killed_worker_is_replaced(running: tuple[psutil.Process, str]) -> None:
+    process, address = running
+    for worker in process.children()[0].children():
+        worker.kill()
+        until(lambda worker=worker: worker.status() == psutil.STATUS_ZOMBIE)
+    for seed in range(8):
+        assert ask(address, seed)[0] == 200
+
+
+def test_the_process_that_is_forked_has_one_thread(running: tuple[psutil.Process, str]) -> None:
+    """Others would be missing in its children, whatever they held."""
+    process, _ = running
+    assert [child.num_threads() for child in process.children()] == [1]
+
+
+# ---- The same server, its work made up: jobs that spin, crash or have much to say ------------------------------------------------
+
+
+@contextmanager
+def stubbed(seconds: float = 60, **limits: Any) -> Iterator[tuple[Pool, str, set[Any]]]:
+    """A server in a thread, with two workers: they, its address and its connections."""
+    with Template("stub_jobs:prepare", ["meadow"]) as template, socket.create_server(("127.0.0.1", 0)) as listener:
+        pool = Pool(template, 2)
+        app = application(pool, template.facts, seconds=seconds)
+        http = protocol(Limits(**limits))
+        made = uvicorn.Server(uvicorn.Config(app, http=http, log_level="warning", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            until(lambda: made.started or not thread.is_alive())
+            yield pool, f"http://127.0.0.1:{listener.getsockname()[1]}", made.server_state.connections
+        finally:
+            made.should_exit = True
+            thread.join()
+
+
+def test_work_that_is_late_is_killed_and_its_place_is_free() -> None:
+    with stubbed(seconds=0.5) as (pool, address, _):
+        workers = psutil.Process(pool.template.process.pid).children()
+        with ThreadPoolExecutor(2) as clients:
+            late = list(clients.map(lambda _: ask(address, stub_jobs.SPIN), range(2)))
+        assert [status for status, _ in late] == [504] * 2
+        assert b"not done within 0.5 s" in late[0][1]
+        assert not psutil.wait_procs(workers, timeout=60)[1]  # neither is left to spin
+        replaced = {int(ask(address)[1]) for _ in range(4)}
+        assert not replaced & {worker.pid for worker in workers}
+
+
+def test_clients_that_leave_use_up_nothing() -> None:
+    with stubbed() as (pool, address, _):
+        for _ in range(2 * (pool.count + QUEUE)):
+            with sampling(address, stub_jobs.SPIN):
+                until(lambda: pool.running)
+            until(lambda: not pool.running)
+        assert ask(address)[0] == 200
+
+
+def test_a_worker_that_crashes_is_one_503() -> None:
+    with stubbed() as (_, address, _):
+        for _ in range(3):
+            status, reason = ask(address, stub_jobs.CRASH)
+            assert (status, b"try again" in reason) == (503, True)
+            assert ask(address)[0] == 200
+
+
+def test_slow_readers_hold_no_worker_and_are_cut_off() -> None:
+    with stubbed(reading=2) as (pool, address, connections):
+        slow = [sampling(address, stub_jobs.LARGE) for _ in range(2 * pool.count)]
+        for connection in slow:
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        assert ask(address)[0] == 200  # while they have their answers still to read
+        until(lambda: not connections)
+        for connection in slow:
+            taken = 0
+            with suppress(ConnectionError):
+                while part := connection.recv(1 << 20):
+                    taken += len(part)
+            assert taken < stub_jobs.LARGE_BYTES
+            connection.close()
+
+
+def test_what_does_not_come_is_not_waited_for() -> None:
+    with stubbed(seconds=0.5, headers=0.5) as (_, address, _):
+        with connected(address, b"GET /health HTTP/1.1\r\nHost: local") as connection:
+            assert connection.recv(1) == b""
+        with connected(address, SAMPLE + b"Content-Length: 100\r\n\r\nhalf of") as connection:
+            assert answer(connection)[0] == 408
+        assert ask(address)[0] == 200
 
 
 def test_only_so_many_wait_and_only_so_long() -> None:
-    cores = os.cpu_count() or 1
-    listening = SimpleNamespace(is_disconnected=lambda: asyncio.sleep(0, False))
+    with stubbed(seconds=2) as (pool, address, _):
+        asked = [sampling(address, stub_jobs.SPIN) for _ in range(pool.count)]
+        until(lambda: pool.running == pool.count)
+        asked += [sampling(address, stub_jobs.SPIN) for _ in range(QUEUE)]
+        statuses = [answer(connection)[0] for connection in asked]
+        assert statuses[: pool.count] == [504] * pool.count
+        assert set(statuses) == {503, 504}
 
-    async def crowd() -> None:
-        work, go = Work(120, CollectorRegistry()), threading.Event()
 
-        def job() -> Response:
-            go.wait()
-            return Response("done")
-
-        asked = [asyncio.create_task(work.do(listening, job)) for _ in range(cores + QUEUE)]  # type: ignore[arg-type]
-        while work.waiting < QUEUE:
-            await asyncio.sleep(0)
-        with pytest.raises(Refused, match="wait already"):
-            await work.do(listening, job)  # type: ignore[arg-type]
-        go.set()
-        assert [answer.body for answer in await asyncio.gather(*asked)] == [b"done"] * len(asked)
-
-    async def hurry() -> None:
-        work, go = Work(0.05, CollectorRegistry()), threading.Event()
-        late = [asyncio.create_task(work.do(listening, lambda: Response(str(go.wait())))) for _ in range(cores)]  # type: ignore[arg-type]
-        for task in late:
-            with pytest.raises(Refused, match="not done") as refused:
-                await task
-            assert refused.value.status == 504
-        with pytest.raises(Refused, match="no turn"):  # they hold their places still
-            await work.do(listening, Response)  # type: ignore[arg-type]
-        go.set()
-        while work.free.locked():
-            await asyncio.sleep(0.01)
-        assert (await work.do(listening, Response)).status_code == 200  # type: ignore[arg-type]
-
-    asyncio.run(crowd())
-    asyncio.run(hurry())
+def test_without_the_template_the_server_is_told_and_a_template_that_fails_tells_why() -> None:
+    with stubbed() as (pool, address, _):
+        gone = threading.Event()
+        pool.failed = gone.set
+        pool.template.process.kill()
+        assert gone.wait(120)
+        assert ask(address)[0] == 200  # by workers that are there
+    with pytest.raises(UserError, match="no domain"):
+        Template("stub_jobs:prepare", [""])
 
 
 @pytest.mark.pipeline
@@ -272,11 +474,12 @@ def test_what_was_begun_is_answered_before_the_end(untrained: Path, sent: signal
 def test_a_server_that_cannot_start_is_one_line(
     server: str, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for references, reason in (([str(tmp_path / "nothing")], "no model"), ([str(untrained)] * 2, "second model")):
+        with pytest.raises(UserError, match=reason):
+            serve_jobs.prepare(references, MEGAPIXELS)
     for arguments, told in (
         ((untrained, "--port", server.rsplit(":", 1)[1]), "choose another"),
         ((untrained, "--host", "no.such.host.example"), "no.such.host.example"),
-        ((tmp_path / "nothing",), "no model"),
-        ((untrained, untrained), "second model"),
     ):
         monkeypatch.setattr(sys, "argv", ["argan", "serve", *map(str, arguments)])
         with pytest.raises(SystemExit, match="2"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import cv2
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,7 @@ from argan.studio import work
 from argan.studio.desk import FILE_BYTES, Desk, Shelf
 from argan.studio.parts import shapes
 from argan.studio.routes import application
+from argan.studio.uploads import Uploads
 from argan.studio.work import Scene
 
 SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
@@ -102,7 +105,7 @@ def desk(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 @pytest.fixture
 def client(desk: Desk) -> TestClient:
-    return TestClient(application(desk), base_url="http://127.0.0.1")
+    return TestClient(application(desk, desk.folder / "sent"), base_url="http://127.0.0.1")
 
 
 def test_models_are_offered_by_domain_and_only_those_are_loaded(desk: Desk, tmp_path: Path) -> None:
@@ -205,6 +208,7 @@ def test_pictures_and_what_is_wrong_with_the_wish(desk: Desk, home: Path, client
     for wrong, said in (
         ({"x": 1.5}, "outside"),
         ({"aperture": -1}, "aperture must be 0"),
+        ({"aperture": 1e308}, "diagonal"),
         ({"shape": "star"}, "there is: disc"),
         ({"shape": "collection"}, "knows no aperture shape of its collection"),
         ({"model": "blind"}, "no depth estimator"),
@@ -231,10 +235,30 @@ def test_the_collections_own_aperture_is_offered_where_it_is_known(
 def test_the_page_is_for_this_machine(client: TestClient) -> None:
     answer = client.get("/studio/tile", params={"model": "meadow"})
     assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
-    assert client.get("/studio/tile", headers={"Host": "elsewhere.example"}).status_code == 400
+    for foreign in ({"Host": "elsewhere.example"}, {"Origin": "http://elsewhere.example"}):
+        assert client.get("/studio/tile", headers=foreign).status_code == 403
 
 
-# In a browser
+def test_files_that_are_sent_take_only_so_much_of_the_disk(tmp_path: Path) -> None:
+    """Also when the one that sends them never has them opened, or leaves in the middle."""
+    received: list[int] = []
+
+    async def gradio(scope: Any, receive: Any, send: Any) -> None:
+        received.append((await receive())["body"])
+        (tmp_path / f"{len(received)}.jpg").write_bytes(received[-1])
+        os.utime(tmp_path / f"{len(received)}.jpg", (len(received),) * 2)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    client = TestClient(Uploads(gradio, tmp_path, most=1000), base_url="http://127.0.0.1")
+    for _ in range(5):
+        assert client.post("/gradio_api/upload", content=bytes(400)).status_code == 200
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["4.jpg", "5.jpg"]
+    refused = client.post("/gradio_api/upload", content=bytes(1001))
+    assert refused.status_code == 503 and len(received) == 5
+
+
+# On a port
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +308,34 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.mark.pipeline
+def test_pages_of_others_send_nothing_and_ask_for_nothing(address: str, home: Path) -> None:
+    """Gradio's own routes are guarded as the studio's are."""
+    photo = {"files": ("rose.jpg", (home / "rose.jpg").read_bytes())}
+    foreign = {"Origin": "http://evil.example"}
+    with httpx.Client(base_url=address, trust_env=False, timeout=60) as client:
+        uploads = "/gradio_api/upload"
+        for headers in (foreign, {"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+            assert client.post(uploads, files=photo, headers=headers).status_code == 403
+        for path in ("/", "/config", "/gradio_api/queue/data?session_hash=x", "/gradio_api/heartbeat/x"):
+            assert client.get(path, headers=foreign).status_code == 403, path
+            assert client.get(path, headers={"Host": "evil.example"}).status_code == 403, path
+        preflight = client.options(uploads, headers=foreign | {"Access-Control-Request-Method": "POST"})
+        assert preflight.status_code == 403 and "access-control-allow-origin" not in preflight.headers
+        assert client.post("/gradio_api/queue/join", content=bytes(2 << 20)).status_code == 413
+        form = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+        large = itertools.chain(
+            [form], itertools.repeat(bytes(1 << 20), (FILE_BYTES >> 20) + 1)
+        )  # chunked: of no known size
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        assert client.post(uploads, content=large, headers=kind).status_code == 413
+        (kept,) = client.post(uploads, files=photo, headers={"Origin": address}).json()
+        assert Path(kept).read_bytes() == photo["files"][1]
+
+
+# In a browser
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,17 @@ def serve(
     seconds: Annotated[
         float, typer.Option(min=0.1, help="For a photo to arrive, to wait its turn, and to be done.")
     ] = 60,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name by which clients call the server (the Host header), such as its proxy's; may be repeated. Its own address "
+            "and loopback names are allowed.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Scenes, depth and bokeh over HTTP: docs/serving.md. The newest version of a model is served after a restart."""
     from argan.serve import serve as run
 
-    run(models, host, port, megapixels, seconds)
+    run(models, host, port, megapixels, seconds, allowed_host or ())

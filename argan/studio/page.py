@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.utils import get_upload_folder
 
 from argan.errors import UserError
 from argan.photo_file import PIXELS, SUFFIXES
@@ -31,7 +32,7 @@ def mounted(desk: Desk) -> FastAPI:
         primary_hue="neutral", secondary_hue="neutral", neutral_hue="stone", font=SANS, font_mono=MONO, radius_size="md"
     )
     return gr.mount_gradio_app(
-        application(desk),
+        application(desk, Path(get_upload_folder())),
         page(desk),
         path="/",
         theme=colours,

@@ -6,15 +6,17 @@ A scene's address says all about it; a photograph's holds the token that its pag
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from argan.errors import UserError
-from argan.studio import HOST, about, work
+from argan.http_guard import RequestGuard
+from argan.http_limits import BodyLimit
+from argan.studio import about, uploads, work
 from argan.studio.desk import Desk
 from argan.studio.work import Relief, Scene
 
@@ -46,12 +48,13 @@ class Guarded:
         await self.app(scope, receive, out)
 
 
-def application(desk: Desk) -> FastAPI:
-    """The server without the page."""
+def application(desk: Desk, sent: Path) -> FastAPI:
+    """The server without the page. sent: the folder of files that pages have sent."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Guarded)
-    # A page elsewhere that points its own name at this machine is not let in.
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    app.add_middleware(uploads.Uploads, folder=sent)
+    app.add_middleware(BodyLimit, limit=uploads.limit, seconds=uploads.SECONDS)
+    app.add_middleware(RequestGuard)  # outermost, before gradio's routes as well
 
     @app.exception_handler(UserError)
     async def refused(request: Request, error: UserError) -> JSONResponse:

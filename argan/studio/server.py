@@ -38,6 +38,7 @@ def serve(model: str | None, port: int, browser: bool, say: Callable[[str], None
             try:
                 import uvicorn
 
+                from argan.http_connections import BACKLOG, limits, protocol
                 from argan.studio.desk import Desk, Shelf
                 from argan.studio.page import mounted
             except ModuleNotFoundError as error:
@@ -59,7 +60,14 @@ def serve(model: str | None, port: int, browser: bool, say: Callable[[str], None
                     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # that pages are cut off is no news
                     super().handle_exit(sig, frame)
 
-            settings = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, server_header=False)
+            settings = uvicorn.Config(
+                app,
+                http=protocol(limits()),
+                backlog=BACKLOG,
+                log_level="error",
+                timeout_graceful_shutdown=1,
+                server_header=False,
+            )
             Server(settings).run([listening])
     except KeyboardInterrupt:
         pass
