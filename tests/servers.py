@@ -217,8 +217,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 @pytest.fixture(scope="session")
 def team(tmp_path_factory: pytest.TempPathFactory, bucket: Bucket) -> Iterator[Servers]:
-    """As a team runs them: on PostgreSQL, artifacts in a bucket. Tests may end and restart single ones."""
+    """As a team runs them: on PostgreSQL, artifacts in a bucket, behind a proxy's name. Tests may end and restart single ones."""
     given = {"ARGAN_DATABASE_URL": "embedded", **bucket.environment}
+    proxied = ("--allowed-hosts", "argan.example")
     port, place = str(free_port()), f"s3://{bucket.name}/mlflow"
-    with serving(tmp_path_factory.mktemp("team"), "--postgres-port", port, "--artifacts", place, **given) as started:
+    with serving(
+        tmp_path_factory.mktemp("team"), *proxied, "--postgres-port", port, "--artifacts", place, **given
+    ) as started:
         yield started
