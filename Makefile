@@ -1,7 +1,7 @@
 # make repro   set everything up and run the whole pipeline (dvc repro) on the embedded domain
 # make test    set everything up, then lint, type check and test
 # make registry   show the registered models in the browser (PORT=5000)
-# make services   Prefect's and MLflow's servers and a worker (PREFECT_PORT=4200 MLFLOW_PORT=5000 PASSWORDS=1); services-stop, services-status
+# make services   Prefect's and MLflow's servers and a worker (PREFECT_PORT=4200 MLFLOW_PORT=5000); services-stop, services-status
 # make deploy   bring prefect.yaml (schedules, flows) to the Prefect server in use
 # make backup     databases, artifacts and parameters into one file (FILE=...); make restore FILE=... brings them back
 PYTHON ?= python3
@@ -45,7 +45,8 @@ registry: setup
 SERVICES := $(BIN)/python -m pipelines.services
 services: setup
 	@$(SERVICES) start $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT)) $(if $(MLFLOW_PORT),--mlflow-port $(MLFLOW_PORT)) \
-	  $(if $(POSTGRES_PORT),--postgres-port $(POSTGRES_PORT)) $(if $(GPUS),--gpus $(GPUS)) $(if $(PASSWORDS),--passwords) \
+	  $(if $(POSTGRES_PORT),--postgres-port $(POSTGRES_PORT)) $(if $(GPUS),--gpus $(GPUS)) \
+	  $(if $(PASSWORDS),$(if $(filter 0,$(PASSWORDS)),--no-passwords,--passwords)) $(if $(filter command,$(origin ALLOWED_HOSTS)),--allowed-hosts '$(ALLOWED_HOSTS)') \
 	  $(if $(ARTIFACTS),--artifacts $(ARTIFACTS))
 
 services-stop: setup

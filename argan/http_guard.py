@@ -67,8 +67,10 @@ class RequestGuard:
                 return "requests from pages of another origin are not taken"
         site = headers.get("sec-fetch-site", ["none"])[0]
         if site not in ("none", "same-origin") and "origin" not in headers:
-            # No-cors requests (img, script) carry no Origin; a page that hides its Referer is foreign too.
-            navigation = headers.get("sec-fetch-mode", [""])[0] == "navigate"
+            # No-cors requests (img, script) carry no Origin; a page that hides its Referer is foreign too. A frame is a navigation,
+            # but one inside the foreign page, which could lay what it likes over it (clickjacking).
+            mode, destination = (headers.get(f"sec-fetch-{name}", [""])[0] for name in ("mode", "dest"))
+            navigation = mode == "navigate" and destination == "document"
             safe = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
             referer = urlsplit(headers.get("referer", [""])[0])
             if not (navigation and safe) and foreign(f"{referer.scheme}://{referer.netloc}"):

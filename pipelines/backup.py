@@ -304,10 +304,11 @@ def _opened(file: Path) -> Iterator[tuple[tarfile.TarFile, dict[str, Any]]]:
 
 
 def _target(home: Path, manifest: dict[str, Any]) -> Services:
-    """The services to be, with the ports of those that are here and all else from the backup."""
-    told = {k: v for k, v in manifest["settings"].items() if k in Settings.__dataclass_fields__}
+    """The services to be: ports and who may use them as it is here, all else from the backup."""
+    access = ("passwords", "allowed_hosts")
+    told = {k: v for k, v in manifest["settings"].items() if k in Settings.__dataclass_fields__ and k not in access}
     here = kept_settings(home)
-    told |= {k: v for k, v in here.items() if k.endswith("_port") or k == "passwords"}
+    told |= {k: v for k, v in here.items() if k.endswith("_port") or k in access}
     url = os.environ.get("ARGAN_DATABASE_URL") or here.get("database") or told["database"]
     kind = "sqlite" if url == "sqlite" else "postgresql"
     if kind != manifest["database"]:

@@ -1,7 +1,8 @@
 """One long-running process in a session of its own: started, found again, asked to stop, ended with all that it started.
 
-A daemon is known by its pid file and by a mark in its environment, so that a pid that another program got after a crash or a
-restart of the machine is never taken for it.
+A daemon is known by two variables in the environment of its processes: whose they are, and the pid of the process that was
+started. Both are there from its first moment, so no kill in the middle of a start leaves one that is not found, and a pid that
+another program got after a crash or a restart of the machine is never taken for it. The pid file holds what was noted beside it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from argan.errors import UserError
 from argan.files import write_json
 
 MARK = "ARGAN_SERVICE"
+LEADER = "ARGAN_SERVICE_PID"
+EXEC = ("/bin/sh", "-c", f'export {LEADER}=$$; exec "$0" "$@"')  # the shell's pid is the command's
 
 
 @dataclass(frozen=True)
@@ -51,22 +54,27 @@ class Daemon:
         return f"{self.home}:{self.name}"
 
     def note(self) -> dict[str, Any]:
-        """What was written down at its start; empty when it never was, or was stopped."""
+        """What was written down at its start; empty when it never was, or was stopped. Its `pid` may be of a start before."""
         try:
             return dict(json.loads(self.pid_file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return {}
 
     def leader(self) -> psutil.Process | None:
-        """The process that was started, if it still is that one and alive."""
-        return next((p for p in self.members() if p.pid == self.note().get("pid")), None)
+        """The process that was started, if it is alive."""
+        return next((p for p in self._of_mark() if self._leader_pid(p) == p.pid), None)
 
     def members(self) -> list[psutil.Process]:
         """All living processes of its session, those included that outlived their leader."""
-        session = self.note().get("pid")
-        if not isinstance(session, int):
-            return []
-        return [p for p in self._of_mark() if _in_session(p, session)]
+        return [p for p in self._of_mark() if _in_session(p, self._leader_pid(p))]
+
+    def _leader_pid(self, process: psutil.Process) -> int | None:
+        """The pid of the daemon that a process belongs to."""
+        with suppress(psutil.Error, ValueError):
+            return int(
+                process.environ().get(LEADER) or self.note().get("pid") or 0
+            )  # started by a version without LEADER
+        return None
 
     def _of_mark(self) -> list[psutil.Process]:
         return [p for p in psutil.process_iter() if _marked(p, self._mark)]
@@ -81,7 +89,7 @@ class Daemon:
             log.write(f"\n---- {time.strftime('%Y-%m-%d %H:%M:%S')} start of {self.name}\n".encode())
             log.flush()
             process = subprocess.Popen(
-                self.command,
+                [*EXEC, *self.command],
                 env={**self.environment, MARK: self._mark},
                 cwd=self.cwd,
                 stdin=subprocess.DEVNULL,
@@ -162,7 +170,7 @@ def _group(user: str) -> int:
     return pwd.getpwnam(user).pw_gid
 
 
-def _in_session(process: psutil.Process, session: int) -> bool:
+def _in_session(process: psutil.Process, session: int | None) -> bool:
     try:
         return os.getsid(process.pid) == session
     except OSError:

@@ -1,8 +1,9 @@
 """Prefect's server and a worker, MLflow's server, and what they need, as one thing that is started, stopped and looked at.
 
 Started in order, each when the one before answers; what runs already is left alone, so `start` is also what brings back the one
-that died. Only this machine reaches them (127.0.0.1). Where others are to reach them, put a proxy with TLS before them
-(docs/operations.md).
+that died. Whoever can talk to Prefect's server has its worker run any command, so both servers want a password and refuse foreign
+pages and names (pipelines/guard.py), though they listen on 127.0.0.1 alone: other accounts of the machine and web pages reach that
+too. Where others are to reach them, put a proxy with TLS before them (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import secrets
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
@@ -24,7 +26,7 @@ from typing import Any
 
 from argan.errors import UserError
 from argan.files import atomic, write_json
-from pipelines import say, storage
+from pipelines import guard, say, storage
 from pipelines.daemon import Daemon
 from pipelines.databases import Databases, embedded, initialise
 
@@ -42,7 +44,8 @@ class Settings:
     mlflow_port: int = 5000
     postgres_port: int = 5433  # of the embedded PostgreSQL, if that is used
     gpus: int = 1  # trainings at a time: the limit `gpu`
-    passwords: bool = False
+    passwords: bool = True
+    allowed_hosts: str = ""  # host[:port],...: names that proxies before the servers go by
     worker: bool = True  # False where other machines work for this one
     artifacts: str = ""  # s3://bucket/prefix for MLflow's artifacts; empty: a folder in home
     database: str = "sqlite"  # the URL without user and password, "embedded", or "sqlite"
@@ -79,6 +82,12 @@ class Services:
         )
 
     @property
+    def guarding(self) -> dict[str, str]:
+        """The environment of the guard in front of both servers; their pages may show each other's pictures."""
+        public = [host for host in self.settings.allowed_hosts.split(",") if host]
+        return guard.environment(*guard.allowed((self.settings.prefect_port, self.settings.mlflow_port), public))
+
+    @property
     def artifacts(self) -> str:
         return self.settings.artifacts or str(self.home / "mlflow" / "artifacts")
 
@@ -97,7 +106,7 @@ class Services:
 
     def daemons(self) -> list[Daemon]:
         """In the order in which they start."""
-        foreign = ("PREFECT_", "MLFLOW_", "_MLFLOW", "ARGAN_DATABASE_URL", "ARGAN_AUTH")
+        foreign = ("PREFECT_", "MLFLOW_", "_MLFLOW", "ARGAN_DATABASE_URL", guard.AUTH)
         base = {k: v for k, v in os.environ.items() if not k.startswith(foreign) or k in KEPT}
         base |= QUIET | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{base.get('PATH', os.defpath)}"}
         # The servers have no business outside; what they ask for all the same (Prefect: a list of integrations) fails at once.
@@ -106,43 +115,34 @@ class Services:
             "NO_PROXY": "127.0.0.1,localhost",
         }
         python, databases = [sys.executable, "-m"], self.databases
-        prefect = base | nowhere
+        prefect = base | nowhere | self.guarding
         prefect |= {
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_DATABASE_CONNECTION_URL": databases.connection("prefect"),
-            "PREFECT_SERVER_API_HOST": HOST,
-            "PREFECT_SERVER_API_PORT": str(self.settings.prefect_port),
-            "PREFECT_UI_API_URL": f"{self.prefect}/api",
+            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.guarding[guard.ORIGINS],
+            "PREFECT_UI_API_URL": "/api",  # of whatever name and port the page was opened by: a tunnel's, a proxy's
             # In memory, its default, a restart of the server would leak the slots of runs that hold one
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         }
-        mlflow = base | ({} if self.settings.artifacts else nowhere)
+        mlflow = base | self.guarding | ({} if self.settings.artifacts else nowhere)
         mlflow |= {
             "MLFLOW_BACKEND_STORE_URI": databases.connection("mlflow"),  # not on the command line, which all users see
             "MLFLOW_ARTIFACTS_DESTINATION": self.artifacts,
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its workers take 2 GB
         }
-        guard = []
         if self.auth:
             prefect["PREFECT_SERVER_API_AUTH_STRING"] = self.auth
-            mlflow["ARGAN_AUTH"] = self.auth
-            guard = ["--app-name", "argan-password"]
-        server = [
-            "mlflow",
-            "server",
-            "--host",
-            HOST,
-            "--port",
-            str(self.settings.mlflow_port),
-            "--workers",
-            "1",
-            *guard,
-        ]
+            mlflow[guard.AUTH] = self.auth
+        port = str(self.settings.mlflow_port)
+        server = ["mlflow", "server", "--host", HOST, "--port", port, "--workers", "1", "--app-name", guard.APP]
+        port, level = str(self.settings.prefect_port), prefect.get("PREFECT_SERVER_LOGGING_LEVEL", "warning").lower()
+        api = ["uvicorn", "--factory", "pipelines.guard:prefect", "--host", HOST, "--port", port, "--log-level", level]
         work = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", _worker()]
         all_ = [
             Daemon("mlflow", self.home, [*python, *server], mlflow),
-            Daemon("prefect", self.home, [*python, "prefect", "server", "start"], prefect),
+            Daemon("prefect", self.home, [*python, *api], prefect),
         ]
         if self.settings.worker:
             all_.append(Daemon("worker", self.home, [*python, *work], base | self.client(), patience=60))
@@ -158,8 +158,14 @@ class Services:
     def start(self) -> None:
         """Start what does not run. When one cannot be started, those that this call started are ended again."""
         self.home.mkdir(parents=True, exist_ok=True)
+        for name in ("prefect", "mlflow", "logs", "run"):  # databases, artifacts, logs: no other account's business
+            (self.home / name).mkdir(mode=0o700, exist_ok=True)
+            (self.home / name).chmod(0o700)
         daemons = {d.name: d for d in self.daemons()}
-        running = {name for name, daemon in daemons.items() if daemon.leader()}
+        # One whose start was cut short before it was noted down is started again: nobody knows with which settings it runs
+        running = {
+            name for name, daemon in daemons.items() if (p := daemon.leader()) and p.pid == daemon.note().get("pid")
+        }
         for name, daemon in daemons.items():
             if name in running:
                 self._as_wanted(name, daemon.note())
@@ -167,8 +173,8 @@ class Services:
                 daemon.stop()  # what a crash left of it would hold the port
                 if port := self._ports().get(name):
                     self._free(name, port)
-        if self.auth and not entry_points(group="mlflow.app", name="argan-password"):
-            raise UserError("passwords need the package as this version installs it: run `make setup`")
+        if not entry_points(group="mlflow.app", name=guard.APP):
+            raise UserError("the servers need the package as this version installs it: run `make setup`")
         if self.settings.artifacts:
             storage.check(self.settings.artifacts)
         if self.auth:
@@ -230,7 +236,7 @@ class Services:
         """Raises UserError where what runs is not what would be started now."""
         package, now = "prefect" if name == "worker" else name, asdict(self.settings)
         again = "make services-stop, then make services"
-        for key in ("database", "passwords", "artifacts", f"{name}_port"):
+        for key in ("database", "passwords", "allowed_hosts", "artifacts", f"{name}_port"):
             if key in now and (before := note.get("settings", {}).get(key)) != now[key]:
                 raise UserError(f"{name} runs already, with {key} {before} and not {now[key]}; to change it: {again}")
         if name != "postgres" and note.get("version") != (installed := _version(package)):
@@ -339,10 +345,15 @@ class Services:
         """A request to Prefect; None for a status in `none`. Raises UserError."""
         import httpx
 
-        auth = tuple(self.auth.split(":", 1)) if self.auth else None
+        user, _, password = self.auth.partition(":")
         try:
-            with httpx.Client(auth=auth, timeout=30, trust_env=False) as client:  # type: ignore[arg-type]
-                answer = client.request(method, f"{self.prefect}/api{path}", json=content)
+            with httpx.Client(auth=(user, password) if user else None, timeout=30, trust_env=False) as client:
+                headers = {}
+                if method != "GET":
+                    answer = client.get(f"{self.prefect}/api/csrf-token", params={"client": CSRF_CLIENT})
+                    if answer.is_success:  # a server that was started by an earlier version gives none
+                        headers = {"Prefect-Csrf-Token": answer.json()["token"], "Prefect-Csrf-Client": CSRF_CLIENT}
+                answer = client.request(method, f"{self.prefect}/api{path}", json=content, headers=headers)
         except httpx.HTTPError as error:
             raise UserError(
                 f"Prefect at {self.prefect} does not answer ({type(error).__name__}); make services"
@@ -388,16 +399,27 @@ class Services:
 
     def _tell(self) -> None:
         lines = "".join(f"export {name}='{value}'\n" for name, value in self.client().items())
-        _private(self.home / "env", lines)
+        file = self.home / "env"
+        known = file.read_text(encoding="utf-8") if file.exists() else ""
+        _private(file, lines)
         say(f"\nFlows, runs, schedules:  {self.prefect}/runs")
         say(f"Registered models:       {self.mlflow}/#/models?workflowType=machine_learning")
         say(f"Training runs:           {self.mlflow}/#/experiments?workflowType=machine_learning")
         say(f"Your shell:              source {self.home}/env")
         if self.auth:
-            say(f"User and password are in {self.home}/env, which only you can read")
+            if self.auth not in known and guard.AUTH not in os.environ:
+                say(
+                    f"Both servers want this from now on (PASSWORDS=0 turns it off); it is shown this once: {self.auth}"
+                )
+            say(
+                f"User:password:           cat {self.home}/auth (Prefect's page asks for both in one line, MLflow's for each)"
+            )
+        else:
+            say("No passwords: every account of this machine can run commands as you, through Prefect's worker")
         say(f"Data: {self.home} ({self.databases.public}; artifacts in {self.artifacts}). Stop: make services-stop")
 
 
+CSRF_CLIENT = str(uuid.uuid4())  # tokens are kept by client: each process asks for its own
 KEPT = ("PREFECT_LOGGING_LEVEL", "PREFECT_SERVER_LOGGING_LEVEL", "MLFLOW_LOGGING_LEVEL", "MLFLOW_S3_ENDPOINT_URL")
 QUIET = {  # nothing phones home
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -444,6 +466,8 @@ def kept_settings(folder: Path) -> dict[str, Any]:
         return {}
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
+        if "allowed_hosts" not in told:  # of a version whose servers had no passwords unless they were asked for
+            told.pop("passwords", None)
         return {f.name: told[f.name] for f in fields(Settings) if f.name in told}
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{file} is damaged ({error}); delete it and start again") from error

@@ -36,13 +36,17 @@ def load(folder: Path | None = None, look: bool = False, **changed: Any) -> Serv
     settings = replace(Settings(**kept), **{k: v for k, v in changed.items() if v is not None})
     if not look:
         settings = replace(settings, database=_database(folder, kept))
-    auth = ""
-    if settings.passwords:
-        given = os.environ.get("ARGAN_AUTH")
-        if given is not None and not re.fullmatch(r"[^:\s']+:[^\s']+", given):
-            raise UserError("ARGAN_AUTH is user:password, without spaces and quotes")
-        auth = given or secret(folder / "auth", lambda: f"argan:{secrets.token_urlsafe(18)}")
-    return Services(folder, settings, auth)
+    return Services(folder, settings, _auth(folder, look) if settings.passwords else "")
+
+
+def _auth(folder: Path, look: bool) -> str:
+    """user:password, of ARGAN_AUTH, or made at the first start. Raises UserError."""
+    given, file = os.environ.get("ARGAN_AUTH"), folder / "auth"
+    if given is not None and not re.fullmatch(r"[^:\s']+:[^\s']+", given):
+        raise UserError("ARGAN_AUTH is user:password, without spaces and quotes")
+    if given or (look and not file.exists()):
+        return given or ""
+    return secret(file, lambda: f"argan:{secrets.token_urlsafe(18)}")
 
 
 def _database(folder: Path, kept: Mapping[str, Any]) -> str:
@@ -74,7 +78,12 @@ def main(arguments: list[str] | None = None) -> None:
         start.add_argument(f"--{name}-port", type=_port, metavar="PORT")
     start.add_argument("--gpus", type=int, metavar="N", help="trainings at a time")
     start.add_argument(
-        "--passwords", action=argparse.BooleanOptionalAction, help="ask for a password (ARGAN_AUTH, or made)"
+        "--passwords",
+        action=argparse.BooleanOptionalAction,
+        help="ask for a password (ARGAN_AUTH, or made), as they do by themselves; without, all accounts here may do as you",
+    )
+    start.add_argument(
+        "--allowed-hosts", type=_hosts, metavar="HOST[:PORT],...", help="names of proxies before them; '' for none"
     )
     start.add_argument("--worker", action=argparse.BooleanOptionalAction, help="a worker here too (it is so by itself)")
     start.add_argument("--artifacts", metavar="s3://BUCKET/PREFIX", help="MLflow's artifacts there, not in the folder")
@@ -125,6 +134,13 @@ def _do(command: str, options: dict[str, Any]) -> None:
                 with services.own_postgres():
                     services.databases.migrate(os.environ | services.daemon("prefect").environment)
     return None
+
+
+def _hosts(text: str) -> str:
+    for host in text.split(",") if text else ():
+        if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d+)?", host):
+            raise argparse.ArgumentTypeError(f"{host!r} is no host: write a.example,b.example:8443")
+    return text.lower()
 
 
 def _port(text: str) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from argan import dependencies, estimator, networks, pictures, processes, registry, sign
+from argan import dependencies, estimator, networks, pictures, processes, registry, sign, training
 from argan.checkpoint import fingerprint, write_tensors
 from argan.errors import UserError
 from argan.files import swapped, write_json, write_text
@@ -62,7 +62,7 @@ def train(domain: str, params: Params) -> None:
         if code := processes.launch(count, ["-m", "pipelines.train", domain]):
             sys.exit(code)
         return
-    computes = argan.training.set_up(config, device)
+    computes = training.set_up(config, device)
     with processes.joined(device) as group:
         store = Photos.open(Path("data/photos") / domain)
         if store.pixels.shape[1:3] != (config.resolution, config.resolution):

@@ -19,7 +19,7 @@ from typing import Any
 from argan import params, registry
 from argan.errors import UserError
 from argan.params import Params
-from pipelines import fail, guarded, say
+from pipelines import fail, guard, guarded, say
 
 LOCAL = Path(".dvc/config.local")
 TABLE = {  # score -> how it reads; those with a baseline beside them first
@@ -140,19 +140,14 @@ def serve(port: int = 5000) -> None:
             raise UserError(f"port {port} is taken; choose another: make registry PORT={port + 1}")
     address = f"http://127.0.0.1:{port}"
     say(f"Starting MLflow's server, some 20 seconds; Ctrl-C ends it. Page: {page_of(address, name)}")
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # its workers take 2 GB
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--backend-store-uri",
-        uri,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
+    environment = os.environ | guard.environment(*guard.allowed([port]))
+    environment |= {
+        "MLFLOW_BACKEND_STORE_URI": uri,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its workers take 2 GB
+    }
+    environment.pop(guard.AUTH, None)
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--app-name", guard.APP]
+    command = [sys.executable, "-m", "mlflow", "server", *options]
     server = subprocess.Popen(command, env=environment)
     try:
         while server.poll() is None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ AUTHOR = {
     "GIT_COMMITTER_NAME": "a",
     "GIT_COMMITTER_EMAIL": "a@example.org",
 }
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 SMALL: dict[str, dict[str, Any]] = {
     "meadow": {"photos": 200, "validation": 32, "test": 32},
@@ -187,6 +189,24 @@ def exported(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "estimator.onnx"
     assert export_onnx(argan.load(untrained), path) < 1e-5
     return path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real browser, without a window."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        message = f"no browser is installed ({', '.join(BROWSERS)}): apt-get install chromium"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+        running = playwright.chromium.launch(executable_path=found, args=options)
+        yield running
+        running.close()
 
 
 # Modules that share servers or a finished workspace run in one process, the longest first; any other module is a group of its own.

@@ -107,25 +107,34 @@ class Servers:
         psutil.wait_procs([process], timeout=20)
 
     def api(self, method: str, path: str, content: object = None) -> httpx.Response:
-        """A request to Prefect's interface."""
+        """A request to Prefect's interface, with the password and a CSRF token, as Prefect's own client makes them."""
+        with httpx.Client(base_url=f"{self.prefect}/api", auth=self.auth, timeout=60, trust_env=False) as client:
+            headers = {}
+            if method != "GET":
+                token = client.get("/csrf-token", params={"client": "tests"})
+                if token.is_error:
+                    return token
+                headers = {"Prefect-Csrf-Client": "tests", "Prefect-Csrf-Token": token.json()["token"]}
+            return client.request(method, path, json=content, headers=headers)
+
+    @property
+    def auth(self) -> tuple[str, str] | None:
+        """User and password, where there are some."""
         user, _, password = self.client.get("PREFECT_API_AUTH_STRING", "").partition(":")
-        url = f"{self.prefect}/api{path}"
-        return httpx.request(
-            method, url, json=content, timeout=60, trust_env=False, auth=(user, password) if user else None
-        )
+        return (user, password) if user else None
 
     def logs(self) -> str:
         return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in self.home.glob("logs/*.log"))
 
 
 def _entry_point(folder: Path) -> list[str]:
-    """Where the package is not installed but lies on the path, MLflow would not find the app with the password."""
-    if entry_points(group="mlflow.app", name="argan-password"):
+    """Where the package is not installed but lies on the path, MLflow would not find its app with the guard."""
+    if entry_points(group="mlflow.app", name="argan"):
         return []
-    told = folder / "entry" / "argan_password-0.dist-info"
+    told = folder / "entry" / "argan_guard-0.dist-info"
     told.mkdir(parents=True, exist_ok=True)
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: argan-password\nVersion: 0\n")
-    (told / "entry_points.txt").write_text("[mlflow.app]\nargan-password = pipelines.guard:app\n")
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: argan-guard\nVersion: 0\n")
+    (told / "entry_points.txt").write_text("[mlflow.app]\nargan = pipelines.guard:mlflow\n")
     return [str(told.parent)]
 
 
@@ -201,17 +210,18 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """Prefect's and MLflow's servers and a worker, on SQLite, without passwords; one set for all tests."""
+    """Prefect's and MLflow's servers and a worker, on SQLite, one set for all tests."""
     with serving(tmp_path_factory.mktemp("work")) as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def team(tmp_path_factory: pytest.TempPathFactory, bucket: Bucket) -> Iterator[Servers]:
-    """As a team runs them: on PostgreSQL, with passwords, artifacts in a bucket. Tests may end and restart single ones."""
+    """As a team runs them: on PostgreSQL, artifacts in a bucket, behind a proxy's name. Tests may end and restart single ones."""
     given = {"ARGAN_DATABASE_URL": "embedded", **bucket.environment}
+    proxied = ("--allowed-hosts", "argan.example")
     port, place = str(free_port()), f"s3://{bucket.name}/mlflow"
     with serving(
-        tmp_path_factory.mktemp("team"), "--passwords", "--postgres-port", port, "--artifacts", place, **given
+        tmp_path_factory.mktemp("team"), *proxied, "--postgres-port", port, "--artifacts", place, **given
     ) as started:
         yield started

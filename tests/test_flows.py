@@ -147,7 +147,7 @@ def test_from_photos_dropped_in_a_folder_to_a_registered_version_with_nobody_the
     assert {"arrived-mine", "retrained-mine", "scores-mine", "grid-mine", "scenes-mine"} <= set(kinds)
     assert "| `broken.jpg` | " in kinds["arrived-mine"]["data"]
     for name in ("grid-mine", "scenes-mine"):  # a browser gets the pictures
-        picture = httpx.get(kinds[name]["data"], trust_env=False)
+        picture = httpx.get(kinds[name]["data"], auth=stack.servers.auth, trust_env=False)
         assert picture.headers["content-type"] == "image/png", f"{kinds[name]['data']}: {picture.text}"
     # Where it comes from, both ways: from the flow run to the version and its run, from the version to the flow run
     assert kinds["retrained-mine"]["data"].count("?workflowType=machine_learning") == 2

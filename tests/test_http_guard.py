@@ -61,8 +61,11 @@ def test_foreign_pages_embed_nothing_but_may_link() -> None:
     assert (
         status(**fetch, sec_fetch_mode="no-cors", referer="http://127.0.0.1:5000/x") == 200
     )  # an img on a listed page
-    assert status(**fetch, sec_fetch_mode="navigate") == 200  # a link that was clicked
-    assert status("POST", **fetch, sec_fetch_mode="navigate") == 403  # a form of a page without a referrer
+    link = fetch | {"sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+    assert status(**link) == 200  # a link that was clicked
+    assert status("POST", **link) == 403  # a form of a page without a referrer
+    for frame in ("iframe", "frame", "object", "embed"):
+        assert status(**link | {"sec_fetch_dest": frame}) == 403
 
 
 def test_the_address_that_a_connection_came_to_is_a_name_of_the_server() -> None:

@@ -472,7 +472,8 @@ def test_a_server_answers_as_its_database_does(
 ) -> None:
     """Versions of two domains in a real server: the list is one request; what is changed there is seen here."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", servers.mlflow)
+    for name, value in servers.client.items():
+        monkeypatch.setenv(name, value)
     fill(f"sqlite:///{servers.home}/mlflow/mlflow.db", 3, 8)
     for number, depth in enumerate((0.5, 0.6), 1):
         register(model(tmp_path / "m", f"weights {number}"), depth_spearman=depth, **BOUNDS)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -230,8 +231,20 @@ def test_the_prefect_flow_runs_the_five_stages(finished: Workspace, tmp_path: Pa
     workspace = finished.copy(tmp_path / "copy")
     workspace.params(lambda content: content["evaluate"].update(seed=1))
     retrain = "from pipelines.flows.retrain import retrain_command; retrain_command('meadow')"
-    told = workspace.run("python", "-c", retrain)
-    assert "python -m pipelines.evaluate meadow" in told  # the stage's own lines are in the run's log
+    process, told, asked = workspace.start("python", "-c", retrain), "", False
+    for line in process.stdout or ():
+        told += line
+        server = re.search(r"temporary server on (http://127.0.0.1:\d+)", told)
+        if "python -m pipelines.evaluate meadow" in line:  # the stage's own lines are in the run's log
+            assert server, told
+            for path in (
+                "/api/csrf-token?client=theirs",
+                "/api/admin/settings",
+            ):  # nobody else reads or cancels the run
+                assert httpx.get(f"{server[1]}{path}", trust_env=False).status_code == 401
+            assert httpx.post(f"{server[1]}/api/flow_runs/filter", json={}, trust_env=False).status_code == 401
+            asked = True
+    assert process.wait() == 0 and asked, told
     with sqlite3.connect(workspace.folder / ".prefect" / "prefect.db") as database:
         runs = dict(database.execute("select name, state_name from task_run").fetchall())
         flows = database.execute("select name, state_name from flow_run").fetchall()

@@ -9,11 +9,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,26 @@ import psycopg
 import pytest
 from conftest import Workspace
 from mlflow import MlflowClient
+from mlflow.server.security_utils import is_allowed_host_header
 from servers import Servers, serving
 
+from argan.http_guard import RequestGuard
+from pipelines import guard
 from pipelines.daemon import Daemon
+from pipelines.services import load
 
 pytestmark = pytest.mark.pipeline
 
 
-def make_versions(servers: Servers, monkeypatch: pytest.MonkeyPatch, folder: Path, count: int = 3) -> None:
-    """Versions of a model with artifacts, tags and aliases; a flow run and a variable in Prefect."""
+def log_in(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process as a shell after `source services/env`."""
     for name, value in servers.client.items():
         monkeypatch.setenv(name, value)
+
+
+def make_versions(servers: Servers, monkeypatch: pytest.MonkeyPatch, folder: Path, count: int = 3) -> None:
+    """Versions of a model with artifacts, tags and aliases; a flow run and a variable in Prefect."""
+    log_in(servers, monkeypatch)
     client = MlflowClient(servers.mlflow)
     client.create_registered_model("argan-meadow", description="of meadows")
     experiment = client.create_experiment("argan")
@@ -84,12 +95,17 @@ def test_started_servers_have_what_flows_need(servers: Servers) -> None:
     assert pool["type"] == "process"
     assert environment["MLFLOW_TRACKING_URI"] == servers.mlflow
     assert servers.api("GET", "/v2/concurrency_limits/gpu").json()["limit"] == 1
-    assert set(servers.client) == {"PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI"}
+    passwords = {"PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
+    assert set(servers.client) == {"PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI"} | passwords
     told = servers.start()
     assert told.count("already running") == 3
     assert "/#/models?workflowType=machine_learning" in told
     assert servers.run("status").count(" running,") == 3
-    assert "with passwords False and not True; to change it" in servers.run("start", "--passwords", code=2)
+    assert servers.auth and servers.auth[1] not in told  # printed at the first start alone
+    assert "with passwords True and not False; to change it" in servers.run("start", "--no-passwords", code=2)
+    refused = servers.run("start", "--allowed-hosts", "argan.example", code=2)
+    assert "with allowed_hosts  and not argan.example; to change it" in refused
+    assert "no host: write a.example" in servers.run("start", "--allowed-hosts", "https://a.example/", code=2)
     for port in (servers.prefect_port, servers.mlflow_port):
         listening = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port]
         assert {c.laddr.ip for c in listening} == {"127.0.0.1"}
@@ -199,6 +215,18 @@ def test_flow_runs_outlive_a_worker_but_not_the_end_of_all(tmp_path: Path) -> No
     assert daemon.stop(everything=True) and marked(daemon) == 0
 
 
+def test_one_whose_pid_was_never_written_down_is_found_and_ended(tmp_path: Path) -> None:
+    """As after a kill between the start of a server and the writing of its pid file."""
+    daemon = started(tmp_path, apart=False)
+    leader = daemon.note()["pid"]
+    for note in (None, json.dumps({"pid": os.getpid()})):
+        daemon.pid_file.unlink() if note is None else daemon.pid_file.write_text(note)
+        found = daemon.leader()
+        assert found is not None and found.pid == leader and len(daemon.members()) == 2
+    daemon.pid_file.unlink()
+    assert replace(daemon, patience=0.1).stop() and marked(daemon) == 0
+
+
 def test_a_pid_that_is_another_programs_now_is_left_alone(tmp_path: Path) -> None:
     stranger = started(tmp_path / "other", apart=False)
     daemon = Daemon("it", tmp_path, [], {})
@@ -242,6 +270,12 @@ def test_crash_backup_loss_and_restore(tmp_path: Path, monkeypatch: pytest.Monke
         note = servers.home / "run" / "prefect.json"
         note.write_text(json.dumps(json.loads(note.read_text()) | {"pid": os.getpid()}))
         servers.start()
+        # Killed between the start of Prefect's server and the writing of its pid: the next start begins with that one's end
+        before_it = servers.pid("prefect")
+        note.unlink()
+        told = servers.start()
+        assert "mlflow: already running" in told and "prefect: up" in told
+        assert servers.pid("prefect") != before_it and not psutil.pid_exists(before_it)
         assert what_is_there(servers, tmp_path / "after") == before
 
         MlflowClient(servers.mlflow).delete_registered_model("argan-meadow")
@@ -264,26 +298,222 @@ def test_crash_backup_loss_and_restore(tmp_path: Path, monkeypatch: pytest.Monke
         shutil.rmtree(servers.home)
         servers.run("restore", str(archive))
         assert (servers.home / "restored/workspace/params.yaml").read_text() == "domains: [meadow]\n"
-        servers.start()
+        told = servers.start()
+        assert servers.auth and servers.auth[1] in told  # no password is in a backup: another was made
+        log_in(servers, monkeypatch)
         assert what_is_there(servers, tmp_path / "restored") == before
 
 
-# ---- PostgreSQL and passwords, and servers that go away ---------------------------------------------------------------
+# ---- Who is let in -----------------------------------------------------------------------------------------------------
+
+FOREIGN = {
+    "a name pointed at this machine (DNS rebinding)": {"Host": "evil.example:{port}"},
+    "a page from elsewhere": {"Origin": "http://evil.example"},
+    "a page of another server of this machine": {"Origin": "http://127.0.0.1:1"},
+    "a page in a sandbox": {"Origin": "null"},
+    "a picture in a page from elsewhere": {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+    "a frame in a page from elsewhere": {
+        "Sec-Fetch-Site": "cross-site",
+        "Sec-Fetch-Mode": "navigate",
+        "Sec-Fetch-Dest": "iframe",
+    },
+}
+READS = {
+    "prefect": ("/", "/ui-settings", "/api/health", "/api/work_pools/argan"),
+    "mlflow": ("/", "/health", "/version"),
+}
+WRITES = {
+    "prefect": ("/api/flows/", {"name": "theirs"}),
+    "mlflow": ("/ajax-api/2.0/mlflow/registered-models/create", {"name": "theirs"}),
+}
 
 
-def test_passwords_are_wanted_and_nowhere_to_be_seen(team: Servers) -> None:
-    client = team.client
-    user, password = client["MLFLOW_TRACKING_USERNAME"], client["MLFLOW_TRACKING_PASSWORD"]
-    for url in (f"{team.prefect}/api/work_pools/argan", f"{team.mlflow}/version"):
-        assert httpx.get(url, trust_env=False).status_code == 401
-        assert httpx.get(url, auth=(user, "other"), trust_env=False).status_code == 401
-        assert httpx.get(url, auth=(user, password), trust_env=False).status_code == 200
-    assert (team.home / "env").stat().st_mode & 0o077 == 0
-    secret = (team.home / "postgres-password").read_text()
+@pytest.mark.parametrize("server", ["prefect", "mlflow"])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_strangers_are_turned_away_even_with_the_password(servers: Servers, server: str, kind: str) -> None:
+    """The password may be known to the browser that a foreign page sends its requests from."""
+    base, (path, content) = getattr(servers, server), WRITES[server]
+    headers = {name: value.format(port=base.rpartition(":")[2]) for name, value in FOREIGN[kind].items()}
+    with httpx.Client(base_url=base, auth=servers.auth, headers=headers, trust_env=False) as client:
+        answers = [client.get(read) for read in READS[server]]
+        if server == "prefect":  # a page that could get a token would be trusted
+            answers.append(client.get("/api/csrf-token", params={"client": "theirs"}))
+        answers.append(client.post(path, json=content))
+        ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type,authorization"}
+        answers.append(client.options(path, headers=ask))
+    for answer in answers:
+        assert answer.status_code == 403, f"{answer.request.method} {answer.request.url}: {answer.text}"
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+    assert _theirs(servers) == ([], [])
+
+
+@pytest.mark.parametrize("path", ["/api/events/out", "/api/events/in", "/api/logs/out"])
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"Origin": "http://evil.example"}, "PASSWORD"),
+        ({"Host": "evil.example"}, "PASSWORD"),
+        ({}, "wrong"),
+        ({}, None),
+    ],
+)
+def test_strangers_get_no_websocket(servers: Servers, path: str, headers: dict[str, str], message: str | None) -> None:
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
+    from websockets.sync.client import connect
+
+    token = ":".join(servers.auth or ()) if message == "PASSWORD" else message
+    url = servers.prefect.replace("http", "ws") + path
+    origin = headers.get("Origin")
+    if "Host" in headers:
+        url = url.replace("127.0.0.1", headers["Host"])
+    stream = socket.create_connection(("127.0.0.1", servers.prefect_port))
+    with (
+        pytest.raises((ConnectionClosed, InvalidStatus)) as refused,
+        connect(url, sock=stream, origin=origin, subprotocols=["prefect"]) as opened,  # type: ignore[arg-type, list-item]
+    ):
+        opened.send(json.dumps({"type": "auth", "token": token} if token else {"type": "filter"}))
+        opened.recv()
+    assert "403" in str(refused.value) if headers else "1008" in str(refused.value)
+
+
+def test_own_pages_are_let_in(servers: Servers) -> None:
+    """Those of both servers, by either name of this machine: Prefect's pages show pictures that MLflow keeps."""
+    for base in (servers.prefect, servers.mlflow):
+        for page in (base, base.replace("127.0.0.1", "localhost"), servers.prefect, servers.mlflow):
+            picture = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors", "Referer": f"{page}/"}
+            for headers in ({"Origin": page}, picture):
+                assert httpx.get(
+                    base, headers=headers, auth=servers.auth, trust_env=False, follow_redirects=True
+                ).is_success
+
+
+def test_without_the_password_nothing_is_read_or_written(servers: Servers) -> None:
+    assert servers.auth
+    user = servers.auth[0]
+    for auth in (None, (user, "other"), (user, "")):
+        for server, (path, content) in WRITES.items():
+            with httpx.Client(base_url=getattr(servers, server), auth=auth, trust_env=False) as client:
+                headers, allowed = {}, {401}
+                if server == "prefect":
+                    assert client.get("/api/csrf-token", params={"client": "theirs"}).status_code == 401
+                    headers, allowed = {"Prefect-Csrf-Token": "made-up", "Prefect-Csrf-Client": "theirs"}, {401, 403}
+                assert client.post(path, json=content, headers=headers).status_code in allowed
+                for read in (
+                    ("/api/work_pools/argan", "/api/admin/settings") if server == "prefect" else ("/", "/version")
+                ):
+                    assert client.get(read).status_code == 401
+    assert _theirs(servers) == ([], [])
+    assert servers.api("GET", "/work_pools/argan").is_success
+    assert httpx.get(f"{servers.mlflow}/version", auth=servers.auth, trust_env=False).is_success
+    # The password alone does not do for Prefect: what a browser sends by itself is not enough to change anything
+    path, content = WRITES["prefect"]
+    assert httpx.post(f"{servers.prefect}{path}", json=content, auth=servers.auth, trust_env=False).status_code == 403
+
+
+def _theirs(servers: Servers) -> tuple[list[Any], list[Any]]:
+    """What a stranger would have made."""
+    name = {"flows": {"name": {"any_": ["theirs"]}}}
+    models = httpx.get(
+        f"{servers.mlflow}/ajax-api/2.0/mlflow/registered-models/search",
+        params={"filter": "name = 'theirs'"},
+        auth=servers.auth,
+        trust_env=False,
+    )
+    return servers.api("POST", "/flows/filter", name).json(), models.raise_for_status().json().get(
+        "registered_models", []
+    )
+
+
+@pytest.mark.parametrize("fixture", ["servers", "team"])
+def test_secrets_are_nowhere_to_be_seen(fixture: str, request: pytest.FixtureRequest) -> None:
+    services: Servers = request.getfixturevalue(fixture)
+    assert services.auth
+    known = [services.auth[1]]
+    if fixture == "team":
+        known += [(services.home / "postgres-password").read_text(), "not-so-secret"]
     seen = json.dumps([p.info["cmdline"] for p in psutil.process_iter(["cmdline"])])
-    seen += team.logs() + (team.home / "settings.json").read_text() + team.run("status")
-    assert password not in seen and secret not in seen and "not-so-secret" not in seen
-    assert password not in team.api("GET", "/work_pools/argan").text
+    seen += services.run("status") + services.run("start") + services.api("GET", "/work_pools/argan").text
+    assert not [secret for secret in known if secret in seen]
+    private = {"env", "auth", "postgres-password"}
+    for file in (
+        f for f in services.home.rglob("*") if f.is_file() and "postgres" not in f.relative_to(services.home).parts
+    ):
+        if file.name in private:
+            assert file.stat().st_mode & 0o077 == 0, file
+        else:
+            assert not [secret for secret in known if secret.encode() in file.read_bytes()], file
+    for folder in ("prefect", "mlflow", "logs", "run"):
+        assert (services.home / folder).stat().st_mode & 0o077 == 0
+
+
+def test_the_shell_gets_everything_from_env(servers: Servers) -> None:
+    script = f". {servers.home}/env && prefect gcl inspect gpu && "
+    script += "python -c 'import mlflow; print(len(mlflow.search_experiments()), chr(33))'"
+    done = subprocess.run(["sh", "-c", script], env=servers.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "!" in done.stdout, done.stdout + done.stderr
+
+
+def test_who_is_let_in_after_an_upgrade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that had no passwords because nobody asked for them get some; whoever turns them off keeps them off."""
+    monkeypatch.delenv("ARGAN_AUTH", raising=False)
+    kept = tmp_path / "settings.json"
+    kept.write_text(json.dumps({"prefect_port": 4300, "passwords": False, "worker": True}))
+    services = load(tmp_path)
+    assert services.settings.passwords and services.settings.prefect_port == 4300
+    assert services.auth == (tmp_path / "auth").read_text() and (tmp_path / "auth").stat().st_mode & 0o077 == 0
+    kept.write_text(json.dumps(asdict(load(tmp_path, passwords=False).settings)))
+    assert load(tmp_path).auth == "" and not load(tmp_path).settings.passwords
+    assert load(tmp_path, passwords=True).auth == services.auth
+
+
+@pytest.mark.parametrize("server", ["prefect", "mlflow"])
+def test_a_proxys_name_is_let_in(team: Servers, server: str) -> None:
+    proxied = {"Host": "argan.example", "Origin": "https://argan.example"}
+    with httpx.Client(base_url=getattr(team, server), auth=team.auth, trust_env=False) as client:
+        path = WRITES[server][0]
+        # Past the guard: Prefect asks for a token, MLflow misses a parameter
+        for headers, status in (
+            (proxied, 403 if server == "prefect" else 400),
+            (proxied | {"Host": "evil.example"}, 403),
+        ):
+            assert client.get(READS[server][-1], headers=headers).is_success == (headers == proxied)
+            answer = client.post(path, json={}, headers=headers)
+            assert answer.status_code == status and ("by that name" in answer.text) == (headers != proxied)
+
+
+def test_what_a_proxy_may_be_called(tmp_path: Path) -> None:
+    """Our guard and MLflow's own agree."""
+    services = load(tmp_path, allowed_hosts="argan.example,mlflow.example:8443", passwords=False)
+    hosts, origins = (services.guarding[name].split(",") for name in (guard.HOSTS, guard.ORIGINS))
+    mlflows = services.guarding["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    ours = RequestGuard(lambda *_: None, hosts, origins)  # type: ignore[arg-type, return-value]
+    for host in ("argan.example", "mlflow.example:8443", "127.0.0.1:5000", "[::1]:5000", "localhost"):
+        assert is_allowed_host_header(mlflows, host)
+        for page in ("https://argan.example", "https://mlflow.example:8443"):
+            headers = [(b"host", host.encode()), (b"origin", page.encode())]
+            assert ours.refusal({"type": "http", "method": "POST", "headers": headers}) is None
+    assert not is_allowed_host_header(mlflows, "evil.example")
+    assert not is_allowed_host_header(mlflows, "10.0.0.1:5000")
+
+
+@pytest.mark.parametrize("page", ["v1", "v2"])
+def test_a_person_logs_in_to_prefects_pages(servers: Servers, browser: Any, page: str) -> None:
+    context = browser.new_context()
+    context.add_cookies([{"name": "prefect_ui_version", "value": page, "url": servers.prefect}])
+    try:
+        opened = context.new_page()
+        refused: list[str] = []
+        opened.goto(f"{servers.prefect}/concurrency-limits")
+        opened.locator("input").first.fill(":".join(servers.auth or ()))
+        opened.on("response", lambda r: refused.append(f"{r.status} {r.url}") if r.status in (401, 403) else None)
+        opened.keyboard.press("Enter")
+        opened.get_by_text("gpu", exact=True).first.wait_for()  # what a POST with a CSRF token has brought
+    finally:
+        context.close()
+    assert not [answer for answer in refused if answer.startswith("403")]
+
+
+# ---- PostgreSQL, and servers that go away ------------------------------------------------------------------------------
 
 
 FLOW = """
@@ -354,8 +584,7 @@ def test_mlflow_is_away_while_training_logs_and_while_it_is_to_register(
     assert "logged late: " in told
     again = workspace.run("python", "-m", "pipelines.register", "meadow", **team.client)
     assert "already registered as version" in again and "logged late" not in again
-    for name, value in team.client.items():
-        monkeypatch.setenv(name, value)
+    log_in(team, monkeypatch)
     client, history = MlflowClient(team.mlflow), pd.read_csv(workspace.folder / "models/meadow/history.csv")
     run = json.loads((workspace.folder / "models/meadow/config.json").read_text())["mlflow"]["run_id"]
     logged = [(m.step, m.value) for m in client.get_metric_history(run, "loss_d")]

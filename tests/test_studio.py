@@ -6,7 +6,6 @@ import io
 import itertools
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -46,7 +45,6 @@ from argan.studio.uploads import Uploads
 from argan.studio.work import Scene
 
 SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 60_000  # milliseconds on a busy machine
 
 
@@ -336,23 +334,6 @@ def test_pages_of_others_send_nothing_and_ask_for_nothing(address: str, home: Pa
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        message = f"no browser is installed ({', '.join(BROWSERS)}): apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-        running = playwright.chromium.launch(executable_path=found, args=options)
-        yield running
-        running.close()
 
 
 class Page:
