@@ -16,7 +16,7 @@ import pytest
 from argan import meadow, photos
 from argan.errors import UserError
 from argan.params import Floors
-from argan.sources import quality, report
+from argan.sources import report, sharpness
 from argan.sources.report import About
 from pipelines import train
 
@@ -40,7 +40,8 @@ def store(folder: Path, pixels: np.ndarray, quarantine: Any = (), **columns: Any
         source=[f"{i}.jpg" for i in range(n)], sha256=[photos.sha256(p) for p in pixels], split="train"
     )
     index.loc[n - 2 :, "split"] = "test"
-    index = index.assign(width=640, height=480, crop_size=480)
+    measured = [sharpness.pack(sharpness.sharpness(p)) for p in pixels]
+    index = index.assign(width=640, height=480, crop_size=480, sharpness=measured)
     photos.write(folder, pixels, index, pd.DataFrame(quarantine, columns=["source", "reason"]))
     if columns:
         index.assign(**columns).to_parquet(folder / "index.parquet")
@@ -97,7 +98,7 @@ def test_training_does_not_begin_on_photos_that_are_not_fit(tmp_path: Path) -> N
 def test_textureless_sky_does_not_count_as_blur() -> None:
     sky = in_focus()[0].copy()
     sky[:32] = 200
-    cells = quality.sharpness(sky)
+    cells = sharpness.sharpness(sky)
     assert np.isnan(cells[:3]).all() and np.isfinite(cells[5:]).all()
 
 
