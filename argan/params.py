@@ -354,8 +354,8 @@ class Floors:
     """Least values with which AR-GAN can work, of what `argan.sources.quality` measures."""
 
     photos: int = 500  # to train on: fewer are learned by heart before depth is
-    defocus: float = 0.08  # share of photos: four times what scenes without any defocus reach
-    centered: float = 0.03  # above what subjects anywhere in the frame reach
+    defocus: float = 0.15  # share of photos: photographs without any defocus to see reach 0.11
+    centered: float = 0.1  # subjects anywhere in the frame reach 0, give or take 0.04
 
 
 class Crop(Frozen):
@@ -363,8 +363,8 @@ class Crop(Frozen):
 
     refused_max: Fraction = 0.05
     photos_min: NonNegative = 500
-    defocus_min: Fraction = 0.08
-    centered_min: Annotated[float, Field(ge=-1, le=1)] = 0.03
+    defocus_min: Fraction = 0.15
+    centered_min: Annotated[float, Field(ge=-1, le=1)] = 0.1
 
     @property
     def floors(self) -> Floors:

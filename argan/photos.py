@@ -1,7 +1,7 @@
 """The store of photographs that training and evaluation read: `photos.npy`, memory-mapped, and `index.parquet`.
 
     photos.npy       uint8 (N, H, W, 3)
-    index.parquet    a row per photo: source, sha256, width, height, crop_left, crop_top, crop_size, split
+    index.parquet    a row per photo: source, sha256, width, height, crop_left, crop_top, crop_size, split, and what else is known
     quarantine.csv   source, reason: what was refused and why
 
 A store is written whole beside its place and swapped in, so a reader never meets half of one.
@@ -89,12 +89,13 @@ def write_rows(path: Path, shape: tuple[int, ...], dtype: type, chunks: Iterable
 
 
 def write(folder: str | Path, pixels: np.ndarray, index: pd.DataFrame, quarantine: pd.DataFrame) -> None:
-    """Write a store whole. pixels (N, H, W, 3) uint8 (a memory map will do), `index` a row per photo with COLUMNS."""
+    """Write a store whole. pixels (N, H, W, 3) uint8 (a memory map will do), `index` a row per photo, COLUMNS and others."""
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or len(pixels) != len(index):
         raise ValueError(f"pixels {pixels.dtype} {pixels.shape} and {len(index)} index rows make no photo store")
     with swapped(folder) as new:
         np.save(new / "photos.npy", pixels, allow_pickle=False)
-        index.loc[:, list(COLUMNS)].to_parquet(new / "index.parquet", index=False)
+        columns = [*COLUMNS, *(name for name in index if name not in COLUMNS)]
+        index.loc[:, columns].to_parquet(new / "index.parquet", index=False)
         quarantine.to_csv(new / "quarantine.csv", index=False, columns=["source", "reason"])
 
 

@@ -17,7 +17,7 @@ from argan.geometry import Box, Rule
 from argan.iris import Iris, highlights, measured
 from argan.params import Collection, Domain, Meadow, Params, Published
 from argan.photos import Photos, sha256
-from argan.sources import DATASETS, collection, report
+from argan.sources import DATASETS, collection, report, sharpness
 from argan.sources.ingest import ingest, printable
 from argan.sources.lens import LOOKED_AT, measure
 from argan.sources.prepare import File
@@ -39,6 +39,8 @@ def crop(domain: str, params: Params) -> None:
     told = report.write(store, _about(domain, settings), params.crop.floors, lambda source: raw / source)
     for why in told["unfit"]:
         say(f"{domain}: not fit for training. {why}")
+    for warning in told["warnings"]:
+        say(f"{domain}: {warning}")
     say(f"{domain}: see {store}/report.html")
 
 
@@ -151,6 +153,7 @@ def _meadow(domain: str, params: Params) -> None:
             f"(the first: {refused[0][0]}, {refused[0][1]}); mend the source or raise the parameter in params.yaml"
         )
     table = pd.DataFrame(index, columns=list(photos.COLUMNS))
+    table["sharpness"] = [sharpness.pack(sharpness.sharpness(pixels[i])) for i in kept]
     rows = np.array(kept)
     photos.write(
         Path("data/photos") / domain,

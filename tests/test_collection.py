@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from loopback import Server, good, html, serving, status
 from PIL import Image
 
-from argan import params
+from argan import cli, params
 from argan.errors import UserError
 from argan.sources import collection
 from argan.sources.collection import Collection, add, remove
@@ -82,6 +84,53 @@ def test_a_photo_keeps_its_split_as_the_collection_grows(folder: Path, tmp_path:
     assert (index.set_index("file_sha256")["split"].reindex(before.index) == before).all()
     cats = index[index["source"].isin(["cat.webp", "resaved.jpg"])]
     assert len(cats) == 2 and cats["group"].nunique() == 1 and cats["split"].nunique() == 1
+
+
+def test_what_an_earlier_version_measured_is_measured_again(folder: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    first = put(folder, home)
+    preview = home / "mine" / "preview"
+    index = pd.read_parquet(preview / "index.parquet").drop(columns="sharpness")
+    index.attrs["ingest"]["version"] = 1
+    index.to_parquet(preview / "index.parquet", index=False)
+    (preview / "quality.json").write_text('{"unfit": []}')
+    assert Collection.open("mine", home).unfit == [collection.UNMEASURED]
+    lines: list[str] = []
+    again = put(folder, home, say=lines.append)
+    assert (again.new, again.revision) == (0, first.revision) and any("measured again" in line for line in lines)
+    assert "500 are needed" in " ".join(Collection.open("mine", home).unfit)
+
+
+def test_show_begins_with_the_verdict_and_lists_photos_on_request(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "text.jpg").write_text("no photo")
+    monkeypatch.chdir(tmp_path)
+    put(folder, collection.HOME)
+
+    def show(*options: str) -> list[str]:
+        monkeypatch.setattr(sys, "argv", ["argan", "collection", "show", "mine", *options])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        return capsys.readouterr().out.splitlines()
+
+    lines = show()
+    assert lines[0] == "mine: not fit for training" and "at least 500 are needed" in lines[1]
+    text = "\n".join(lines)
+    for fact in (
+        "photos +12",
+        "splits +",
+        "refused +1 .1 not an image",
+        "with defocus +",
+        "middle sharper",
+        "report +data/",
+    ):
+        assert re.search(f"^{fact}", text, re.MULTILINE), fact
+    assert "cat.webp" not in text and "text.jpg" not in text and len(lines) < 20
+    listed = show("--photos")
+    assert listed[: len(lines)] == lines
+    assert len(listed) == len(lines) + 13 and listed[-1].startswith("refused: text.jpg: not an image")
 
 
 def test_known_files_are_not_read_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

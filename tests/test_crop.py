@@ -61,6 +61,7 @@ def test_good_photos_pass_unchanged(raw: dict[str, Any], tmp_path: Path) -> None
     assert [len(store.rows(split)) for split in ("train", "validation", "test")] == [40, 10, 10]
     lens = Iris.load(store.folder)
     assert lens is not None and lens.outline is None and lens.looked == TRAIN
+    assert json.loads((store.folder / "quality.json").read_text())["measured_at"] == 32, "there are no larger ones"
     assert "Aperture not known: no out-of-focus highlights in 40 photos" in (store.folder / "report.html").read_text()
     assert np.array_equal(np.load("data/truth/meadow/disparity.npy"), raw["disparity"])
 

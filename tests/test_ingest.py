@@ -232,6 +232,24 @@ def test_other_settings_start_afresh(folder: Path, tmp_path: Path, change: dict[
     assert take_in(find(folder), tmp_path / "store", **change).decoded == 12
 
 
+def test_a_store_of_an_earlier_version_is_measured_again_and_keeps_groups_and_splits(
+    folder: Path, tmp_path: Path
+) -> None:
+    take_in(find(folder), tmp_path / "store")
+    file = tmp_path / "store" / "index.parquet"
+    index = pd.read_parquet(file)
+    measured = index["sharpness"]
+    earlier = index.drop(columns="sharpness").assign(group=[f"g{i}" for i in range(12)], split="validation")
+    earlier.attrs["ingest"]["version"] = 1
+    earlier.to_parquet(file, index=False)
+    assert not ingest.current(pd.read_parquet(file))
+    assert take_in(find(folder), tmp_path / "store").decoded == 12
+    index = pd.read_parquet(file)
+    assert ingest.current(index) and index["sharpness"].equals(measured)
+    assert index["group"].tolist() == earlier["group"].tolist() and set(index["split"]) == {"validation"}
+    assert take_in(find(folder), tmp_path / "store").decoded == 0
+
+
 def test_a_damaged_store_is_not_built_upon(folder: Path, tmp_path: Path) -> None:
     take_in(find(folder), tmp_path / "store")
     pixels = tmp_path / "store" / "photos.npy"

@@ -16,7 +16,7 @@ import pytest
 from argan import meadow, photos
 from argan.errors import UserError
 from argan.params import Floors
-from argan.sources import quality, report
+from argan.sources import ingest, quality, report, sharpness
 from argan.sources.report import About
 from pipelines import train
 
@@ -40,7 +40,8 @@ def store(folder: Path, pixels: np.ndarray, quarantine: Any = (), **columns: Any
         source=[f"{i}.jpg" for i in range(n)], sha256=[photos.sha256(p) for p in pixels], split="train"
     )
     index.loc[n - 2 :, "split"] = "test"
-    index = index.assign(width=640, height=480, crop_size=480)
+    measured = [sharpness.pack(sharpness.sharpness(p)) for p in pixels]
+    index = index.assign(width=640, height=480, crop_size=480, sharpness=measured)
     photos.write(folder, pixels, index, pd.DataFrame(quarantine, columns=["source", "reason"]))
     if columns:
         index.assign(**columns).to_parquet(folder / "index.parquet")
@@ -94,10 +95,90 @@ def test_training_does_not_begin_on_photos_that_are_not_fit(tmp_path: Path) -> N
     train._fit("mine", folder)
 
 
+def shallow(seed: int, size: int) -> np.ndarray:
+    """A textured disc in focus in the middle of a background of which only soft edges are left."""
+    random = np.random.default_rng(seed)
+    back, front = (
+        cv2.resize(random.integers(0, 256, (n, n, 3)).astype(np.uint8), (size, size), interpolation=cv2.INTER_NEAREST)
+        for n in (16, 32)
+    )
+    disc = cv2.circle(np.zeros((size, size), np.float32), (size // 2, size // 2), size // 3, 1.0, -1)[..., None]
+    return (front * disc + cv2.GaussianBlur(back, (0, 0), size / 24) * (1 - disc)).astype(np.uint8)
+
+
+def silhouettes(seed: int, size: int) -> np.ndarray:
+    """Black stalks and heads, all in focus, before a sky that brightens towards the sun."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size] / size
+    sky = 255 * np.exp(-np.hypot(x - random.uniform(0.3, 0.7), y - random.uniform(0.3, 0.7)) / 0.35)
+    photo = np.stack([sky, sky * 0.6, sky * 0.3], -1).astype(np.uint8)
+    for _ in range(12):
+        at, top = random.integers(0, size, 2).tolist()
+        foot = (at + int(random.integers(-40, 40)), size)
+        cv2.line(photo, foot, (at, top), (5, 5, 5), int(random.integers(2, 8)))
+        cv2.circle(photo, (at, top), int(random.integers(4, 16)), (5, 5, 5), -1)
+    return photo
+
+
+def defocus(photos: list[np.ndarray]) -> np.ndarray:
+    return quality.defocus(np.stack([sharpness.sharpness(photo) for photo in photos]))[0]
+
+
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_defocus_is_soft_edges_beside_sharp_ones(size: int) -> None:
+    with_blur, without = (
+        [cv2.resize(make(i, 256), (size, size), interpolation=cv2.INTER_AREA) for i in range(20)]
+        for make in (shallow, silhouettes)
+    )
+    assert defocus(with_blur).min() > quality.DEFOCUS > defocus(without).max(), "a sky has no edge to be soft"
+    assert not defocus([cv2.GaussianBlur(photo, (0, 0), 2) for photo in with_blur]).any(), "nothing is in focus"
+
+
+def test_the_verdict_is_of_the_photographs_whatever_the_preset(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    for i in range(8):
+        content = cv2.imencode(".jpg", shallow(i, 260), [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+        (tmp_path / "files" / f"{i}.jpg").write_bytes(content.tobytes())
+    found = {}
+    for size in (32, 64, 128):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        ingest.ingest(ingest.find(tmp_path / "files"), folder, size, processes=0)
+        found[size] = told(folder, Floors(photos=1, defocus=0.5))
+        cells = pd.read_parquet(folder / "index.parquet")["sharpness"].tolist()
+        assert found[size]["measured_at"] == 128 and cells == found.setdefault("cells", cells)
+    numbers = [{name: found[size][name] for name in ("defocus", "centered", "unfit")} for size in (32, 64, 128)]
+    assert numbers[0] == numbers[1] == numbers[2] and numbers[0]["defocus"] == 1 and numbers[0]["centered"] > 0.3
+
+
+def test_blur_that_the_presets_size_hides_is_a_warning_and_no_verdict(tmp_path: Path) -> None:
+    photos = [shallow(i, 128) for i in range(60)]
+    slight = [cv2.addWeighted(p, 0.45, cv2.GaussianBlur(p, (0, 0), 1.2), 0.55, 0) for p in photos]
+    small = np.stack([cv2.resize(p, (16, 16), interpolation=cv2.INTER_AREA) for p in slight])
+    measured = [sharpness.pack(sharpness.sharpness(p)) for p in photos]
+    found = told(store(tmp_path / "s", small, sharpness=measured))
+    assert found["unfit"] == [] and found["defocus"] == 1 and found["defocus_at_size"] < 0.15
+    assert len(found["warnings"]) == 1 and "At 16 px blur shows in" in found["warnings"][0]
+    assert all(found["warnings"][0] in (tmp_path / "s" / name).read_text() for name in ("report.html", "card.md"))
+
+
+def test_a_store_that_was_not_measured_is_one_line(tmp_path: Path) -> None:
+    folder = store(tmp_path / "s", in_focus()[:4])
+    pd.read_parquet(folder / "index.parquet").drop(columns="sharpness").to_parquet(folder / "index.parquet")
+    with pytest.raises(UserError, match=r"index\.parquet has no column sharpness: .* delete .*dvc repro"):
+        told(folder)
+
+
+def test_packed_cells_come_back() -> None:
+    cells = sharpness.sharpness(in_focus()[0])
+    cells[0, 0] = np.nan
+    assert np.allclose(sharpness.unpack([sharpness.pack(cells)] * 2), cells, atol=0.004, equal_nan=True)
+
+
 def test_textureless_sky_does_not_count_as_blur() -> None:
     sky = in_focus()[0].copy()
     sky[:32] = 200
-    cells = quality.sharpness(sky)
+    cells = sharpness.sharpness(sky)
     assert np.isnan(cells[:3]).all() and np.isfinite(cells[5:]).all()
 
 

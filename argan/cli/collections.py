@@ -84,21 +84,33 @@ def collection_list() -> None:
 
 
 @collections.command("show")
-def collection_show(name: NameArgument) -> None:
-    """A collection's photographs, what was refused, and whether AR-GAN can learn from it; a report to look at is beside it."""
-    from argan.sources import collection
+def collection_show(
+    name: NameArgument,
+    photos: Annotated[
+        bool, typer.Option("--photos", help="List every photograph, and every refused one with the reason.")
+    ] = False,
+) -> None:
+    """Whether AR-GAN can learn from a collection, the numbers behind that, and where its report is."""
+    from argan.sources import collection, report
 
     found = collection.Collection.open(name)
+    told = found.quality
+    typer.echo(f"{name}: {'not fit' if found.unfit else 'fit'} for training")
+    for line in [*found.unfit, *(told["warnings"] if told else [])]:
+        typer.echo(f"  {line}")
+    rows = [("photos", f"{len(found.index):,}"), ("revision", found.revision)]
+    rows += [row for row in report.facts(told) if row[0] != "photos"] if told else []
+    for fact, text in rows:
+        typer.echo(f"{fact:30} {text}")
+    typer.echo(f"{'report':30} {found.folder / 'preview' / 'report.html'}")
+    if not photos:
+        return
     columns = ["file_sha256", "split", "group", "width", "height", "taken", "source"]
     for digest, split, group, width, height, taken, source in found.index[columns].itertuples(index=False, name=None):
         when = taken if isinstance(taken, str) else "-"
         typer.echo(f"{digest[:12]}  {split:10}  {group[:8]}  {width:>5} x {height:<5}  {when:19}  {source}")
     for source, reason in found.quarantine[["source", "reason"]].itertuples(index=False, name=None):
         typer.echo(f"refused: {source}: {reason}")
-    typer.echo(f"{name}: {len(found.index)} photos, {len(found.quarantine)} refused, revision {found.revision}")
-    for why in found.unfit:
-        typer.echo(f"not fit for training: {why}")
-    typer.echo(f"look at {found.folder / 'preview' / 'report.html'}")
 
 
 @collections.command("remove")
@@ -107,7 +119,7 @@ def collection_remove(
     photos: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PHOTO]...", help="By name or hash, as `show` tells them. None: all.", show_default=False
+            metavar="[PHOTO]...", help="By name or hash, as `show --photos` lists them. None: all.", show_default=False
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a whole collection is removed.")] = False,

@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -44,6 +45,7 @@ from argan.sources.web import shown
 HOME = Path("data/collections")
 PREVIEW = 64  # pixels of the preview: the coarsest at which sharp and soft can be told; smaller photos are refused
 SPLITS = Splits(0.1, 0.1)  # of the photos for choosing and for judging: from 500 photos on, 50 each
+UNMEASURED = "Not measured: the numbers are gone or of an earlier version. Add anything and they are made again."
 LOOKED = ("path", "size", "mtime", "sha256")  # of `.seen`
 
 Say = Callable[[str], None]
@@ -95,15 +97,19 @@ class Collection:
         return hashlib.sha256(told.to_csv(index=False).encode()).hexdigest()[:16]
 
     @property
-    def unfit(self) -> list[str]:
-        """Why AR-GAN cannot learn from it, as its report says; empty where it can."""
+    def quality(self) -> dict[str, Any] | None:
+        """The numbers beside its report, see `quality.measure`; None where they are gone, damaged or of an earlier version."""
         try:
-            told: list[str] = json.loads((self.folder / "preview" / "quality.json").read_text(encoding="utf-8"))[
-                "unfit"
-            ]
-        except (OSError, ValueError, KeyError, TypeError):
-            return ["not known: the report is gone; add anything and it is made again"]
-        return told
+            told = json.loads((self.folder / "preview" / "quality.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return told if isinstance(told, dict) and "measured_at" in told else None
+
+    @property
+    def unfit(self) -> list[str]:
+        """Why AR-GAN cannot learn from it; empty where it can."""
+        told = self.quality
+        return [UNMEASURED] if told is None else list(told["unfit"])
 
     def files(self) -> list[File]:
         """The photos, to take in: hashes known, splits given. Those that are gone from the disk are left out."""
@@ -186,8 +192,8 @@ def _one(collection: Collection, photo: str) -> str:
     if len(fits) != 1:
         what = "no photo" if fits.empty else f"{len(fits)} photos"
         raise UserError(
-            f"{what} of '{collection.name}' called '{photo}': give its source as `argan collection show` tells it, or the first "
-            "digits (6 or more) of its sha256"
+            f"{what} of '{collection.name}' called '{photo}': give its source as `argan collection show --photos` lists it, or the "
+            "first digits (6 or more) of its sha256"
         )
     return str(fits["file_sha256"].iloc[0])
 
@@ -284,7 +290,10 @@ def _add(
             known.add(file.sha256 or "")
     say(f"{len(found):,} photographs in {source}, {len(new):,} of them not seen before")
     refused = dict(entries)
-    if new or there is None or lost:
+    earlier = there is not None and not ingest.current(there.index)
+    if earlier:
+        say(f"an earlier version looked at the photos of '{name}': they are measured again")
+    if new or there is None or lost or earlier:
         with swapped(collection.folder / "preview") as preview:
             added = pd.DataFrame(entries, columns=["source", "reason"]).assign(file_sha256="")
             told = pd.concat([told, added], ignore_index=True).drop_duplicates(["source", "reason"])

@@ -1,7 +1,8 @@
 """From photo files to a photo store: decoded, checked, cut out, hashed, near duplicates grouped, split. Work follows new photos.
 
     photos.npy       uint8 (N, size, size, 3), in the order of the files
-    index.parquet    the store's columns and FACTS: the file's hash, perceptual hash, group, and what the camera said
+    index.parquet    the store's columns and FACTS: the file's hash, perceptual hash, group, what the camera said, and how sharp
+                     the places of the photo are (see `sharpness`)
     quarantine.csv   source, reason, file_sha256: what was refused and why
 
 Memory does not grow with the pictures: rows go to a file as they come, about 1 kB a photo stays for the index.
@@ -35,8 +36,8 @@ from argan.sources.prepare import Fault, File, Known, Prepare, Prepared
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], None]  # files done, files in all
 
-VERSION = 1  # raise when the same file becomes other pixels: earlier stores are then not built upon
-FACTS = ("file_sha256", "format", "phash", "group", "aperture", "focal_length", "taken", "camera")
+VERSION = 2  # raise when the same file becomes other pixels or facts: earlier stores then give only groups and splits
+FACTS = ("file_sha256", "format", "phash", "group", "aperture", "focal_length", "taken", "camera", "sharpness")
 TYPES = {"phash": "uint64", "aperture": "float64", "focal_length": "float64", "taken": "string", "camera": "string"}
 # Faults that are the file's own, and so need not be looked for again in the same bytes
 OWN = (
@@ -116,8 +117,8 @@ def ingest(
         _check(files, faults, refused_max)
         pictures = _Pictures(size, before, new)
         rows, copies = _without_copies(rows)
-        same_splits = before.splits == asdict(splits)
-        grouped = _grouped(rows, pictures, splits, same_splits)
+        settled = before.settled if before.splits == asdict(splits) else {}
+        grouped = _grouped(rows, pictures, splits, settled)
         rows_left = [i for i in range(len(rows)) if i not in grouped.refused]
         index = pd.DataFrame(
             [rows[i].facts | {"group": grouped.group[i], "split": grouped.split[i]} for i in rows_left]
@@ -157,6 +158,7 @@ class _Before:
     index: list[dict[str, Any]] = field(default_factory=list)
     row: dict[str, int] = field(default_factory=dict)  # hash of a file -> its row
     faults: dict[str, str] = field(default_factory=dict)  # hash of a file -> why it was refused
+    settled: dict[str, tuple[str, str]] = field(default_factory=dict)  # hash of a file -> its group and split
     splits: dict[str, Any] | None = None
     pixels: Path | None = None
     offset: int = 0
@@ -171,8 +173,13 @@ class _Before:
         except UserError:  # damaged: all is decoded again
             return cls()
         attrs = store.index.attrs
-        if attrs.get("ingest") != settings or any(name not in store.index for name in FACTS):
+        made = attrs.get("ingest") or {}
+        if {**made, "version": VERSION} != settings or any(n not in store.index for n in ("file_sha256", "group")):
             return cls()
+        names = store.index[["file_sha256", "group", "split"]].itertuples(index=False, name=None)
+        settled = {digest: (group, split) for digest, group, split in names}
+        if made.get("version") != VERSION or any(name not in store.index for name in FACTS):
+            return cls(settled=settled, splits=attrs.get("splits"))
         table = [store.index[name].to_numpy(object, na_value=None).tolist() for name in store.index]  # type: ignore[call-overload]
         index = [dict(zip(store.index.columns, values, strict=True)) for values in zip(*table, strict=True)]
         try:
@@ -183,7 +190,7 @@ class _Before:
         faults = {digest: reason for digest, reason in known if digest and _kind(reason) in OWN}
         row = {facts["file_sha256"]: i for i, facts in enumerate(index)}
         offset = int(getattr(store.pixels, "offset", 0))
-        return cls(index, row, faults, attrs.get("splits"), folder / "photos.npy", offset)
+        return cls(index, row, faults, settled, attrs.get("splits"), folder / "photos.npy", offset)
 
 
 def _taken(
@@ -246,6 +253,7 @@ def _facts(file: File, photo: Prepared) -> dict[str, Any]:
         "file_sha256": photo.sha256,
         "format": photo.format,
         "phash": photo.phash,
+        "sharpness": photo.sharpness,
         **asdict(photo.exif),
     }
 
@@ -324,7 +332,9 @@ def _thumbnail(picture: Pixels) -> NDArray[np.float32]:
     return np.asarray(cells / max(float(np.linalg.norm(cells)), 1e-6), np.float32)
 
 
-def _grouped(rows: list[_Row], pictures: _Pictures, splits: Splits, same_splits: bool) -> duplicates.Grouped:
+def _grouped(
+    rows: list[_Row], pictures: _Pictures, splits: Splits, before: dict[str, tuple[str, str]]
+) -> duplicates.Grouped:
     hashes = np.array([row.facts["phash"] for row in rows], np.uint64)
     seconds = np.array([_seconds(row.facts["taken"]) for row in rows], np.float64)
     cameras = [row.facts["camera"] or "" for row in rows]
@@ -343,9 +353,9 @@ def _grouped(rows: list[_Row], pictures: _Pictures, splits: Splits, same_splits:
     component = duplicates.components(len(rows), portions())
     given = {i: row.given for i, row in enumerate(rows) if row.given}
     settled = {
-        i: (str(row.facts["group"]), str(row.facts["split"]))
+        i: known
         for i, row in enumerate(rows)
-        if row.at >= 0 and same_splits and row.given in (None, row.facts["split"])
+        if (known := before.get(row.facts["file_sha256"])) and row.given in (None, known[1])
     }
     names = [row.facts["file_sha256"] for row in rows]
     told = [row.facts["source"] for row in rows]
@@ -354,6 +364,11 @@ def _grouped(rows: list[_Row], pictures: _Pictures, splits: Splits, same_splits:
 
 def _seconds(taken: str | None) -> float:
     return datetime.fromisoformat(taken).replace(tzinfo=UTC).timestamp() if taken else float("nan")
+
+
+def current(index: pd.DataFrame) -> bool:
+    """Whether a store's index is of this version; an earlier one is made again from the photos when the store next changes."""
+    return bool((index.attrs.get("ingest") or {}).get("version") == VERSION)
 
 
 def _kind(reason: str) -> str:

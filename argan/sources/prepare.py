@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from argan import geometry
 from argan.geometry import Box, Rule
-from argan.sources import decode
+from argan.sources import decode, sharpness
 from argan.sources.decode import Exif, Limits, Refused
 from argan.sources.duplicates import perceptual_hash
 
@@ -46,6 +46,7 @@ class Prepared:
     height: int
     crop: Box
     phash: int
+    sharpness: bytes  # of its places, packed
     format: str
     exif: Exif
 
@@ -90,7 +91,8 @@ class Prepare:
 
     def _prepared(self, file: File, content: bytes, digest: str) -> Prepared | Fault:
         def wanted(width: int, height: int) -> float:
-            scale = self.size / geometry.side(self.rule, width, height, self.size, file.box)
+            # At least what sharpness is measured at: the measure is then the same whatever size is asked for
+            scale = max(self.size, sharpness.SIZE) / geometry.side(self.rule, width, height, self.size, file.box)
             return max(scale, SEEN / min(width, height)) if self.rule.where == "sharpness" else scale
 
         limits = replace(self.limits, shorter=max(self.limits.shorter, self.size))
@@ -101,5 +103,16 @@ class Prepare:
         pixels = geometry.cut(photo.pixels, photo.reduction, box, self.size)
         if int(np.ptp(pixels, (0, 1)).max()) < FLAT:
             return Fault("constant: every pixel has the same value", digest)
-        phash = perceptual_hash(photo.pixels)
-        return Prepared(pixels, digest, photo.width, photo.height, box, phash, photo.format, photo.exif)
+        measured = min(sharpness.SIZE, box.width)  # nothing is upscaled
+        square = pixels if self.size == measured else geometry.cut(photo.pixels, photo.reduction, box, measured)
+        return Prepared(
+            pixels,
+            digest,
+            photo.width,
+            photo.height,
+            box,
+            perceptual_hash(photo.pixels),
+            sharpness.pack(sharpness.sharpness(square)),
+            photo.format,
+            photo.exif,
+        )

@@ -20,13 +20,14 @@ from argan.html import figure, page, table, uri
 from argan.iris import ANGLES, Iris
 from argan.params import Floors
 from argan.photos import SPLITS, Photos
-from argan.sources import quality
+from argan.sources import quality, sharpness
 from argan.sources.quality import Sharpness
 
 Pixels = NDArray[np.uint8]
 Originals = Callable[[str], Path | None]  # source of a refused photo -> its file, where there still is one
 
 CONTACT, EXAMPLES, GROUPS, MEMBERS, REFUSED, THUMBNAILS = 96, 8, 12, 6, 200, 40
+AVERAGED = 1000  # photos of which the mean is shown
 TILE = 96  # pixels of a picture on the page: all of them together stay under 2 MB
 
 
@@ -59,12 +60,13 @@ def write(folder: Path, about: About, floors: Floors, originals: Originals = lam
 def _card(about: About, told: dict[str, Any]) -> str:
     lines = [f"# Data: {about.title}", ""]
     lines += [f"**{name}**: {text}  " for name, text in _rights(about) if text]
-    lines += ["", "| | |", "|---|---|", *(f"| {name} | {text.replace('|', '/')} |" for name, text in _facts(told)), ""]
+    lines += ["", "| | |", "|---|---|", *(f"| {name} | {text.replace('|', '/')} |" for name, text in facts(told)), ""]
     lines += [
         "Photos are cut square and scaled down once by area averaging, never scaled up. Published masks and exact depth"
     ]
     lines += ["judge a model; none of them is trained on.", ""]
     lines += [f"**Not fit for training.** {why}" for why in told["unfit"]] or ["Fit for training."]
+    lines += ["", *told["warnings"]] if told["warnings"] else []
     return "\n".join(lines) + "\n"
 
 
@@ -77,33 +79,33 @@ def _rights(about: About) -> list[tuple[str, str]]:
     ]
 
 
-def _facts(told: dict[str, Any]) -> list[tuple[str, str]]:
+def facts(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """The numbers of quality.json in words, (name, text) each."""
     side = told["shorter_side"]
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in told["refused_kinds"].items())
-    facts = [
+    small = ", their own size: less blur shows than at 128" if told["measured_at"] < sharpness.SIZE else ""
+    rows = [
         ("photos", f"{told['photos']:,} of {told['size']} x {told['size']} px"),
         ("splits", ", ".join(f"{told[split]:,} {split}" for split in SPLITS)),
         ("refused", f"{told['refused']:,}" + (f" ({kinds})" if kinds else "")),
-        ("with defocus", f"{told['defocus']:.0%} of the photos to learn from"),
+        ("with defocus", f"{told['defocus']:.0%} of the photos to learn from, at {told['measured_at']} px{small}"),
         ("middle sharper than border by", f"{told['centered']:+.3f}"),
     ]
     if side:
-        facts.append(("shorter side of the originals", f"{side[2]:,} px in the median, {side[0]:,} to {side[4]:,}"))
+        rows.append(("shorter side of the originals", f"{side[2]:,} px in the median, {side[0]:,} to {side[4]:,}"))
     if "near_duplicate_groups" in told:
         groups = f"{told['near_duplicates']:,} photos, {told['near_duplicate_groups']:,} times several alike, none across splits"
-        facts.append(("near duplicates", groups))
+        rows.append(("near duplicates", groups))
     if told["aperture_known"]:
-        facts.append(
-            ("aperture", f"f/{told['aperture_median']:.2g} in the median, known of {told['aperture_known']:,}")
-        )
+        rows.append(("aperture", f"f/{told['aperture_median']:.2g} in the median, known of {told['aperture_known']:,}"))
     if told["focal_length_known"]:
         lens = f"{told['focal_length_median']:.3g} mm in the median, known of {told['focal_length_known']:,}"
-        facts.append(("focal length", lens))
+        rows.append(("focal length", lens))
     if told["taken"]:
-        facts.append(("taken", " to ".join(dict.fromkeys(told["taken"]))))
+        rows.append(("taken", " to ".join(dict.fromkeys(told["taken"]))))
     if told["cameras"]:
-        facts.append(("cameras", ", ".join(f"{name} ({count:,})" for name, count in told["cameras"].items())))
-    return facts
+        rows.append(("cameras", ", ".join(f"{name} ({count:,})" for name, count in told["cameras"].items())))
+    return rows
 
 
 # ---- the page ----
@@ -118,9 +120,10 @@ def _page(
         if unfit
         else '<div class="verdict"><b>Fit for training.</b> Enough photos, defocus to learn from, subjects in the middle.</div>'
     )
+    warnings = "".join(f"<p>{escape(warning)}</p>" for warning in told["warnings"])
     parts = [
-        f"<h1>{escape(about.title)}</h1><p class=soft>The photographs, as a model will see them.</p>{verdict}",
-        table(_facts(told)),
+        f"<h1>{escape(about.title)}</h1><p class=soft>The photographs, as a model will see them.</p>{verdict}{warnings}",
+        table(facts(told)),
         "<h2>Where photos are in focus</h2>" + _focus(store, found, told),
         "<h2>Contact sheet</h2>" + _sheet(store, _evenly(len(store), CONTACT)),
         _examples(store, found),
@@ -140,9 +143,10 @@ def _focus(store: Photos, found: Sharpness, told: dict[str, Any]) -> str:
         cv2.applyColorMap((level.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB
     )
     mean = np.zeros(store.pixels.shape[1:], np.float64)
-    for row in found.rows:
-        mean += store.pixels[row]
-    average = cv2.resize((mean / max(len(found.rows), 1)).astype(np.uint8), (256, 256), interpolation=cv2.INTER_CUBIC)
+    averaged = _evenly(len(found.rows), AVERAGED)
+    for i in averaged:
+        mean += store.pixels[found.rows[i]]
+    average = cv2.resize((mean / max(len(averaged), 1)).astype(np.uint8), (256, 256), interpolation=cv2.INTER_CUBIC)
     words = "sharper" if told["centered"] > 0 else "no sharper"
     pictures = (
         figure(uri(heat, "PNG"), "Sharpness over the frame, mean of the photos: yellow is sharper"),
@@ -150,7 +154,7 @@ def _focus(store: Photos, found: Sharpness, told: dict[str, Any]) -> str:
     )
     return (
         f"<p>{told['defocus']:.0%} of the photos have both sharp and soft parts; in those the middle is {words} than the border "
-        f"({told['centered']:+.3f}, where 1 is a step between two pixels).</p><div class=pair>{''.join(pictures)}</div>"
+        f"({told['centered']:+.3f}, where 1 is the sharpest part of a photo).</p><div class=pair>{''.join(pictures)}</div>"
     )
 
 
@@ -180,7 +184,7 @@ def _examples(store: Photos, found: Sharpness) -> str:
     most, least = order[:EXAMPLES], order[-EXAMPLES:]
     return (
         f"<h2>Most defocus</h2>{_sheet(store, most)}<h2>Least defocus</h2>"
-        f"<p class=soft>Evenly sharp, evenly soft, or without contrast.</p>{_sheet(store, least)}"
+        f"<p class=soft>Evenly sharp, evenly soft, or with too few edges to tell.</p>{_sheet(store, least)}"
     )
 
 
