@@ -173,7 +173,7 @@ def _options(source: str) -> dict[str, Any]:
 
 @contextmanager
 def _speaking(source: str) -> Iterator[None]:
-    def told(error: Exception) -> str:
+    def reason(error: Exception) -> str:
         host = urlsplit(redacted(source)).netloc  # libraries quote parts of an address too
         return redacted(" ".join(str(error).split()).replace(urlsplit(source).netloc or source, host))[:200]
 
@@ -184,16 +184,17 @@ def _speaking(source: str) -> Iterator[None]:
             str(error).replace(urlsplit(source).netloc or source, urlsplit(redacted(source)).netloc)
         ) from error
     except ImportError as error:
-        raise UserError(f"{source} needs a package ({told(error)}); for S3: pip install 'argan[s3]'") from error
+        raise UserError(f"{source} needs a package ({reason(error)}); for S3: pip install 'argan[s3]'") from error
     except FileNotFoundError as error:
-        raise UserError(f"{source} is not there ({told(error)}); create it, or mend its name") from error
+        raise UserError(f"{source} is not there ({reason(error)}); create it, or mend its name") from error
     except PermissionError as error:
         raise UserError(
-            f"{source}: access refused ({told(error)}); mend the credentials or the bucket's rights"
+            f"{source}: access refused ({reason(error)}); mend the credentials or the bucket's rights"
         ) from error
     except Exception as error:  # whatever the library of a store throws
-        reason = told(error) or type(error).__name__
-        raise UserError(f"{source} cannot be reached ({reason}); mend its address, or run it again later") from error
+        raise UserError(
+            f"{source} cannot be reached ({reason(error) or type(error).__name__}); mend its address, or run it again later"
+        ) from error
 
 
 def _wanted(name: str) -> bool:
