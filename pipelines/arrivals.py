@@ -192,9 +192,8 @@ def _speaking(source: str) -> Iterator[None]:
             f"{source}: access refused ({reason(error)}); mend the credentials or the bucket's rights"
         ) from error
     except Exception as error:  # whatever the library of a store throws
-        raise UserError(
-            f"{source} cannot be reached ({reason(error) or type(error).__name__}); mend its address, or run it again later"
-        ) from error
+        why = reason(error) or type(error).__name__
+        raise UserError(f"{source} cannot be reached ({why}); mend its address, or run it again later") from error
 
 
 def _wanted(name: str) -> bool:

@@ -53,7 +53,7 @@ def fetched(version: Any, uri: str, target: Path) -> Path:
 
 
 def _faults(version: Any, uri: str, target: Path, downloaded: bool = False) -> list[str]:
-    """What is wrong with a copy: against its version's list, and against the store where there is none or it was just downloaded."""
+    """What is wrong with a copy: against its version's list, and the store where there is none or it was just downloaded."""
     if not target.is_dir():
         return [f"{target} is not there"]
     folder, pin = _inside(target), version.tags.get(TAG)
