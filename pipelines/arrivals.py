@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from argan import params
 from argan.errors import UserError
@@ -173,16 +172,18 @@ def _options(source: str) -> dict[str, Any]:
 
 @contextmanager
 def _speaking(source: str) -> Iterator[None]:
+    secret, shown = (address.partition("://")[2].partition("/")[0] or address for address in (source, redacted(source)))
+
+    def clean(error: Exception) -> str:  # libraries quote parts of an address too
+        return redacted(str(error).replace(secret, shown))
+
     def reason(error: Exception) -> str:
-        host = urlsplit(redacted(source)).netloc  # libraries quote parts of an address too
-        return redacted(" ".join(str(error).split()).replace(urlsplit(source).netloc or source, host))[:200]
+        return " ".join(clean(error).split())[:200]
 
     try:
         yield
     except UserError as error:
-        raise UserError(
-            str(error).replace(urlsplit(source).netloc or source, urlsplit(redacted(source)).netloc)
-        ) from error
+        raise UserError(clean(error)) from error
     except ImportError as error:
         raise UserError(f"{source} needs a package ({reason(error)}); for S3: pip install 'argan[s3]'") from error
     except FileNotFoundError as error:
