@@ -45,5 +45,5 @@ def redacted(text: str) -> str:
 
 def markdown(text: object) -> str:
     """Foreign text as one line of Markdown that shows just that: no HTML, link, picture, code span, table cell or new line."""
-    told = " ".join(redacted(str(text)).split())
-    return "".join(SPECIAL.get(c, c) for c in told if c.isprintable())
+    line = " ".join(redacted(str(text)).split())
+    return "".join(SPECIAL.get(c, c) for c in line if c.isprintable())

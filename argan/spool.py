@@ -96,11 +96,11 @@ class Spool:
 
     def _event(self, line: str) -> Event:
         """Raises whatever is wrong with a line, or with the picture that it names."""
-        told: dict[str, Any] = json.loads(line)
-        row = {str(key): float(value) for key, value in told.get("row", {}).items()}
-        tags = {str(key): str(value) for key, value in told.get("tags", {}).items()}
-        picture = self.folder / Path(told["picture"]).name if told.get("picture") else None
-        event = Event(int(told["images"]), row, picture, str(told.get("end", "")), tags, int(told["time"]))
+        fields: dict[str, Any] = json.loads(line)
+        row = {str(key): float(value) for key, value in fields.get("row", {}).items()}
+        tags = {str(key): str(value) for key, value in fields.get("tags", {}).items()}
+        picture = self.folder / Path(fields["picture"]).name if fields.get("picture") else None
+        event = Event(int(fields["images"]), row, picture, str(fields.get("end", "")), tags, int(fields["time"]))
         if picture:
             event.pixels()
         return event

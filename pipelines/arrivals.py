@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from argan import params
 from argan.errors import UserError
@@ -173,27 +172,29 @@ def _options(source: str) -> dict[str, Any]:
 
 @contextmanager
 def _speaking(source: str) -> Iterator[None]:
-    def told(error: Exception) -> str:
-        host = urlsplit(redacted(source)).netloc  # libraries quote parts of an address too
-        return redacted(" ".join(str(error).split()).replace(urlsplit(source).netloc or source, host))[:200]
+    secret, shown = (address.partition("://")[2].partition("/")[0] or address for address in (source, redacted(source)))
+
+    def clean(error: Exception) -> str:  # libraries quote parts of an address too
+        return redacted(str(error).replace(secret, shown))
+
+    def reason(error: Exception) -> str:
+        return " ".join(clean(error).split())[:200]
 
     try:
         yield
     except UserError as error:
-        raise UserError(
-            str(error).replace(urlsplit(source).netloc or source, urlsplit(redacted(source)).netloc)
-        ) from error
+        raise UserError(clean(error)) from error
     except ImportError as error:
-        raise UserError(f"{source} needs a package ({told(error)}); for S3: pip install 'argan[s3]'") from error
+        raise UserError(f"{source} needs a package ({reason(error)}); for S3: pip install 'argan[s3]'") from error
     except FileNotFoundError as error:
-        raise UserError(f"{source} is not there ({told(error)}); create it, or mend its name") from error
+        raise UserError(f"{source} is not there ({reason(error)}); create it, or mend its name") from error
     except PermissionError as error:
         raise UserError(
-            f"{source}: access refused ({told(error)}); mend the credentials or the bucket's rights"
+            f"{source}: access refused ({reason(error)}); mend the credentials or the bucket's rights"
         ) from error
     except Exception as error:  # whatever the library of a store throws
-        reason = told(error) or type(error).__name__
-        raise UserError(f"{source} cannot be reached ({reason}); mend its address, or run it again later") from error
+        why = reason(error) or type(error).__name__
+        raise UserError(f"{source} cannot be reached ({why}); mend its address, or run it again later") from error
 
 
 def _wanted(name: str) -> bool:

@@ -45,11 +45,11 @@ def bucket(folder: Path, *names: str) -> str:
 
 
 def test_what_was_added_is_not_asked_for_again_and_the_note_is_private(tmp_path: Path, added: list[list[str]]) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     source = bucket(tmp_path / "bucket", "a.jpg", "b.jpg")
-    arrivals.take("mine", source, said.append)
+    arrivals.take("mine", source, lines.append)
     bucket(tmp_path / "bucket", "c.jpg")
-    arrivals.take("mine", source, said.append)
+    arrivals.take("mine", source, lines.append)
     assert added == [["a.jpg", "b.jpg"], ["c.jpg"]]
     assert stat.S_IMODE((arrivals.SEEN / "mine.json").stat().st_mode) == 0o600
 
@@ -76,7 +76,7 @@ def test_photos_that_a_kill_kept_out_are_fetched_again(tmp_path: Path, added: li
     assert added == [["a.jpg"]]
 
 
-def test_a_password_is_neither_written_down_nor_said(
+def test_a_password_is_neither_written_down_nor_shown(
     tmp_path: Path, added: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of an address in memory, which as fsspec has it may hold anything."""
@@ -92,13 +92,13 @@ def test_a_password_is_neither_written_down_nor_said(
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", url_to_fs)
     monkeypatch.setenv("CAMERA_PASSWORD", "hunter2")
-    said: list[str] = []
+    lines: list[str] = []
     (arrivals.SEEN).mkdir(parents=True)
     (arrivals.SEEN / "mine.json").write_text(json.dumps({"ftp://old:hunter2@host/x /x/a.jpg": "1"}))
-    arrivals.take("mine", "ftp://me:${CAMERA_PASSWORD}@host/camera", said.append)
+    arrivals.take("mine", "ftp://me:${CAMERA_PASSWORD}@host/camera", lines.append)
     assert opened == ["ftp://me:hunter2@host/camera"] and added == [["a.jpg"]]
     note = (arrivals.SEEN / "mine.json").read_text()
-    assert "hunter2" not in note + "".join(said) and set(json.loads(note)) == {
+    assert "hunter2" not in note + "".join(lines) and set(json.loads(note)) == {
         "ftp://host/camera /camera/a.jpg",
         "ftp://host/x /x/a.jpg",
     }
@@ -108,11 +108,11 @@ def test_a_password_is_neither_written_down_nor_said(
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", refused)
     with pytest.raises(UserError, match="login incorrect") as caught:
-        arrivals.take("mine", "ftp://me:${CAMERA_PASSWORD}@host/camera", said.append)
+        arrivals.take("mine", "ftp://me:${CAMERA_PASSWORD}@host/camera", lines.append)
     assert "hunter2" not in str(caught.value)
     monkeypatch.delenv("CAMERA_PASSWORD")
     with pytest.raises(UserError, match="names the variable CAMERA_PASSWORD, which is not set"):
-        arrivals.take("mine", "ftp://me:${CAMERA_PASSWORD}@host/camera", said.append)
+        arrivals.take("mine", "ftp://me:${CAMERA_PASSWORD}@host/camera", lines.append)
 
 
 def test_prefect_gets_no_password_as_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +133,8 @@ def test_artifacts_show_foreign_names_as_text(monkeypatch: pytest.MonkeyPatch) -
     made: dict[str, str] = {}
     monkeypatch.setattr(shown, "create_markdown_artifact", lambda **named: made.update(named))
     hostile = "`<img src=x onerror=alert(1)>|\n\n# x"
-    told = {"refused": {hostile: hostile}}
-    shown.arrived("mine", f"s3://{hostile}", told, hostile)
+    found = {"refused": {hostile: hostile}}
+    shown.arrived("mine", f"s3://{hostile}", found, hostile)
     assert "<img" not in made["markdown"] + made["description"]
     assert [line.count("|") for line in made["markdown"].splitlines() if "alert" in line] == [0, 3]
     assert "\n" not in made["description"]

@@ -65,7 +65,7 @@ def test_a_number_to_keep_that_is_none_changes_nothing(services: Services, tmp_p
     assert not (tmp_path / "b").exists()
 
 
-def test_what_lies_behind_links_is_in_it_and_is_said(
+def test_what_lies_behind_links_is_in_it_and_is_reported(
     services: Services, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     artifacts, disk = Path(services.artifacts), tmp_path / "disk"
@@ -77,12 +77,13 @@ def test_what_lies_behind_links_is_in_it_and_is_said(
     (disk / "deep" / "back").symlink_to(artifacts)
     module.backup(services, tmp_path / "new.tar")
     assert held(tmp_path / "new.tar") == {"artifacts/model", "artifacts/linked/deep/file", "artifacts/one"}
-    said = capsys.readouterr().out
-    assert f"{artifacts}/linked is a link to {disk}: what is there is in the backup" in said
+    lines = capsys.readouterr().out
+    assert f"{artifacts}/linked is a link to {disk}: what is there is in the backup" in lines
     assert (
-        f"left out of the backup: {artifacts}/away, a link that leads to {tmp_path}/away, nothing that is there" in said
+        f"left out of the backup: {artifacts}/away, a link that leads to {tmp_path}/away, nothing that is there"
+        in lines
     )
-    assert "linked/deep/back, a link that leads to" in said
+    assert "linked/deep/back, a link that leads to" in lines
 
 
 def test_services_on_another_disk_are_restored_there(services: Services, tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_services_on_another_disk_are_restored_there(services: Services, tmp_pat
     assert [path.name for path in disk.iterdir()] == ["services"]
 
 
-def test_what_a_killed_backup_left_goes_and_a_living_one_is_told(services: Services, tmp_path: Path) -> None:
+def test_what_a_killed_backup_left_goes_and_a_living_one_is_reported(services: Services, tmp_path: Path) -> None:
     folder = tmp_path / "backups"
     (folder / ".backup.killed").mkdir(parents=True)
     half = folder / ".argan-20260101-000000.tar.abcdef01.tmp"

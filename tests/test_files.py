@@ -147,7 +147,7 @@ def test_what_the_link_of_an_earlier_version_became_is_cleared(tmp_path: Path) -
     assert (tmp_path / "models" / "who").read_text() == "second" and names(tmp_path) == ["disk", "models"]
 
 
-def test_a_link_to_a_disk_that_is_away_is_told(tmp_path: Path) -> None:
+def test_a_link_to_a_disk_that_is_away_is_reported(tmp_path: Path) -> None:
     (tmp_path / "models").symlink_to(tmp_path / "away" / "models")
     with pytest.raises(UserError, match=r"models is a link to .*away/models.*mount that disk"):
         put(tmp_path / "models", "who")

@@ -54,7 +54,7 @@ def test_a_save_is_never_cut_off_and_what_hangs_after_it_is(tmp_path: Path, how:
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-1", "nan", "inf"])
-def test_a_grace_that_is_none_is_told(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grace_that_is_none_is_reported(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARGAN_GRACE_SECONDS", text)
     with (
         pytest.raises(UserError, match=f"ARGAN_GRACE_SECONDS is '{text}'; write a number of seconds"),

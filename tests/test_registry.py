@@ -281,14 +281,14 @@ def test_a_version_is_compared_with_the_champion_of_the_moment_it_would_succeed(
         )
         return Decision(better.verdict == "better", f"depth: {better.verdict}", {"depth_spearman": better})
 
-    said: list[str] = []
+    lines: list[str] = []
     folder = model(here / "m", "mine")
-    receipt = registry.register(folder, METRICS, Path("plots"), here / "none", Mlflow(), decide, said.append)
+    receipt = registry.register(folder, METRICS, Path("plots"), here / "none", Mlflow(), decide, lines.append)
     assert inner[0]["aliases"] == ["challenger", "champion"]
     assert met == ["first", "other"] and receipt["aliases"] == ["challenger"] and receipt["reason"] == "depth: worse"
     found = client(here).get_registered_model("argan-meadow")
     assert str(found.aliases["champion"]) == inner[0]["version"] != receipt["version"]
-    assert "another version became champion meanwhile" in " ".join(said)
+    assert "another version became champion meanwhile" in " ".join(lines)
     assert not [tag for tag in found.tags if tag.startswith("claim-")]
     version = client(here).get_model_version("argan-meadow", receipt["version"])
     assert version.tags["gate"] == "depth: worse"
@@ -395,7 +395,7 @@ def test_a_copy_that_is_not_complete_is_fetched_again(remote: Path, here: Path, 
     assert [path.name for path in (here / "cache" / "argan").iterdir()] == [copy.parent.name]
 
 
-def test_a_download_that_comes_incomplete_is_told_and_not_kept(remote: Path, here: Path) -> None:
+def test_a_download_that_comes_incomplete_is_reported_and_not_kept(remote: Path, here: Path) -> None:
     (remote / "estimator.safetensors").write_text("other")
     with pytest.raises(
         UserError, match=r"models:/argan-meadow/1 did not come complete.*estimator.safetensors is damaged"

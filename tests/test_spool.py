@@ -167,10 +167,10 @@ def test_a_picture_that_a_power_cut_tore_is_left_out_aloud_and_the_training_resu
     torn.picture.write_bytes(torn.picture.read_bytes()[:50])
     with spool.file.open("ab") as file:
         file.write(b'{"images": 96, "row": [1], "time": 1}\n\0\0\0\0\n')
-    said: list[str] = []
-    again = start(said)
+    lines: list[str] = []
+    again = start(lines)
     assert again.id == run.id and steps(again) == [32, 64] and pictures(again) == 0
-    assert [line.partition(" cannot be read")[0] for line in said] == [
+    assert [line.partition(" cannot be read")[0] for line in lines] == [
         f"warning: checkpoints/abc/unsent/events.jsonl, line {number}" for number in (2, 4, 5)
     ]
     assert not spool.folder.exists()

@@ -44,7 +44,7 @@ def fetched(version: Any, uri: str, target: Path) -> Path:
             return _inside(target)
         with swapped(target) as new:
             mlflow.artifacts.download_artifacts(artifact_uri=version.source, dst_path=str(new), tracking_uri=uri)
-            if faults := _faults(version, uri, new, whole=True):
+            if faults := _faults(version, uri, new, downloaded=True):
                 raise UserError(
                     f"models:/{version.name}/{version.version} did not come complete from {version.source}: {faults[0]}; run it "
                     "again later, and where it says the same again restore a backup or register the model again"
@@ -52,13 +52,13 @@ def fetched(version: Any, uri: str, target: Path) -> Path:
     return _inside(target)
 
 
-def _faults(version: Any, uri: str, target: Path, whole: bool = False) -> list[str]:
-    """What is wrong with a copy. With a list in the version only that is looked at, and also what the store lists if `whole`."""
+def _faults(version: Any, uri: str, target: Path, downloaded: bool = False) -> list[str]:
+    """What is wrong with a copy: against its version's list, and the store where there is none or it was just downloaded."""
     if not target.is_dir():
         return [f"{target} is not there"]
     folder, pin = _inside(target), version.tags.get(TAG)
     faults = list(_against_list(folder, pin)) if pin else []
-    if whole or not pin:
+    if downloaded or not pin:
         faults += _against_store(folder, version.source, uri)
     return faults
 
