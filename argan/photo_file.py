@@ -361,7 +361,7 @@ def _check_png(parts: list[bytes], rows: int, stride: int) -> None:
         for part in parts:
             if zlib.crc32(part[4:-4]) != int.from_bytes(part[-4:], "big"):
                 raise Refusal("damaged: a checksum of the PNG is wrong")
-            left = part[8:-4]
+            left = part[8:-4] if part[4:8] == b"IDAT" else b""
             while left:
                 out = stream.decompress(left, PIECE)
                 left = stream.unconsumed_tail

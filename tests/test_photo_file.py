@@ -198,7 +198,7 @@ def test_files_cut_off_anywhere_are_refused(tmp_path: Path, capfd: pytest.Captur
         for part in (3, 11, 40, len(content) // 2, len(content) - 40):
             refused(tmp_path, content[:part], "truncated", "damaged", "not an image", "no photo in a known format")
     content = photograph.png(picture().astype(np.uint16) * 257)
-    for at in (60, len(content) // 2, len(content) - 18):  # OpenCV would write to stderr of these and return a part
+    for at in (29, 60, len(content) // 2, len(content) - 18):  # OpenCV would write to stderr of these and return a part
         damaged = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
         (tmp_path / "deep.png").write_bytes(damaged)
         with pytest.raises(UserError, match="checksum"):
