@@ -323,9 +323,7 @@ def _png(content: bytes, limits: Limits) -> File:
         if header[12]:  # interlaced
             PngImageFile(io.BytesIO(needed)).load()
         rows = 0 if header[12] else height
-        _check_png(
-            [part for part in kept if part[4:8] == b"IDAT"], rows, 1 + 2 * width * {0: 1, 2: 3, 4: 2, 6: 4}[colours]
-        )
+        _check_png(kept[1:], rows, 1 + 2 * width * {0: 1, 2: 3, 4: 2, 6: 4}[colours])
         pixels = cv2.imdecode(np.frombuffer(needed, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None or pixels.dtype != np.uint16:
             raise Refusal("damaged: a PNG of 16 bits that cannot be read")
