@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
     if profile:
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if image.mode == "L" and source.profile.xcolor_space.strip() == "RGB":
+                image = image.convert("RGB")
             if ImageCms.getProfileDescription(source).strip() in SRGB:
                 found = "srgb"
             else:
@@ -28,6 +31,18 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError, KeyError):
             found = "damaged"
     return image.convert("RGB"), found
+
+
+def of_gamma(exponent: float) -> bytes:
+    """The profile of colours with sRGB's primaries that are the light to the power of 1 / exponent, as PNG's gAMA says it."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    curve = struct.pack(
+        ">4s4xHxxi", b"para", 0, round(exponent * 65536)
+    )  # ICC.1:2022, 10.18: function type 0 is a power
+    for tag in (b"rTRC", b"gTRC", b"bTRC"):
+        (at,) = struct.unpack_from(">I", profile, profile.index(tag) + 4)
+        profile[at : at + len(curve)] = curve
+    return bytes(profile).replace("sRGB".encode("utf-16-be"), "gAMA".encode("utf-16-be"))
 
 
 def grey_to_srgb(samples: NDArray[np.uint16], profile: bytes | None) -> NDArray[np.uint16]:

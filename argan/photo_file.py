@@ -32,6 +32,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from argan import tiff
+from argan.icc import of_gamma
 
 PIXELS = 120_000_000  # the largest sensors have as many; 30,000 x 30,000 would be 2.7 GB
 FILE_BYTES = 256 << 20  # an uncompressed TIFF of 45 megapixels with 16 bits a colour
@@ -39,6 +40,7 @@ SCANS = 100  # of a progressive JPEG: cameras and editors write about ten, each 
 SCANNED = 2_000_000_000  # pixels times scans: 16 scans of the largest sensor
 SEGMENTS = 10_000  # of a JPEG or a WebP: 256 MiB of full ones are 4,096
 CHUNKS = 200_000  # of a PNG: some programs write 8 KiB each
+SRGB_GAMMA = 45_455  # PNG's gAMA of sRGB, in 100,000ths
 PIECE = 1 << 20  # bytes that are unpacked at a time to look at them
 PROFILE = 4 << 20  # bytes of a colour profile: those of printers have one or two million
 EXIF = 1 << 20  # bytes of EXIF: in a JPEG 64 KiB at most, elsewhere as many are more than any camera writes
@@ -104,6 +106,7 @@ class File:
     profile: bytes | None  # ICC
     decode: Callable[[int], tuple[Image.Image, int]]  # see `image`
     sixteen: Callable[[], NDArray[np.uint16]] | None = None  # (H, W, 1 to 4): grey or RGB, alpha; None: 8 bits
+    cicp: bytes | None = None  # of a PNG: how its colours are coded (ITU-T H.273), before any profile
     whole: Callable[[], bool] = lambda: True  # whether the data go to the end of the picture; costs a decode
 
     def image(self, reduction: int = 1) -> tuple[Image.Image, int]:
@@ -273,6 +276,7 @@ def _bounded(data: bytes, most: int) -> bytes | None:
 def _png(content: bytes, limits: Limits) -> File:
     """PNG, third edition (W3C). Text, which may be of any length, is passed over."""
     kept, exif, icc, frames, header = [content[:8]], b"", b"", 1, b""
+    gamma, cicp = SRGB_GAMMA, b""
     for kind, at, end in _png_chunks(content):
         if kind == b"IHDR" and not header:
             header = content[at:end]
@@ -285,6 +289,12 @@ def _png(content: bytes, limits: Limits) -> File:
             exif = content[at:end].removeprefix(b"Exif\0\0")
         elif kind == b"iCCP":
             icc = _inflated(content[at:end].partition(b"\0")[2][1:], PROFILE)
+        elif kind == b"cICP" and end - at == 4:
+            cicp = content[at:end]
+        elif kind == b"gAMA" and end - at == 4 and gamma:
+            gamma = struct.unpack(">I", content[at:end])[0]
+        elif kind == b"sRGB":
+            gamma = 0  # what gAMA says is an approximation of it
         if kind in _PNG_NEEDED:
             if end + 4 > len(content):
                 raise Refusal("truncated: a PNG that ends within its data")
@@ -293,6 +303,10 @@ def _png(content: bytes, limits: Limits) -> File:
         raise Refusal("damaged: a PNG without a header")
     if frames > 1:
         raise Animated(f"animated: {frames} frames, not a photograph")
+    if (
+        not icc and not cicp and gamma in range(1000, 1_000_001) and abs(gamma / SRGB_GAMMA - 1) > 0.05
+    ):  # as libpng tells
+        icc = of_gamma(100_000 / gamma)
     width, height, bits, colours = struct.unpack(">IIBB", header[:10])
     needed = b"".join((*(part for part in kept if part[4:8] != b"IEND"), _PNG_END))
 
@@ -309,9 +323,7 @@ def _png(content: bytes, limits: Limits) -> File:
         if header[12]:  # interlaced
             PngImageFile(io.BytesIO(needed)).load()
         rows = 0 if header[12] else height
-        _check_png(
-            [part for part in kept if part[4:8] == b"IDAT"], rows, 1 + 2 * width * {0: 1, 2: 3, 4: 2, 6: 4}[colours]
-        )
+        _check_png(kept[1:], rows, 1 + 2 * width * {0: 1, 2: 3, 4: 2, 6: 4}[colours])
         pixels = cv2.imdecode(np.frombuffer(needed, np.uint8), cv2.IMREAD_UNCHANGED)
         if pixels is None or pixels.dtype != np.uint16:
             raise Refusal("damaged: a PNG of 16 bits that cannot be read")
@@ -319,7 +331,8 @@ def _png(content: bytes, limits: Limits) -> File:
             return pixels[..., None].astype(np.uint16)
         return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]].astype(np.uint16)
 
-    return File("PNG", width, height, _turn(exif), _kept(exif), icc or None, decoded, sixteen if bits == 16 else None)
+    deep = sixteen if bits == 16 else None
+    return File("PNG", width, height, _turn(exif), _kept(exif), icc or None, decoded, deep, cicp=cicp or None)
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -346,7 +359,7 @@ def _check_png(parts: list[bytes], rows: int, stride: int) -> None:
         for part in parts:
             if zlib.crc32(part[4:-4]) != int.from_bytes(part[-4:], "big"):
                 raise Refusal("damaged: a checksum of the PNG is wrong")
-            left = part[8:-4]
+            left = part[8:-4] if part[4:8] == b"IDAT" else b""
             while left:
                 out = stream.decompress(left, PIECE)
                 left = stream.unconsumed_tail

@@ -37,6 +37,7 @@ class Photograph:
     pixels: NDArray[Any]  # (H, W, 3) uint8 or uint16, RGB in the colours of the profile
     icc: bytes | None = None  # the profile; None: sRGB
     exif: bytes | None = None  # with the orientation set to upright
+    cicp: bytes | None = None  # PNG's code of the colours, which goes before the profile
 
     @property
     def seen(self) -> NDArray[np.uint8]:
@@ -94,7 +95,7 @@ def _photograph(file: photo_file.File) -> Photograph:
     pixels = photo_file.upright(pixels, file.orientation)
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, 2)
-    return Photograph(pixels, icc, tiff.upright(file.exif) if file.exif else None)
+    return Photograph(pixels, icc, tiff.upright(file.exif) if file.exif else None, file.cicp)
 
 
 def _opaque(samples: NDArray[np.uint16]) -> NDArray[np.uint16]:
@@ -113,22 +114,24 @@ def eight(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(photo_file.opaque(image).convert("RGB"))
 
 
-def write_png(path: Path, pixels: NDArray[Any], icc: bytes | None = None, exif: bytes | None = None) -> None:
+def write_png(
+    path: Path, pixels: NDArray[Any], icc: bytes | None = None, exif: bytes | None = None, cicp: bytes | None = None
+) -> None:
     """`png`, into a file, atomically."""
-    content = png(pixels, icc, exif)
+    content = png(pixels, icc, exif, cicp)
     with atomic(path) as temporary:
         temporary.write_bytes(content)
 
 
-def png(pixels: NDArray[Any], icc: bytes | None = None, exif: bytes | None = None) -> bytes:
-    """(H, W, 3) uint8 or uint16 -> a PNG with its profile and EXIF."""
+def png(pixels: NDArray[Any], icc: bytes | None = None, exif: bytes | None = None, cicp: bytes | None = None) -> bytes:
+    """(H, W, 3) uint8 or uint16 -> a PNG with its profile, EXIF and cICP."""
     settings = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]  # of photos the smallest, and the fastest
     fine, encoded = cv2.imencode(".png", np.ascontiguousarray(pixels[..., ::-1]), settings)
     if not fine:
         raise ValueError(f"no PNG can be made of {pixels.dtype} {pixels.shape}")
     content = encoded.tobytes()
     header = 8 + 25  # signature and IHDR
-    extra = b""
+    extra = _chunk(b"cICP", cicp) if cicp else b""
     if icc:
         extra += _chunk(b"iCCP", b"profile\0\0" + zlib.compress(icc))
     if exif:

@@ -198,7 +198,7 @@ def test_files_cut_off_anywhere_are_refused(tmp_path: Path, capfd: pytest.Captur
         for part in (3, 11, 40, len(content) // 2, len(content) - 40):
             refused(tmp_path, content[:part], "truncated", "damaged", "not an image", "no photo in a known format")
     content = photograph.png(picture().astype(np.uint16) * 257)
-    for at in (60, len(content) // 2, len(content) - 18):  # OpenCV would write to stderr of these and return a part
+    for at in (29, 60, len(content) // 2, len(content) - 18):  # OpenCV would write to stderr of these and return a part
         damaged = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
         (tmp_path / "deep.png").write_bytes(damaged)
         with pytest.raises(UserError, match="checksum"):
@@ -370,6 +370,31 @@ def test_inks_and_greys_are_converted_by_their_profile(tmp_path: Path) -> None:
                     saved(Image.fromarray(grey.astype(np.uint16) * 257), "TIFF", icc_profile=linear)):  # fmt: skip
         for pixels in both(tmp_path, content):
             assert isinstance(pixels, np.ndarray) and 178 <= pixels[16:].mean() <= 183
+
+
+def test_how_a_png_codes_its_colours_is_kept(tmp_path: Path) -> None:
+    """gAMA becomes a profile: linear, 120 of 255 is 180 in sRGB. cICP is copied."""
+    linear = chunk(b"gAMA", struct.pack(">I", 100_000))
+    for pixels in (np.full((32, 32, 3), 120, np.uint8), np.full((32, 32), 120, np.uint8)):
+        pixels[:4] = 60
+        (tmp_path / "a.png").write_bytes(png_with(linear, pixels=pixels))
+        taken_in = decode.decode(tmp_path / "a.png")
+        assert isinstance(taken_in, decode.Photo) and 178 <= taken_in.pixels[16:].mean() <= 183
+        found = photograph.read(tmp_path / "a.png")
+        photograph.write_png(tmp_path / "b.png", found.pixels, found.icc, found.exif, found.cicp)
+        again = decode.decode(tmp_path / "b.png")
+        assert isinstance(again, decode.Photo) and np.array_equal(again.pixels, taken_in.pixels)
+    for chunks in (
+        (chunk(b"gAMA", struct.pack(">I", 45_455)),),
+        (chunk(b"sRGB", b"\0"), linear),
+        (linear, chunk(b"sRGB", b"\0")),
+    ):
+        (tmp_path / "a.png").write_bytes(png_with(*chunks))
+        assert photograph.read(tmp_path / "a.png").icc is None
+    (tmp_path / "a.png").write_bytes(png_with(chunk(b"cICP", bytes([12, 13, 0, 1])), linear))
+    found = photograph.read(tmp_path / "a.png")
+    photograph.write_png(tmp_path / "b.png", found.pixels, found.icc, found.exif, found.cicp)
+    assert photograph.read(tmp_path / "b.png").cicp == bytes([12, 13, 0, 1]) and found.icc is None
 
 
 def test_a_name_that_is_no_text(tmp_path: Path) -> None:

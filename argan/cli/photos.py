@@ -74,7 +74,7 @@ def bokeh(
     def one(path: Path) -> None:
         photo = photograph.read(path)
         made = loaded.bokeh(photo, aperture, place, shape)
-        photograph.write_png(out / f"{path.stem}.bokeh.png", made, photo.icc, photo.exif)
+        photograph.write_png(out / f"{path.stem}.bokeh.png", made, photo.icc, photo.exif, photo.cicp)
 
     each(photos, out, (".bokeh.png",), one)
 
