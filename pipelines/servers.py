@@ -33,6 +33,7 @@ from pipelines.databases import Databases, embedded, initialise
 POOL = "argan"
 GPU = "gpu"
 HOST = "127.0.0.1"
+AGAIN = "make services-stop, then make services"
 PATIENCE = 240.0  # seconds for a server to answer; 10 to 35 on a quiet machine, a first start makes the tables
 
 
@@ -178,7 +179,12 @@ class Services:
         if self.settings.artifacts:
             storage.check(self.settings.artifacts)
         if self.auth:
-            _private(self.home / "auth", self.auth)
+            file = self.home / "auth"
+            if running and file.exists() and file.read_text(encoding="utf-8").strip() != self.auth:
+                raise UserError(
+                    f"the servers run already, with another password than {guard.AUTH}'s; to change it: {AGAIN}"
+                )
+            _private(file, self.auth)
         write_json(self.home / "settings.json", asdict(self.settings))
         if not self.settings.worker:
             Daemon("worker", self.home, patience=60).stop()
@@ -235,13 +241,13 @@ class Services:
     def _as_wanted(self, name: str, note: Mapping[str, Any]) -> None:
         """Raises UserError where what runs is not what would be started now."""
         package, now = "prefect" if name == "worker" else name, asdict(self.settings)
-        again = "make services-stop, then make services"
         for key in ("database", "passwords", "allowed_hosts", "artifacts", f"{name}_port"):
             if key in now and (before := note.get("settings", {}).get(key)) != now[key]:
-                raise UserError(f"{name} runs already, with {key} {before} and not {now[key]}; to change it: {again}")
+                has, wants = ("none" if value in (None, "") else value for value in (before, now[key]))
+                raise UserError(f"{name} runs already, with {key} {has} and not {wants}; to change it: {AGAIN}")
         if name != "postgres" and note.get("version") != (installed := _version(package)):
             raise UserError(
-                f"the {name} that runs is {package} {note.get('version')}, installed is {installed}: {again}"
+                f"the {name} that runs is {package} {note.get('version')}, installed is {installed}: {AGAIN}"
             )
 
     def _wait(self, daemon: Daemon) -> None:

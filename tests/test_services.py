@@ -104,7 +104,9 @@ def test_started_servers_have_what_flows_need(servers: Servers) -> None:
     assert servers.auth and servers.auth[1] not in told  # printed at the first start alone
     assert "with passwords True and not False; to change it" in servers.run("start", "--no-passwords", code=2)
     refused = servers.run("start", "--allowed-hosts", "argan.example", code=2)
-    assert "with allowed_hosts  and not argan.example; to change it" in refused
+    assert "with allowed_hosts none and not argan.example; to change it" in refused
+    assert "with another password than ARGAN_AUTH's" in servers.run("start", code=2, ARGAN_AUTH="argan:other")
+    assert servers.auth[1] in (servers.home / "auth").read_text()
     assert "no host: write a.example" in servers.run("start", "--allowed-hosts", "https://a.example/", code=2)
     for port in (servers.prefect_port, servers.mlflow_port):
         listening = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port]
