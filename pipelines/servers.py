@@ -178,9 +178,10 @@ class Services:
             raise UserError("the servers need the package as this version installs it: run `make setup`")
         if self.settings.artifacts:
             storage.check(self.settings.artifacts)
-        if self.auth:
-            file = self.home / "auth"
-            if running and file.exists() and file.read_text(encoding="utf-8").strip() != self.auth:
+        file = self.home / "auth"
+        known = file.read_text(encoding="utf-8").strip() if file.exists() else ""
+        if self.auth != known and self.auth:
+            if running and known:
                 raise UserError(
                     f"the servers run already, with another password than {guard.AUTH}'s; to change it: {AGAIN}"
                 )
@@ -195,7 +196,7 @@ class Services:
             for daemon in reversed(fresh):
                 daemon.stop()
             raise
-        self._tell()
+        self._tell(self.auth != known and guard.AUTH not in os.environ)
 
     def _start(self, daemons: Mapping[str, Daemon], running: set[str]) -> None:
         began = time.monotonic()
@@ -403,17 +404,15 @@ class Services:
 
     # ---- What is told
 
-    def _tell(self) -> None:
+    def _tell(self, new_password: bool) -> None:
         lines = "".join(f"export {name}='{value}'\n" for name, value in self.client().items())
-        file = self.home / "env"
-        known = file.read_text(encoding="utf-8") if file.exists() else ""
-        _private(file, lines)
+        _private(self.home / "env", lines)
         say(f"\nFlows, runs, schedules:  {self.prefect}/runs")
         say(f"Registered models:       {self.mlflow}/#/models?workflowType=machine_learning")
         say(f"Training runs:           {self.mlflow}/#/experiments?workflowType=machine_learning")
         say(f"Your shell:              source {self.home}/env")
         if self.auth:
-            if self.auth not in known and guard.AUTH not in os.environ:
+            if new_password:
                 say(
                     f"Both servers want this from now on (PASSWORDS=0 turns it off); it is shown this once: {self.auth}"
                 )

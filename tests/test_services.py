@@ -462,7 +462,10 @@ def test_who_is_let_in_after_an_upgrade(tmp_path: Path, monkeypatch: pytest.Monk
     kept.write_text(json.dumps({"prefect_port": 4300, "passwords": False, "worker": True}))
     services = load(tmp_path)
     assert services.settings.passwords and services.settings.prefect_port == 4300
-    assert services.auth == (tmp_path / "auth").read_text() and (tmp_path / "auth").stat().st_mode & 0o077 == 0
+    assert (
+        re.fullmatch(r"argan:[\w-]{24}", services.auth) and not (tmp_path / "auth").exists()
+    )  # a start writes it down
+    (tmp_path / "auth").write_text(services.auth)
     kept.write_text(json.dumps(asdict(load(tmp_path, passwords=False).settings)))
     assert load(tmp_path).auth == "" and not load(tmp_path).settings.passwords
     assert load(tmp_path, passwords=True).auth == services.auth
@@ -504,7 +507,9 @@ def test_a_person_logs_in_to_prefects_pages(servers: Servers, browser: Any, page
     context.add_cookies([{"name": "prefect_ui_version", "value": page, "url": servers.prefect}])
     try:
         opened = context.new_page()
-        refused: list[str] = []
+        refused, asked = list[str](), list[str]()
+        opened.on("requestfinished", lambda request: asked.append(request.url))
+        opened.on("requestfailed", lambda request: "csp" in request.failure.lower() or asked.append(request.url))
         opened.goto(f"{servers.prefect}/concurrency-limits")
         opened.locator("input").first.fill(":".join(servers.auth or ()))
         opened.on("response", lambda r: refused.append(f"{r.status} {r.url}") if r.status in (401, 403) else None)
@@ -513,6 +518,7 @@ def test_a_person_logs_in_to_prefects_pages(servers: Servers, browser: Any, page
     finally:
         context.close()
     assert not [answer for answer in refused if answer.startswith("403")]
+    assert not [url for url in asked if not url.startswith((servers.prefect, "data:", "blob:"))]
 
 
 # ---- PostgreSQL, and servers that go away ------------------------------------------------------------------------------
@@ -551,6 +557,7 @@ def test_prefect_and_postgres_die_in_the_middle_of_a_run(team: Servers) -> None:
     told = team.run("start")
     assert "postgres: up" in told and "mlflow: already running" in told and "prefect: up" in told
     assert "worker: already running" in told
+    assert team.auth and team.auth[1] not in told  # shown once
     assert slots() == 1  # held still
     (team.work / "go").touch()
     until(lambda: team.api("GET", f"/flow_runs/{run}").json()["state"]["type"] == "COMPLETED", team)
