@@ -71,9 +71,8 @@ class Daemon:
     def _leader_pid(self, process: psutil.Process) -> int | None:
         """The pid of the daemon that a process belongs to."""
         with suppress(psutil.Error, ValueError):
-            return int(
-                process.environ().get(LEADER) or self.note().get("pid") or 0
-            )  # started by a version without LEADER
+            # Those that a version without LEADER started are known by their note
+            return int(process.environ().get(LEADER) or self.note().get("pid") or 0)
         return None
 
     def _of_mark(self) -> list[psutil.Process]:

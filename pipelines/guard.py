@@ -14,12 +14,14 @@ import os
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from argan.http_guard import LOOPBACK, RequestGuard, loopback_origins
 
 HOSTS, ORIGINS, AUTH = "ARGAN_ALLOWED_HOSTS", "ARGAN_ALLOWED_ORIGINS", "ARGAN_AUTH"
 APP = "argan"  # the entry point by which `mlflow server --app-name` finds `mlflow` here (pyproject.toml)
+# Prefect's pages ask an analytics company for its configuration even where PREFECT_SERVER_ANALYTICS_ENABLED is false
+POLICY = b"connect-src 'self'; frame-ancestors 'self'"
 OPEN = ("/health",)  # what watches the server knows no password
 
 
@@ -48,10 +50,20 @@ def environment(hosts: Sequence[str], origins: Sequence[str]) -> dict[str, str]:
 
 
 def prefect() -> ASGIApp:
-    """Prefect's server, guarded."""
+    """Prefect's server, guarded; its pages speak to nobody but it."""
     from prefect.server.api.server import create_app
 
-    return _guarded(create_app(final=True))
+    app = create_app(final=True)
+
+    async def restricted(scope: Scope, receive: Receive, send: Send) -> None:
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY)]
+            await send(message)
+
+        await app(scope, receive, answer)
+
+    return _guarded(restricted)
 
 
 def mlflow() -> ASGIApp:

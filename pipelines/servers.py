@@ -33,6 +33,7 @@ from pipelines.databases import Databases, embedded, initialise
 POOL = "argan"
 GPU = "gpu"
 HOST = "127.0.0.1"
+AGAIN = "make services-stop, then make services"
 PATIENCE = 240.0  # seconds for a server to answer; 10 to 35 on a quiet machine, a first start makes the tables
 
 
@@ -177,8 +178,14 @@ class Services:
             raise UserError("the servers need the package as this version installs it: run `make setup`")
         if self.settings.artifacts:
             storage.check(self.settings.artifacts)
-        if self.auth:
-            _private(self.home / "auth", self.auth)
+        file = self.home / "auth"
+        known = file.read_text(encoding="utf-8").strip() if file.exists() else ""
+        if self.auth != known and self.auth:
+            if running and known:
+                raise UserError(
+                    f"the servers run already, with another password than {guard.AUTH}'s; to change it: {AGAIN}"
+                )
+            _private(file, self.auth)
         write_json(self.home / "settings.json", asdict(self.settings))
         if not self.settings.worker:
             Daemon("worker", self.home, patience=60).stop()
@@ -189,7 +196,7 @@ class Services:
             for daemon in reversed(fresh):
                 daemon.stop()
             raise
-        self._tell()
+        self._tell(self.auth != known and guard.AUTH not in os.environ)
 
     def _start(self, daemons: Mapping[str, Daemon], running: set[str]) -> None:
         began = time.monotonic()
@@ -235,13 +242,13 @@ class Services:
     def _as_wanted(self, name: str, note: Mapping[str, Any]) -> None:
         """Raises UserError where what runs is not what would be started now."""
         package, now = "prefect" if name == "worker" else name, asdict(self.settings)
-        again = "make services-stop, then make services"
         for key in ("database", "passwords", "allowed_hosts", "artifacts", f"{name}_port"):
             if key in now and (before := note.get("settings", {}).get(key)) != now[key]:
-                raise UserError(f"{name} runs already, with {key} {before} and not {now[key]}; to change it: {again}")
+                has, wants = ("none" if value in (None, "") else value for value in (before, now[key]))
+                raise UserError(f"{name} runs already, with {key} {has} and not {wants}; to change it: {AGAIN}")
         if name != "postgres" and note.get("version") != (installed := _version(package)):
             raise UserError(
-                f"the {name} that runs is {package} {note.get('version')}, installed is {installed}: {again}"
+                f"the {name} that runs is {package} {note.get('version')}, installed is {installed}: {AGAIN}"
             )
 
     def _wait(self, daemon: Daemon) -> None:
@@ -397,17 +404,15 @@ class Services:
 
     # ---- What is told
 
-    def _tell(self) -> None:
+    def _tell(self, new_password: bool) -> None:
         lines = "".join(f"export {name}='{value}'\n" for name, value in self.client().items())
-        file = self.home / "env"
-        known = file.read_text(encoding="utf-8") if file.exists() else ""
-        _private(file, lines)
+        _private(self.home / "env", lines)
         say(f"\nFlows, runs, schedules:  {self.prefect}/runs")
         say(f"Registered models:       {self.mlflow}/#/models?workflowType=machine_learning")
         say(f"Training runs:           {self.mlflow}/#/experiments?workflowType=machine_learning")
         say(f"Your shell:              source {self.home}/env")
         if self.auth:
-            if self.auth not in known and guard.AUTH not in os.environ:
+            if new_password:
                 say(
                     f"Both servers want this from now on (PASSWORDS=0 turns it off); it is shown this once: {self.auth}"
                 )

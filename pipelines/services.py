@@ -19,7 +19,7 @@ from typing import Any
 from argan.errors import UserError
 from pipelines import guarded
 from pipelines.databases import Databases
-from pipelines.servers import Services, Settings, kept_settings, secret
+from pipelines.servers import Services, Settings, kept_settings
 
 
 def home() -> Path:
@@ -36,17 +36,17 @@ def load(folder: Path | None = None, look: bool = False, **changed: Any) -> Serv
     settings = replace(Settings(**kept), **{k: v for k, v in changed.items() if v is not None})
     if not look:
         settings = replace(settings, database=_database(folder, kept))
-    return Services(folder, settings, _auth(folder, look) if settings.passwords else "")
+    return Services(folder, settings, _auth(folder) if settings.passwords else "")
 
 
-def _auth(folder: Path, look: bool) -> str:
-    """user:password, of ARGAN_AUTH, or made at the first start. Raises UserError."""
+def _auth(folder: Path) -> str:
+    """user:password, of ARGAN_AUTH or of the last start, or a new one, which a start writes down. Raises UserError."""
     given, file = os.environ.get("ARGAN_AUTH"), folder / "auth"
     if given is not None and not re.fullmatch(r"[^:\s']+:[^\s']+", given):
         raise UserError("ARGAN_AUTH is user:password, without spaces and quotes")
-    if given or (look and not file.exists()):
-        return given or ""
-    return secret(file, lambda: f"argan:{secrets.token_urlsafe(18)}")
+    if given is None and file.exists():
+        return file.read_text(encoding="utf-8").strip()
+    return given or f"argan:{secrets.token_urlsafe(18)}"
 
 
 def _database(folder: Path, kept: Mapping[str, Any]) -> str:

@@ -104,7 +104,9 @@ def test_started_servers_have_what_flows_need(servers: Servers) -> None:
     assert servers.auth and servers.auth[1] not in told  # printed at the first start alone
     assert "with passwords True and not False; to change it" in servers.run("start", "--no-passwords", code=2)
     refused = servers.run("start", "--allowed-hosts", "argan.example", code=2)
-    assert "with allowed_hosts  and not argan.example; to change it" in refused
+    assert "with allowed_hosts none and not argan.example; to change it" in refused
+    assert "with another password than ARGAN_AUTH's" in servers.run("start", code=2, ARGAN_AUTH="argan:other")
+    assert servers.auth[1] in (servers.home / "auth").read_text()
     assert "no host: write a.example" in servers.run("start", "--allowed-hosts", "https://a.example/", code=2)
     for port in (servers.prefect_port, servers.mlflow_port):
         listening = [c for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port]
@@ -460,7 +462,10 @@ def test_who_is_let_in_after_an_upgrade(tmp_path: Path, monkeypatch: pytest.Monk
     kept.write_text(json.dumps({"prefect_port": 4300, "passwords": False, "worker": True}))
     services = load(tmp_path)
     assert services.settings.passwords and services.settings.prefect_port == 4300
-    assert services.auth == (tmp_path / "auth").read_text() and (tmp_path / "auth").stat().st_mode & 0o077 == 0
+    assert (
+        re.fullmatch(r"argan:[\w-]{24}", services.auth) and not (tmp_path / "auth").exists()
+    )  # a start writes it down
+    (tmp_path / "auth").write_text(services.auth)
     kept.write_text(json.dumps(asdict(load(tmp_path, passwords=False).settings)))
     assert load(tmp_path).auth == "" and not load(tmp_path).settings.passwords
     assert load(tmp_path, passwords=True).auth == services.auth
@@ -508,6 +513,11 @@ def test_a_person_logs_in_to_prefects_pages(servers: Servers, browser: Any, page
         opened.on("response", lambda r: refused.append(f"{r.status} {r.url}") if r.status in (401, 403) else None)
         opened.keyboard.press("Enter")
         opened.get_by_text("gpu", exact=True).first.wait_for()  # what a POST with a CSRF token has brought
+        elsewhere = "() => new Promise(done => {document.addEventListener('securitypolicyviolation', e => "
+        elsewhere += (
+            "done(e.effectiveDirective)); fetch('http://127.0.0.1:9/').catch(() => setTimeout(() => done(''), 1000))})"
+        )
+        assert opened.evaluate(elsewhere) == "connect-src"  # the page speaks to nobody else
     finally:
         context.close()
     assert not [answer for answer in refused if answer.startswith("403")]
@@ -549,6 +559,7 @@ def test_prefect_and_postgres_die_in_the_middle_of_a_run(team: Servers) -> None:
     told = team.run("start")
     assert "postgres: up" in told and "mlflow: already running" in told and "prefect: up" in told
     assert "worker: already running" in told
+    assert team.auth and team.auth[1] not in told  # shown once
     assert slots() == 1  # held still
     (team.work / "go").touch()
     until(lambda: team.api("GET", f"/flow_runs/{run}").json()["state"]["type"] == "COMPLETED", team)
