@@ -121,12 +121,18 @@ def cut(pixels: Pixels, reduction: int, box: Box, size: int) -> Pixels:
     The box is rounded to whole decoded pixels, at most a quarter of a pixel of the result where the photo was decoded at twice
     its scale. Raises ValueError where that would upscale.
     """
+    square = region(pixels, reduction, box)
+    if len(square) < size:
+        raise ValueError(f"a square of {len(square)} pixels cannot become one of {size}: nothing is upscaled")
+    return np.asarray(downscale(0, 0, len(square), size)(image=square)["image"])
+
+
+def region(pixels: Pixels, reduction: int, box: Box) -> Pixels:
+    """The square `box` (in pixels of the photo) of the photo decoded at 1 / reduction: a view (n, n, 3)."""
     h, w = pixels.shape[:2]
     length = min(round(box.width / reduction), h, w)
-    if length < size:
-        raise ValueError(f"a square of {length} pixels cannot become one of {size}: nothing is upscaled")
     left, top = min(round(box.left / reduction), w - length), min(round(box.top / reduction), h - length)
-    return np.asarray(downscale(left, top, length, size)(image=pixels)["image"])
+    return pixels[top : top + length, left : left + length]
 
 
 @cache

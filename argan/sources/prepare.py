@@ -104,7 +104,11 @@ class Prepare:
         if int(np.ptp(pixels, (0, 1)).max()) < FLAT:
             return Fault("constant: every pixel has the same value", digest)
         measured = min(sharpness.SIZE, box.width)  # nothing is upscaled
-        square = pixels if self.size == measured else geometry.cut(photo.pixels, photo.reduction, box, measured)
+        square = pixels
+        if self.size != measured:
+            # As `geometry.cut` scales, without what albumentations takes to be called: half a millisecond
+            region = geometry.region(photo.pixels, photo.reduction, box)
+            square = np.asarray(cv2.resize(region, (measured, measured), interpolation=cv2.INTER_AREA), np.uint8)
         return Prepared(
             pixels,
             digest,
