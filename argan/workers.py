@@ -236,6 +236,7 @@ def template(arguments: Sequence[str]) -> None:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             children.remove(pid)
+    os._exit(0)  # there is nothing to tidy up, which takes libraries a second
 
 
 def _request(control: socket.socket) -> tuple[int, socket.socket | None] | None:

@@ -259,7 +259,9 @@ def sampling(address: str, seed: int = 0) -> socket.socket:
 
 
 def until(reached: Any) -> None:
+    deadline = time.monotonic() + 300  # of a machine that is stuck
     while not reached():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -312,11 +314,12 @@ def test_uploads_are_refused_before_they_are_received_when_too_many_wait(
     try:
         asked = [sampling(address, seed) for seed in range(len(workers) + QUEUE)]
         until(lambda: f"argan_waiting {QUEUE}.0" in client.get("/metrics").text)
-        for _ in range(20):
-            head = b"POST /v1/meadow/depth HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n"
-            with connected(address, head) as connection:  # and not a byte of the photo
-                status, reason = answer(connection)
-                assert (status, b"try again later" in reason) == (503, True)
+        head = b"POST /v1/meadow/depth HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n"
+        uploads = [connected(address, head) for _ in range(20)]  # and not a byte of the photos
+        for connection in uploads:
+            status, reason = answer(connection)
+            assert (status, b"try again later" in reason) == (503, True)
+            connection.close()
     finally:
         for worker in workers:
             worker.resume()
@@ -464,7 +467,8 @@ def test_what_was_begun_is_answered_before_the_end(untrained: Path, sent: signal
         with httpx.Client(base_url=address, trust_env=False) as other:
             while "argan_running 1.0" not in other.get("/metrics").text and not answer.done():
                 pass
-        process.send_signal(sent)
+        for each in (process, *psutil.Process(process.pid).children(recursive=True)):  # as systemd and a terminal do
+            each.send_signal(sent)
         assert len(unpacked(answer.result())) == 3 * 64
     _, said = process.communicate(timeout=60)
     assert process.returncode == code
