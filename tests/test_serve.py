@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import resource
 import shutil
 import signal
@@ -445,6 +446,19 @@ def test_only_so_many_wait_and_only_so_long() -> None:
         statuses = [answer(connection)[0] for connection in asked]
         assert statuses[: pool.count] == [504] * pool.count
         assert set(statuses) == {503, 504}
+
+
+def test_workers_end_with_the_server_whatever_they_do() -> None:
+    with (
+        Template("stub_jobs:prepare", ["meadow"]) as template,
+        template.fork() as channel,
+        channel.makefile("rwb") as lines,
+    ):
+        worker = psutil.Process(json.loads(lines.readline())["pid"])
+        lines.write(b'{"seed": %d}\n' % stub_jobs.SPIN)
+        lines.flush()
+        template.close()
+        assert not psutil.wait_procs([worker], timeout=60)[1]
 
 
 def test_without_the_template_the_server_is_told_and_a_template_that_fails_tells_why() -> None:
