@@ -4,8 +4,8 @@ A thread cannot be stopped; a process can. One template process imports, loads a
 from it: they share its memory, and the replacement of a worker that was killed is there within milliseconds. Forking is safe there,
 since the template runs no threads, and it holds no connection of the server's. The server itself loads no model.
 
-Jobs and replies are JSON, one line each, over a socket pair per worker. A worker ends when the server's end of it is closed, so
-none outlives the server.
+Jobs and replies are JSON, one line each, over a socket pair per worker. When the server's end of the template's socket is closed,
+the template kills all workers and ends, so none outlives the server.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ Handler = Callable[[dict[str, Json]], dict[str, Json]]
 REQUEST = struct.Struct(
     "!q"
 )  # what the template is asked for: a new worker (0), or that the worker of this pid be killed
+CLOSING = 10.0  # seconds for the template to kill its workers, which takes milliseconds
 AGAIN = 1.0  # seconds until a worker that could not be forked (no memory, no free process id) is tried again
 
 
@@ -57,6 +58,7 @@ class Template:
     """
 
     def __init__(self, factory: str, arguments: Sequence[Json] = ()) -> None:
+        self.ready = False
         self.socket, theirs = socket.socketpair()
         start = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); import argan.workers as w; w.template(sys.argv[2:])"
         given = [json.dumps(sys.path), str(theirs.fileno()), factory, json.dumps(list(arguments))]
@@ -69,13 +71,14 @@ class Template:
         try:
             with self.socket.makefile("rb") as lines:
                 line = lines.readline()
-            ready = json.loads(line) if line else {"error": "the worker processes could not be started; see above"}
-            if "error" in ready:
-                raise UserError(ready["error"])
+            answer = json.loads(line) if line else {"error": "the worker processes could not be started; see above"}
+            if "error" in answer:
+                raise UserError(answer["error"])
         except BaseException:
             self.close()
             raise
-        self.facts: Json = ready["facts"]
+        self.ready = True
+        self.facts: Json = answer["facts"]
 
     def fork(self) -> socket.socket:
         """Ask for a worker; the server's end of its socket pair. Raises OSError when the template is gone."""
@@ -94,7 +97,11 @@ class Template:
             self.socket.sendall(REQUEST.pack(pid))
 
     def close(self) -> None:
+        """End it, and with it all workers."""
         self.socket.close()
+        with suppress(subprocess.TimeoutExpired):
+            if self.ready:
+                self.process.wait(CLOSING)
         self.process.kill()
         self.process.wait()
 
@@ -236,6 +243,9 @@ def template(arguments: Sequence[str]) -> None:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             children.remove(pid)
+    for pid in children:  # none goes on for a server that is gone
+        os.kill(pid, signal.SIGKILL)
+    os._exit(0)  # there is nothing to tidy up, which takes libraries a second
 
 
 def _request(control: socket.socket) -> tuple[int, socket.socket | None] | None:

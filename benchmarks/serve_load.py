@@ -15,6 +15,11 @@ import psutil
 REQUESTS = 100
 
 
+def everything(server: psutil.Process) -> list[psutil.Process]:
+    """The server and its workers; what they share is counted once (PSS, of Linux alone)."""
+    return [server, *server.children(recursive=True)]
+
+
 def main(model: str, photo: str) -> None:
     command = [sys.executable, "-m", "argan", "serve", model, "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -39,7 +44,7 @@ def main(model: str, photo: str) -> None:
                     start = time.perf_counter()
                     took = list(pool.map(once, [what] * REQUESTS))
                     rate = REQUESTS / (time.perf_counter() - start)
-                held = server.memory_info().rss / 2**20
+                held = sum(process.memory_full_info().pss for process in everything(server)) / 2**20
                 half, most = (1000 * np.quantile(took, q) for q in (0.5, 0.95))
                 print(
                     f"| {what} | {at_once} | {rate:.1f} | {half:.0f} ms | {most:.0f} ms | {held:.0f} MiB |", flush=True

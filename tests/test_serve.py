@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import resource
 import shutil
 import signal
@@ -259,7 +260,9 @@ def sampling(address: str, seed: int = 0) -> socket.socket:
 
 
 def until(reached: Any) -> None:
+    deadline = time.monotonic() + 300  # of a machine that is stuck
     while not reached():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -312,11 +315,12 @@ def test_uploads_are_refused_before_they_are_received_when_too_many_wait(
     try:
         asked = [sampling(address, seed) for seed in range(len(workers) + QUEUE)]
         until(lambda: f"argan_waiting {QUEUE}.0" in client.get("/metrics").text)
-        for _ in range(20):
-            head = b"POST /v1/meadow/depth HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n"
-            with connected(address, head) as connection:  # and not a byte of the photo
-                status, reason = answer(connection)
-                assert (status, b"try again later" in reason) == (503, True)
+        head = b"POST /v1/meadow/depth HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n"
+        uploads = [connected(address, head) for _ in range(20)]  # and not a byte of the photos
+        for connection in uploads:
+            status, reason = answer(connection)
+            assert (status, b"try again later" in reason) == (503, True)
+            connection.close()
     finally:
         for worker in workers:
             worker.resume()
@@ -444,6 +448,19 @@ def test_only_so_many_wait_and_only_so_long() -> None:
         assert set(statuses) == {503, 504}
 
 
+def test_workers_end_with_the_server_whatever_they_do() -> None:
+    with (
+        Template("stub_jobs:prepare", ["meadow"]) as template,
+        template.fork() as channel,
+        channel.makefile("rwb") as lines,
+    ):
+        worker = psutil.Process(json.loads(lines.readline())["pid"])
+        lines.write(b'{"seed": %d}\n' % stub_jobs.SPIN)
+        lines.flush()
+        template.close()
+        assert not psutil.wait_procs([worker], timeout=60)[1]
+
+
 def test_without_the_template_the_server_is_told_and_a_template_that_fails_tells_why() -> None:
     with stubbed() as (pool, address, _):
         gone = threading.Event()
@@ -464,7 +481,8 @@ def test_what_was_begun_is_answered_before_the_end(untrained: Path, sent: signal
         with httpx.Client(base_url=address, trust_env=False) as other:
             while "argan_running 1.0" not in other.get("/metrics").text and not answer.done():
                 pass
-        process.send_signal(sent)
+        for each in (process, *psutil.Process(process.pid).children(recursive=True)):  # as systemd and a terminal do
+            each.send_signal(sent)
         assert len(unpacked(answer.result())) == 3 * 64
     _, said = process.communicate(timeout=60)
     assert process.returncode == code
