@@ -16,7 +16,6 @@ import torch
 from argan import bokeh, photograph, pictures
 from argan.errors import UserError
 from argan.model import Model
-from argan.sources.decode import register_heif
 from argan.workers import Handler
 
 Reply = dict[str, Any]
@@ -64,7 +63,6 @@ def prepare(references: list[str], megapixels: float) -> tuple[Handler, list[dic
 
 def warm(models: Mapping[str, Model]) -> None:
     """Read and compile all that a first request would wait for. Raises UserError for a model that is not whole."""
-    register_heif()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)  # its threads would not survive the fork
     grey = np.full((96, 96, 3), 128, np.uint8)

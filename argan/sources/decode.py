@@ -93,13 +93,6 @@ def attempt(path: Path, limits: Limits = photo_file.DEFAULT) -> bytes | Refused:
         return Refused(photo_file.reason(error))
 
 
-def register_heif() -> None:
-    """Teach Pillow HEIC, for those who still open files with it."""
-    import pillow_heif  # type: ignore[import-not-found,import-untyped]  # noqa: TID251
-
-    pillow_heif.register_heif_opener(thumbnails=False)
-
-
 def _decoded(file: photo_file.File, wanted: Wanted | None) -> Photo:
     width, height = (file.width, file.height) if file.orientation < 5 else (file.height, file.width)
     reduction = _reduction(wanted, width, height)
