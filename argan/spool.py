@@ -89,7 +89,7 @@ class Spool:
         for number, line in enumerate(lines, 1):
             try:
                 found.append(self._event(line))
-            except (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            except Exception as error:  # decoders meet broken files with anything
                 reason = " ".join(str(error).split())[:160]
                 say(f"warning: {self.file}, line {number} cannot be read ({reason}): left out of the log")
         return found

@@ -17,7 +17,7 @@ from argan import params, registry
 from argan.errors import UserError
 from argan.gate import Scores
 from argan.photos import COLUMNS, sha256, write
-from argan.sources import report
+from argan.sources import report, sharpness
 from pipelines import champion, reevaluate, register, train
 
 NOW = Scores("validation photos b", (0.7, 0.8, 0.6), (1.0, 1.0, 1.0), None, (0.1, 0.2))
@@ -100,6 +100,7 @@ def test_test_photos_teach_nothing_and_set_no_threshold(
             pixels[40:] = 255 - pixels[40:] // 2
         index = pd.DataFrame(dict.fromkeys(COLUMNS, 32) | {"source": map(str, range(50)), "split": splits})
         index["sha256"] = [sha256(photo) for photo in pixels]
+        index["sharpness"] = [sharpness.pack(sharpness.sharpness(photo)) for photo in pixels]
         store = here / "data/photos/meadow"
         write(store, pixels, index, pd.DataFrame({"source": [], "reason": []}))
         told = report.write(store, report.About("noise"), settings.crop.floors)
