@@ -46,7 +46,10 @@ def prepare(references: list[str], megapixels: float) -> tuple[Handler, list[dic
             return {"status": 413, "error": _without(folder, error)}
         except UserError as error:
             return {"status": 422, "error": _without(folder, error)}
-        (folder / "answer").write_bytes(content)
+        try:
+            (folder / "answer").write_bytes(content)
+        except FileNotFoundError:  # the client left while this was worked out, and this process is about to be killed
+            return {"status": 499, "error": "its client has left"}
         return reply
 
     facts = [

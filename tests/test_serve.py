@@ -489,6 +489,13 @@ def test_what_was_begun_is_answered_before_the_end(untrained: Path, sent: signal
     assert "Traceback" not in said
 
 
+def test_an_answer_whose_client_has_left_is_dropped(untrained: Path, tmp_path: Path) -> None:
+    """Its folder is gone before its worker is killed: no traceback in the server's log."""
+    handle, _ = serve_jobs.prepare([str(untrained)], MEGAPIXELS)
+    job = {"what": "sample", "domain": "meadow", "folder": str(tmp_path / "gone"), "count": 1, "seed": 0}
+    assert handle(job)["status"] == 499
+
+
 def test_a_server_that_cannot_start_is_one_line(
     server: str, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -281,7 +281,7 @@ def address(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert "Traceback" not in log.read_text(), log.read_text()
         assert not list(temporary.glob("argan-studio-*"))
     finally:
