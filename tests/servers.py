@@ -101,7 +101,8 @@ class Servers:
     def kill(self, name: str) -> None:
         """SIGKILL one of them and its children, as a lack of memory would."""
         process = psutil.Process(self.pid(name))
-        for member in [*process.children(recursive=True), process]:
+        process.suspend()  # or it sees a child end before its own turn comes, and reports that
+        for member in [process, *process.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
         psutil.wait_procs([process], timeout=20)
