@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from argan.model import Model
+    from argan.inference.model import Model
 
-_SUBMODULES = ("bokeh", "metrics", "model", "optics")
+_SUBMODULES = ("effects", "evaluation", "inference", "metrics", "networks", "optics", "photos", "training")
 
 
 def load(model: str | Path) -> Model:
@@ -26,7 +26,7 @@ def load(model: str | Path) -> Model:
 
     Raises argan.errors.UserError, one clear line, when it is not there, half written or something else.
     """
-    from argan.model import Model
+    from argan.inference.model import Model
 
     return Model.load(model)
 

@@ -17,16 +17,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from argan import estimator, evaluation, networks, sign
-from argan.checkpoint import fingerprint
+from argan import networks
+from argan.config.params import training
+from argan.evaluation import evaluate as evaluation
 from argan.files import write_json
-from argan.guided import guided
+from argan.guided_filter import guided
 from argan.metrics.depth import depth_scores
 from argan.metrics.features import extractor
 from argan.metrics.frechet import kernel_distance
-from argan.params import training
-from argan.photos import Photos
-from argan.training import step_random
+from argan.photos.store import Photos
+from argan.training import distill as estimator
+from argan.training import sign
+from argan.training.checkpoint import fingerprint
+from argan.training.loop import step_random
 from pipelines import alone
 
 ROWS: dict[str, dict[str, Any]] = {

@@ -12,8 +12,9 @@ import numpy as np
 from scipy import ndimage
 from skimage.data import stereo_motorcycle
 
-from argan import meadow, photograph
-from argan.camera import LENS, Lens, expose, paint, surface
+from argan.meadow import scene as meadow
+from argan.meadow.camera import LENS, Lens, expose, paint, surface
+from argan.photos import photograph
 from benchmarks.reference_bokeh import Float, encoded, linear, many_planes, many_views, points
 
 PHOTOS = Path(__file__).parent.parent / "tests" / "data"

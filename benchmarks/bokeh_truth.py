@@ -1,4 +1,4 @@
-"""How near `argan.bokeh` comes to the truth, beside the light field of 25 views:
+"""How near `argan.effects.bokeh` comes to the truth, beside the light field of 25 views:
 
     python -m benchmarks.bokeh_truth [PICTURE.png] [--more FOLDER]
 
@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 
-from argan import photograph
-from argan.bokeh import refocus
+from argan.effects.bokeh import refocus
 from argan.optics import Aperture, render
+from argan.photos import photograph
 from benchmarks.bokeh_scenes import WIDTH, Truth, aloe, flowers, motorcycle, planes, pug, traced
 from benchmarks.reference_bokeh import Float, encoded, linear
 

@@ -1,4 +1,4 @@
-"""How well `argan.iris` finds a known lens again, and what it takes for highlights where there are none:
+"""How well `argan.effects.iris` finds a known lens again, and what it takes for highlights where there are none:
 
     python -m benchmarks.iris_truth [FOLDER OF PHOTOGRAPHS] [--picture PICTURE.png]
 
@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from argan import iris
-from argan.bokeh import ENCODE
-from argan.model import read_photo
-from argan.pictures import write_png
+from argan.effects import iris
+from argan.effects.bokeh import ENCODE
+from argan.inference.model import read_photo
+from argan.visualization import write_png
 from benchmarks.reference_bokeh import linear
 
 Pixels = NDArray[np.uint8]

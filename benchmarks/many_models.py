@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from argan.params import training
+from argan.config.params import training
 
 TIMES = 5
 

@@ -1,4 +1,4 @@
-"""Depth of field written the plain way: what `argan.bokeh` is measured against, in speed and in truth.
+"""Depth of field written the plain way: what `argan.effects.bokeh` is measured against, in speed and in truth.
 
 `scatter` is the textbook's: every pixel becomes a disc, from far to near. `many_views` is the definition: a thousand views
 through as many points of the aperture, each a picture in which the nearer hides the farther, averaged.

@@ -1,4 +1,4 @@
-"""One training step written the plain way: what `argan.training.Trainer.step` is measured against.
+"""One training step written the plain way: what `argan.training.loop.Trainer.step` is measured against.
 
 The same networks, losses, random numbers and photographs, so the same weights, to the rounding of sums. But: 25 look-ups a photo
 in a loop, every view kept; tensors in planes; Adam as torch has it with neither fusing nor grouping; the average in a loop over
@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from argan import networks, objective
-from argan.augment import augment
+from argan import networks
+from argan.config.params import Training
 from argan.optics import Aperture, ray_disparity, to_light, to_values
-from argan.params import Training
-from argan.training import Draw, Order, State, step_random
+from argan.training import losses as objective
+from argan.training.augment import augment
+from argan.training.loop import Draw, Order, State, step_random
 from benchmarks.reference_optics import look_up
 
 CHOICES = {
@@ -35,7 +36,7 @@ CHOICES = {
 
 
 class Trainer:
-    """The interface of `argan.training.Trainer`, as far as a step needs it. `choices`: names in CHOICES."""
+    """The interface of `argan.training.loop.Trainer`, as far as a step needs it. `choices`: names in CHOICES."""
 
     def __init__(self, config: Training, photos: np.ndarray, choices: Iterable[str] = ()) -> None:
         self.config, self.photos, self.choices, self.images = config, photos, frozenset(choices), 0
@@ -138,7 +139,7 @@ class Trainer:
 
 
 def render(image: Tensor, disparity: Tensor, scale: Tensor, scene: networks.Scene) -> Tensor:
-    """The photo as `argan.optics.render` defines it, by 25 look-ups, whose views are all kept until they are averaged."""
+    """The photo as `argan.optics.rendering.render` defines it, by 25 look-ups, whose views are all kept until they are averaged."""
     aperture: Aperture = scene.aperture
     if scene.renderer == "gather":
         rays = ray_disparity(disparity, aperture)

@@ -13,9 +13,9 @@ from pathlib import Path
 import trimesh
 
 import argan
-from argan.mesh import write_glb, write_ply
-from argan.model import fit_to_edges, read_photo
-from argan.pictures import enlarge
+from argan.effects.mesh import write_glb, write_ply
+from argan.inference.model import fit_to_edges, read_photo
+from argan.visualization import enlarge
 
 
 def main(model: str, photo: str | None = None, out: str = "scene") -> None:

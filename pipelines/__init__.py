@@ -30,12 +30,13 @@ if lacking := [name for name in ("dvc", "mlflow", "pandas", "pydantic", "torch",
     )
     sys.exit(2)
 
-from argan import interrupt, params
+from argan import interrupt
+from argan.config import params
 from argan.errors import UserError
 from argan.redact import redacted
 
 if TYPE_CHECKING:
-    from argan.params import Params
+    from argan.config.params import Params
 
 CACHE = Path(".argan/features")  # of evaluation; may be deleted at any time
 REEVALUATED = Path(".argan/reevaluated")  # a champion's scores of today, <domain>.json

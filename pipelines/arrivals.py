@@ -17,12 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from argan import params
+from argan.config import params
 from argan.errors import UserError
 from argan.files import write_json
+from argan.photos import collection, decode, ingest
+from argan.photos.collection import Added, Collection
 from argan.redact import redacted
-from argan.sources import collection, decode, ingest
-from argan.sources.collection import Added, Collection
 
 Say = Callable[[str], None]
 

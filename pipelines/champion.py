@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from argan.config.params import Params
 from argan.errors import UserError
-from argan.gate import Scores
-from argan.params import Params
+from argan.evaluation.gate import Scores
 from pipelines import CACHE
 
 
@@ -23,7 +23,7 @@ def today(folder: Path, domain: str, params: Params) -> Scores:
     """What it scores on the validation photos of `data/photos/<domain>` as they are. Raises UserError."""
     import torch
 
-    from argan import evaluation
+    from argan.evaluation import evaluate as evaluation
 
     photos, truth = (Path("data") / kind / domain for kind in ("photos", "truth"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

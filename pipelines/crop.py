@@ -10,18 +10,19 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from argan import photos
+from argan.config.params import Collection, Domain, Meadow, Params, Published
+from argan.effects.iris import Iris, highlights, measured
 from argan.errors import UserError
 from argan.files import swapped
-from argan.geometry import Box, Rule
-from argan.iris import Iris, highlights, measured
-from argan.params import Collection, Domain, Meadow, Params, Published
-from argan.photos import Photos, sha256
-from argan.sources import DATASETS, collection, report, sharpness
-from argan.sources.ingest import ingest, printable
-from argan.sources.lens import LOOKED_AT, measure
-from argan.sources.prepare import File
-from argan.sources.report import About
+from argan.photos import collection, report, sharpness
+from argan.photos import store as photos
+from argan.photos.crop import Box, Rule
+from argan.photos.ingest import ingest, printable
+from argan.photos.lens import LOOKED_AT, measure
+from argan.photos.prepare import File
+from argan.photos.report import About
+from argan.photos.sources import DATASETS
+from argan.photos.store import Photos, sha256
 from pipelines import run, say
 
 EVERY = 10.0  # seconds between two lines of progress

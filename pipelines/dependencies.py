@@ -26,16 +26,18 @@ SHARED = {
     "argan.errors": "the class of an error",
 }
 REPORT = "for the report of `argan collection show`"
-SOURCES = {"argan.sources": "downloads weights, whose hash is pinned beside their address, and opens users' photos"}
+SOURCES = {
+    "argan.photos.sources": "downloads weights, whose hash is pinned beside their address, and opens users' photos"
+}
 REGISTRY = {"argan.registry": "keeps what a stage wrote, under a name"}
-USERS = {  # reached through argan.model
-    "argan.bokeh": "for a user's photo; scenes are photographed by the renderer that trained them",
-    "argan.iris": "for a user's bokeh",
-    "argan.likeness": "for a user's photo",
-    "argan.photograph": "opens a user's photo; a model is judged on the store",
+USERS = {  # reached through argan.inference.model
+    "argan.effects.bokeh": "for a user's photo; scenes are photographed by the renderer that trained them",
+    "argan.effects.iris": "for a user's bokeh",
+    "argan.inference.novelty": "for a user's photo",
+    "argan.photos.photograph": "opens a user's photo; a model is judged on the store",
 }
 NO_OUTPUT: dict[str, dict[str, str]] = {
-    "fetch": dict.fromkeys(("argan.html", "argan.iris", "argan.sources.quality", "argan.sources.report"), REPORT),
+    "fetch": dict.fromkeys(("argan.html", "argan.effects.iris", "argan.photos.quality", "argan.photos.report"), REPORT),
     "crop": {},
     "train": SOURCES | REGISTRY,
     "evaluate": SOURCES | REGISTRY | USERS,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from argan import evaluation
+from argan.config.params import Params
+from argan.evaluation import evaluate as evaluation
 from argan.files import swapped, write_json
-from argan.params import Params
 from pipelines import CACHE, run, say
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from argan import meadow
+from argan.config.params import Collection, Meadow, Params, Published
 from argan.files import swapped
-from argan.params import Collection, Meadow, Params, Published
-from argan.photos import write_rows
+from argan.meadow import scene as meadow
+from argan.photos.store import write_rows
 from pipelines import run, say
 
 CHUNK = 2000  # scenes between two lines of progress
@@ -26,14 +26,14 @@ def fetch(domain: str, params: Params) -> None:
     if isinstance(settings, Meadow):
         _meadow(domain, settings, raw)
     elif isinstance(settings, Collection):
-        from argan.sources import collection
+        from argan.photos import collection
 
         frozen = collection.freeze(domain, settings.revision, raw, say=lambda line: say(f"{domain}: {line}"))
         say(f"{domain}: {len(frozen.index):,} photos of the collection at revision {frozen.revision}")
     elif isinstance(settings, Published):
-        from argan.sources import DATASETS
-        from argan.sources.dataset import Own
-        from argan.sources.dataset import fetch as fetched
+        from argan.photos.sources import DATASETS
+        from argan.photos.sources.dataset import Own
+        from argan.photos.sources.dataset import fetch as fetched
 
         own = {name: Own(**given.model_dump()) for name, given in settings.files.items()}
         downloads = Path("data/downloads") / domain

@@ -10,10 +10,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from argan import registry
+from argan.config.params import Params
 from argan.errors import UserError
+from argan.evaluation.gate import PRIMARY, mean
 from argan.files import write_json
-from argan.gate import PRIMARY, mean
-from argan.params import Params
 from pipelines import REEVALUATED, champion, run, say
 
 SCORES = tuple(dict.fromkeys((*PRIMARY, "depth_sign_agreement")))

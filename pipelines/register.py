@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from argan import gate, registry
+from argan import registry
+from argan.config.params import Params
 from argan.errors import UserError
+from argan.evaluation import gate
+from argan.evaluation.gate import SPLIT, Decision, Scores
 from argan.files import write_json
-from argan.gate import SPLIT, Decision, Scores
-from argan.params import Params
 from pipelines import champion, run, say
 
 

@@ -15,15 +15,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from argan import dependencies, estimator, networks, pictures, processes, registry, sign, training
-from argan.checkpoint import fingerprint, write_tensors
+from argan import dependencies, networks, registry
+from argan import visualization as pictures
+from argan.config.params import Params, Training
+from argan.effects.iris import Iris
 from argan.errors import UserError
 from argan.files import swapped, write_json, write_text
-from argan.iris import Iris
-from argan.likeness import Likeness
-from argan.params import Params, Training
-from argan.photos import Photos
-from argan.processes import Processes
+from argan.inference.novelty import Likeness
+from argan.photos.store import Photos
+from argan.training import distill as estimator
+from argan.training import distributed as processes
+from argan.training import loop as training
+from argan.training import sign
+from argan.training.checkpoint import fingerprint, write_tensors
+from argan.training.distributed import Processes
 from pipelines import alone, in_a_hurry, run, say
 
 # What training imports and no weight depends on, and why. A change to any other module that it imports makes another training:
@@ -31,21 +36,21 @@ from pipelines import alone, in_a_hurry, run, say
 NO_WEIGHT = {
     "pipelines": "calls the training; what it hands on, parameters and photos, is in the fingerprint",
     "argan.__init__": "names the parts of the package",
-    "argan.checkpoint": "keeps tensors as they are; its SCHEMA, in the fingerprint, says when their meaning changes",
-    "argan.cost": "measures memory",
+    "argan.training.checkpoint": "keeps tensors as they are; its SCHEMA, in the fingerprint, says when their meaning changes",
+    "argan.training.memory": "measures memory",
     "argan.dependencies": "tells which code this is",
     "argan.errors": "the class of an error",
     "argan.files": "writes files, whatever is in them",
-    "argan.health": "watches a training and ends it; a step it lets pass is as without it",
-    "argan.iris": "goes with the model, measured on photos",
-    "argan.likeness": "goes with the model, measured on photos",
+    "argan.training.health": "watches a training and ends it; a step it lets pass is as without it",
+    "argan.effects.iris": "goes with the model, measured on photos",
+    "argan.inference.novelty": "goes with the model, measured on photos",
     "argan.metrics": "looks at photos, for the likeness",
-    "argan.params": "its values are in the fingerprint themselves",
-    "argan.pictures": "draws",
+    "argan.config.params": "its values are in the fingerprint themselves",
+    "argan.visualization": "draws",
     "argan.registry": "keeps runs and models; a change in it must not throw checkpoints away",
 }
 # The estimator is distilled when the generator is done: its code is in its own fingerprint alone.
-ESTIMATOR = {"argan.estimator": "has a fingerprint of its own"}
+ESTIMATOR = {"argan.training.distill": "has a fingerprint of its own"}
 SAMPLES = 12  # scenes on a sample sheet
 
 
@@ -150,7 +155,7 @@ def _train(
         show(trained.images, trained.generator)
         say(f"{domain}: distilling the depth estimator from {config.estimator_images} generated photos")
         began = time.perf_counter()
-        mark = fingerprint(config.recipe_only, f"{data}-{code_revision('argan.estimator', NO_WEIGHT)}")
+        mark = fingerprint(config.recipe_only, f"{data}-{code_revision('argan.training.distill', NO_WEIGHT)}")
         student = estimator.distill(
             trained.generator, config, device=device, folder=folder / "estimator", mark=mark, say=say
         )

@@ -16,10 +16,12 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from argan import params, registry
+from argan import registry
+from argan.config import params
+from argan.config.params import Params
 from argan.errors import UserError
-from argan.params import Params
-from pipelines import fail, guard, guarded, say
+from pipelines import fail, guarded, say
+from pipelines.services import auth as guard
 
 LOCAL = Path(".dvc/config.local")
 TABLE = {  # score -> how it reads; those with a baseline beside them first

@@ -16,7 +16,7 @@ from loopback import Server
 from PIL import Image, ImageDraw
 from scipy.io import savemat
 
-from argan.sources.dataset import Dataset, Remote
+from argan.photos.sources.dataset import Dataset, Remote
 
 SPECIES = ("001.Black_footed_Albatross", "002.Laysan_Albatross")
 SUBJECT = (15, 10, 35, 30)  # of photos of 50 x 40 pixels: brighter than all around it

@@ -163,10 +163,10 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small model that has learned nothing: enough for all that does not look at what it says."""
     import torch
 
-    from argan import networks
-    from argan.checkpoint import write_tensors
+    from argan.config.params import training
     from argan.files import write_json
-    from argan.params import training
+    from argan.networks import modules as networks
+    from argan.training.checkpoint import write_tensors
 
     folder = tmp_path_factory.mktemp("untrained")
     torch.manual_seed(0)
@@ -184,7 +184,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its estimator as ONNX, which takes many seconds to make."""
     import argan
-    from argan.export import export_onnx
+    from argan.inference.onnx_export import export_onnx
 
     path = tmp_path_factory.mktemp("onnx") / "estimator.onnx"
     assert export_onnx(argan.load(untrained), path) < 1e-5

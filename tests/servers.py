@@ -135,7 +135,7 @@ def _entry_point(folder: Path) -> list[str]:
     told = folder / "entry" / "argan_guard-0.dist-info"
     told.mkdir(parents=True, exist_ok=True)
     (told / "METADATA").write_text("Metadata-Version: 2.1\nName: argan-guard\nVersion: 0\n")
-    (told / "entry_points.txt").write_text("[mlflow.app]\nargan = pipelines.guard:mlflow\n")
+    (told / "entry_points.txt").write_text("[mlflow.app]\nargan = pipelines.services.auth:mlflow\n")
     return [str(told.parent)]
 
 

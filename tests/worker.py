@@ -1,4 +1,4 @@
-"""One process of small trainings, as torchrun or `argan.processes.launch` starts it: worker.py FOLDER CHANGES [launch COUNT].
+"""One process of small trainings, as torchrun or `distributed.launch` starts it: worker.py FOLDER CHANGES [launch COUNT].
 
 CHANGES is a JSON list; each training of it has a folder of its own, 0, 1, ...
 """
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from argan import processes, sign
-from argan.checkpoint import write_tensors
-from argan.params import training
-from argan.processes import Processes
+from argan.config.params import training
+from argan.training import distributed as processes
+from argan.training import sign
+from argan.training.checkpoint import write_tensors
+from argan.training.distributed import Processes
 from pipelines import guarded, say
 
 SMALL = {

@@ -38,8 +38,8 @@ def collection_add(
     JPEG, PNG, WebP, TIFF, HEIC and camera raw. They are copied into data/collections/NAME; params.yaml gets the collection's
     new revision.
     """
-    from argan import params
-    from argan.sources import collection
+    from argan.config import params
+    from argan.photos import collection
 
     params.free(name, params.load())
     with bar("photos") as progress:
@@ -70,7 +70,7 @@ def collection_add(
 @collections.command("list")
 def collection_list() -> None:
     """What collections there are: photos, groups of near duplicates, size, revision."""
-    from argan.sources import collection
+    from argan.photos import collection
 
     for name in collection.names():
         found = collection.Collection.open(name)
@@ -91,7 +91,7 @@ def collection_show(
     ] = False,
 ) -> None:
     """Whether AR-GAN can learn from a collection, the numbers behind that, and where its report is."""
-    from argan.sources import collection, report
+    from argan.photos import collection, report
 
     found = collection.Collection.open(name)
     told = found.quality
@@ -128,8 +128,8 @@ def collection_remove(
 
     To keep a photo out, take it out of where it came from too: the next add brings in whatever is new there.
     """
-    from argan import params
-    from argan.sources import collection
+    from argan.config import params
+    from argan.photos import collection
 
     params.free(name, params.load())
     if not photos and not yes:

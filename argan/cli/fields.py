@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from argan.model import Model
+    from argan.inference.model import Model
 
 Maybe = Annotated[
     list[Path] | None, typer.Argument(metavar="[PHOTO...]", help="Photographs; without any, scenes are made.")
@@ -52,8 +52,9 @@ def lightfield(
     """
     import numpy as np
 
-    from argan import lightfield as fields
-    from argan import load, photograph
+    from argan import load
+    from argan.effects import lightfield as fields
+    from argan.photos import photograph
 
     loaded = load(model)
 
@@ -96,7 +97,7 @@ def mesh(
     same as coloured points. What an object hides is continued from the background around it.
     """
     from argan import load
-    from argan.mesh import write_glb, write_ply
+    from argan.effects.mesh import write_glb, write_ply
 
     def one(stem: str, photo: NDArray[np.uint8], disparity: Any, own: NDArray[np.uint8] | None) -> None:
         write_glb(out / f"{stem}.glb", photo, disparity, size, relief)
@@ -119,8 +120,10 @@ def interpolate(
     """
     import numpy as np
 
-    from argan import latents, load, pictures
-    from argan.lightfield import write_animation
+    from argan import load
+    from argan import visualization as pictures
+    from argan.effects.lightfield import write_animation
+    from argan.inference import latents
 
     if len(seeds) < 2:
         raise UserError("a way goes from one scene to another; give --from SEED twice or more")
@@ -156,8 +159,10 @@ def project(
     """
     import numpy as np
 
-    from argan import latents, load, pictures
+    from argan import load
+    from argan import visualization as pictures
     from argan.files import write_json
+    from argan.inference import latents
 
     check_outputs([photo], out, (".png", ".gif", ".json", ".latent.npy", ".disparity.npy"))
     loaded = load(model)
@@ -195,7 +200,7 @@ def export(
 ) -> None:
     """Write the depth estimator as ONNX, for runtimes other than torch; the two are compared before it is put in place."""
     from argan import load
-    from argan.export import export_onnx
+    from argan.inference.onnx_export import export_onnx
 
     worst = export_onnx(load(model), out)
     typer.echo(f"{out}: onnxruntime and torch agree to {worst:.1g}")
@@ -214,8 +219,8 @@ def _each(
     """one(stem, photo, disparity, the model's own views or None) for every photo, or for every new scene."""
     import numpy as np
 
-    from argan.model import fit_to_edges, read_photo
-    from argan.pictures import enlarge
+    from argan.inference.model import fit_to_edges, read_photo
+    from argan.visualization import enlarge
 
     if photos:
 

@@ -265,7 +265,7 @@ def _versions(model: Model, catalogue: Catalogue) -> None:
 
 
 def _photo_by_photo(one: Version, other: Version, uri: str) -> None:
-    from argan.gate import PRIMARY, paired
+    from argan.evaluation.gate import PRIMARY, paired
     from argan.registry.versions import scores
 
     first, second = scores(one, uri), scores(other, uri)

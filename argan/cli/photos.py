@@ -20,7 +20,8 @@ def depth(model: ModelArgument, photos: PhotosArgument, out: OutOption = Path("d
     red is near, blue is far; and <stem>.confidence.png: white where the model is sure. A photo unlike those the model learned
     from is named.
     """
-    from argan import load, pictures
+    from argan import load
+    from argan import visualization as pictures
 
     loaded = load(model)
 
@@ -65,7 +66,8 @@ def bokeh(
 
     Writes <stem>.bokeh.png at the photo's own size, upright, with its colour profile, its EXIF, and its 16 bits where it has them.
     """
-    from argan import load, photograph
+    from argan import load
+    from argan.photos import photograph
 
     place = _focus(focus)
     loaded = load(model)

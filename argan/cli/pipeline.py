@@ -22,7 +22,7 @@ def bench(
     only: Annotated[list[str] | None, typer.Option(metavar="PART", help="One part; may be repeated.")] = None,
 ) -> None:
     """Measure speed and memory on this machine, against the plain implementations in benchmarks/."""
-    from argan.bench import run
+    from benchmarks.bench import run
 
     run(json, only or [])
 

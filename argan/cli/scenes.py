@@ -34,7 +34,8 @@ def sample(
     """
     import numpy as np
 
-    from argan import load, pictures
+    from argan import load
+    from argan import visualization as pictures
 
     loaded = load(model)
     folder(out)

@@ -31,6 +31,6 @@ def serve(
     ] = None,
 ) -> None:
     """Scenes, depth and bokeh over HTTP: docs/serving.md. The newest version of a model is served after a restart."""
-    from argan.serve import serve as run
+    from argan.serving.server import serve as run
 
     run(models, host, port, megapixels, seconds, allowed_host or ())

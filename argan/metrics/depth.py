@@ -1,6 +1,6 @@
 """How well a predicted disparity tells near from far, against the exact one. docs/method.md, section Evaluation.
 
-Disparity is signed, 0 in the focal plane, larger = nearer, a fraction of image width (`argan.optics`).
+Disparity is signed, 0 in the focal plane, larger = nearer, a fraction of image width (`argan.optics.rendering`).
 """
 
 from __future__ import annotations

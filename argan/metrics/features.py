@@ -106,7 +106,7 @@ OFFLINE = "ARGAN_OFFLINE"  # set to anything: no weights are fetched
 
 def _inception_weights() -> Path:
     """The file in the user's cache, fetched once, its hash checked every time."""
-    from argan.sources.download import download
+    from argan.photos.sources.download import download
 
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "argan" / "inception-2015-12-05.pt"
     if os.environ.get(OFFLINE) and not path.exists():

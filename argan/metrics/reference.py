@@ -47,7 +47,7 @@ def reference(device: torch.device) -> Callable[[NDArray[np.uint8]], Maps]:
         raise UserError(
             f"evaluate.reference: {NAME} needs the package transformers; pip install 'argan[reference]'"
         ) from error
-    from argan.checkpoint import read_tensors
+    from argan.training.checkpoint import read_tensors
 
     config = DepthAnythingConfig(backbone_config=Dinov2Config(**BACKBONE), **HEAD)
     network = DepthAnythingForDepthEstimation(config).eval().requires_grad_(False)
@@ -75,7 +75,7 @@ def reference(device: torch.device) -> Callable[[NDArray[np.uint8]], Maps]:
 
 
 def _weights() -> Path:
-    from argan.sources.download import download
+    from argan.photos.sources.download import download
 
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "argan" / f"{NAME}.safetensors"
     if os.environ.get(OFFLINE) and not path.exists():

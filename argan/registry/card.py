@@ -18,7 +18,7 @@ from argan.redact import markdown
 from argan.registry.place import public
 
 if TYPE_CHECKING:
-    from argan.gate import Decision
+    from argan.evaluation.gate import Decision
 
 LIMIT = 5000  # characters of a description: MLflow's column in PostgreSQL; SQLite would take more
 UNKNOWN = (
@@ -50,7 +50,7 @@ class Version:
     pictures: Mapping[str, str]
     reason: str = ""  # of the gate
     against: str = ""  # the champion that was compared with
-    comparisons: Sequence[Sequence[str]] = field(default=())  # rows of `argan.gate.Decision`
+    comparisons: Sequence[Sequence[str]] = field(default=())  # rows of `argan.evaluation.gate.Decision`
 
     @property
     def training(self) -> Mapping[str, Any]:
@@ -189,7 +189,7 @@ def artifact(run_id: str, path: str) -> str:
 
 def facts(folder: Path, domain: str) -> dict[str, str]:
     """What is known of the photographs a model learned from, out of the data card that goes with it."""
-    from argan.metrics.page import data_card
+    from argan.evaluation.page import data_card
 
     title, rows = data_card(folder / "data" / "card.md")
     told = {row[0]: row[1] for row in rows} | {"title": title.removeprefix("Data: ") or domain}
@@ -230,7 +230,7 @@ def _short(told: str) -> str:
 
 
 def _scores(v: Version) -> str:
-    from argan.metrics.page import depth_rows, photograph_rows
+    from argan.evaluation.page import depth_rows, photograph_rows
 
     told = ["### How good it is"]
     if rows := depth_rows(v.scores):
@@ -250,7 +250,7 @@ def _scores(v: Version) -> str:
 
 
 def _gate(v: Version) -> str:
-    from argan.metrics.page import JUDGED_ON
+    from argan.evaluation.page import JUDGED_ON
 
     champion = f"Against the champion, version {v.against}" if v.against else "Against the champion"
     told = [f"### {champion if v.comparisons else 'The gate'}", f"{markdown(v.reason[:1].upper() + v.reason[1:])}."]

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from argan.config.params import Mlflow
 from argan.errors import UserError
-from argan.params import Mlflow
 from argan.registry import card
 from argan.registry.catalogue import ARCHIVED, PREFIX
 from argan.registry.place import connect, or_none, public, speaking, tracking_uri

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from argan.config.params import Mlflow
 from argan.errors import UserError
-from argan.params import Mlflow
 from argan.redact import redacted
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def tracking_uri(settings: Mlflow | None = None) -> str:
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         return uri
     if settings is None and Path("params.yaml").exists():
-        from argan import params
+        from argan.config import params
 
         settings = params.load().mlflow
     return (settings or Mlflow()).tracking_uri

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from argan.config.params import Mlflow, Training
 from argan.errors import UserError
-from argan.params import Mlflow, Training
 from argan.registry import place
 from argan.registry.place import connect, or_none, prefect, public, revision, speaking, tracking_uri
-from argan.spool import Event, Spool
+from argan.registry.spool import Event, Spool
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,8 +160,8 @@ def start_run(
 
     Raises UserError when MLflow cannot be reached: before an hour of training, not after it.
     """
-    from argan.checkpoint import fingerprint
     from argan.files import write_json
+    from argan.training.checkpoint import fingerprint
 
     spool, recipe = Spool(folder / UNSENT), fingerprint(training.recipe_only, data)
     told = _told(folder)

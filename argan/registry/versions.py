@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from argan.config.params import Mlflow
 from argan.errors import UserError
-from argan.params import Mlflow
 from argan.registry import card, champions, manifest
 from argan.registry.place import connect, or_none, prefect, public, revision, speaking, sqlite_file, tracking_uri
 from argan.registry.runs import alive, create_run, log_rows
@@ -25,7 +25,7 @@ from argan.registry.runs import alive, create_run, log_rows
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from argan.gate import Decision, Scores
+    from argan.evaluation.gate import Decision, Scores
     from argan.registry.catalogue import Version
 
 MODEL_FILES = ("generator.safetensors", "estimator.safetensors", "config.json")
@@ -62,8 +62,8 @@ def register(
     becomes champion, and given the folder of the champion there is, None without one. The same model is the same version,
     however often it is registered. lineage: tags that tell where it comes from. The receipt holds no secret.
     """
-    from argan.gate import Decision as Decided  # brings scipy, which no other command of the registry needs
-    from argan.metrics.page import with_gate
+    from argan.evaluation.gate import Decision as Decided  # brings scipy, which no other command of the registry needs
+    from argan.evaluation.page import with_gate
 
     digest = model_hash(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -279,7 +279,7 @@ def check_files(version: Any, uri: str) -> None:
 
 def scores(version: Version, uri: str) -> Scores | None:
     """What a version scored, photo by photo, when it was registered; None where that is not with its files."""
-    from argan.gate import Scores
+    from argan.evaluation.gate import Scores
 
     inner = "evaluation/scores.json"
     with TemporaryDirectory() as folder, suppress(ValueError, UserError):

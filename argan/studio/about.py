@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from argan.model import Model
+from argan.inference.model import Model
 
 SCORES = {  # metric: (what it says, the metric of its baseline or None)
     "depth_spearman": ("Depth in the right order (1 is perfect)", "depth_spearman_prior"),

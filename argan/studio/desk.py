@@ -14,10 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from argan import model as models
-from argan import photograph
 from argan.errors import UserError
-from argan.model import Model
+from argan.inference import model as models
+from argan.inference.model import Model
+from argan.photos import photograph
 from argan.studio import work
 from argan.studio.work import Pixels, Relief, Scene
 

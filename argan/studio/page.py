@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from gradio.utils import get_upload_folder
 
 from argan.errors import UserError
-from argan.photo_file import PIXELS, SUFFIXES
+from argan.photos.photo_file import PIXELS, SUFFIXES
 from argan.studio import about, work
 from argan.studio.desk import FILE_BYTES, Desk
 from argan.studio.parts import JOB, QUIET, Stage, Value, download, shapes, stage, told

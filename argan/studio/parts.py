@@ -10,9 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from argan.bokeh import COLLECTION, SHAPES
+from argan.effects.bokeh import COLLECTION, SHAPES
 from argan.errors import UserError
-from argan.model import Model
+from argan.inference.model import Model
 
 Value = dict[str, Any]  # what a stage shows: see page.js
 QUIET: Value = {"show_progress": "hidden", "api_visibility": "private"}

@@ -14,8 +14,8 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from argan.errors import UserError
-from argan.http_guard import RequestGuard
-from argan.http_limits import BodyLimit
+from argan.serving.http_guard import RequestGuard
+from argan.serving.http_limits import BodyLimit
 from argan.studio import about, uploads, work
 from argan.studio.desk import Desk
 from argan.studio.work import Relief, Scene

@@ -38,7 +38,7 @@ def serve(model: str | None, port: int, browser: bool, say: Callable[[str], None
             try:
                 import uvicorn
 
-                from argan.http_connections import BACKLOG, limits, protocol
+                from argan.serving.http_connections import BACKLOG, limits, protocol
                 from argan.studio.desk import Desk, Shelf
                 from argan.studio.page import mounted
             except ModuleNotFoundError as error:
@@ -78,7 +78,7 @@ def warm(desk: Desk) -> None:
     """Load the model, make the first scenes, and have compiled what previews need."""
     import numpy as np
 
-    from argan.bokeh import refocus
+    from argan.effects.bokeh import refocus
     from argan.studio.work import Scene
 
     first = desk.scene(desk.shelf.default, Scene())

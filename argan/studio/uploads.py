@@ -6,7 +6,7 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from argan.http_limits import refuse
+from argan.serving.http_limits import refuse
 from argan.studio.desk import FILE_BYTES
 
 FORM_BYTES = 1 << 16  # that a form adds to its file

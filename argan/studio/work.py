@@ -14,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from argan import latents, lightfield, mesh, pictures
-from argan.bokeh import Shape, refocus
+from argan import visualization as pictures
+from argan.effects import lightfield, mesh
+from argan.effects.bokeh import Shape, refocus
 from argan.errors import UserError
-from argan.model import Model
+from argan.inference import latents
+from argan.inference.model import Model
 
 Pixels = NDArray[np.uint8]
 Float = NDArray[Any]  # float32

@@ -8,7 +8,7 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from argan import params
+from argan.config import params
 from argan.errors import UserError
 from argan.redact import NO_SECRET
 from pipelines import workspace

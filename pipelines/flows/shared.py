@@ -17,9 +17,9 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.states import Failed
 from pydantic import Field
 
-from argan import params
+from argan.config import params
+from argan.config.params import Params
 from argan.errors import UserError
-from argan.params import Params
 from argan.redact import redacted
 from pipelines import workspace
 

@@ -79,7 +79,7 @@ def inline(file: Path) -> str:
     """A picture as a data URI, small enough for a database."""
     from PIL import Image
 
-    from argan import photo_file
+    from argan.photos import photo_file
 
     picture = Image.fromarray(photo_file.pixels(file))
     picture.thumbnail((WIDTH, 4 * WIDTH))

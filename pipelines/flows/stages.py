@@ -9,9 +9,9 @@ from typing import Any
 from prefect import get_run_logger, runtime, task
 from prefect.states import Completed, Failed
 
-from argan import params
+from argan.config import params
+from argan.config.params import STAGES
 from argan.errors import UserError
-from argan.params import STAGES
 from pipelines import workspace
 from pipelines.driver import Driver
 from pipelines.flows import shown

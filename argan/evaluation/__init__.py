@@ -1,0 +1,1 @@
+"""Evaluation of a trained model: scores, intervals, degenerate answers, the gate, plots and reports."""

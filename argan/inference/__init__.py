@@ -1,0 +1,1 @@
+"""A trained model in use: scenes, depth of photographs, latent vectors, novelty, ONNX."""

@@ -1,0 +1,353 @@
+"""A trained model in use: sample scenes, and see the depth of a photograph that was never seen."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from pydantic import ValidationError
+
+from argan import networks
+from argan.config.params import GONE, Training
+from argan.effects.bokeh import COLLECTION, SHAPES, Shape, refocus
+from argan.effects.iris import Iris
+from argan.errors import UserError
+from argan.guided_filter import UPPER, solve_symmetric
+from argan.inference.novelty import UNLIKE, Likeness
+from argan.optics import Aperture
+from argan.photos import photograph
+from argan.photos.photograph import Photograph
+from argan.training import distill as estimator
+from argan.training.checkpoint import read_tensors
+
+Pixels = NDArray[np.uint8]
+Disparity = NDArray[Any]  # float32
+Photo = str | Path | Image.Image | Pixels | Photograph
+
+MODELS = Path("models")
+BATCH = 32  # scenes generated at a time
+VIEWS = Aperture.size  # along each side of the aperture, as trained
+MOST_VIEWS = 33  # 66 dB from twice as many at 256 px
+LONGEST = 64  # times the shorter side: the model sees as many of its frames side by side; panoramas have 3 to 20
+NEAR = 0.1  # of the whole range of disparity: off by less, far, focal plane and near are still told apart
+GUIDE = 512  # longest side, in pixels, at which depth is fitted to the photo's edges
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a model says of a photograph's depth, and how far it is to be believed."""
+
+    disparity: Disparity  # (H, W), signed, 0 in the focal plane, larger = nearer, fraction of the photo's width
+    confidence: (
+        Disparity  # (H, W) in 0..1: the chance that the disparity is within NEAR of the model's range, see `estimate`
+    )
+    unlike: (
+        float | None
+    )  # 0..1: the share of the domain's own photos that are more like what was learned from; None unknown
+
+    @property
+    def warning(self) -> str | None:
+        """One sentence where the photograph is not of the kind the model learned from; None where it may be."""
+        if self.unlike is None or self.unlike < UNLIKE:
+            return None
+        return (
+            "this is unlike the photographs the model learned from; its depth may be wrong whatever the confidence says"
+        )
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What one latent each became. R is the model's resolution."""
+
+    images: Pixels  # (N, R, R, 3), all in focus
+    photos: Pixels  # (N, R, R, 3), through the full aperture
+    disparity: Disparity  # (N, R, R), signed, 0 in the focal plane, larger = nearer, fraction of image width
+
+
+class Model:
+    """A generator of scenes and the depth estimator distilled from it, on the CPU."""
+
+    def __init__(self, domain: str, config: Training, generator: networks.Scene, folder: Path | None = None) -> None:
+        self.domain, self.config, self.folder = domain, config, folder
+        self.generator = generator.eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, reference: str | Path) -> Model:
+        """See `argan.load`. The estimator is read when depth is first asked for."""
+        folder = locate(reference)
+        path = folder / "config.json"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            config = Training.model_validate({k: v for k, v in dict(content["training"]).items() if k not in GONE})
+            domain = str(content["domain"])
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{folder} is no model or half written: config.json is not there; run `dvc repro`"
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"]))
+            raise UserError(
+                f"{path}: training.{name}: {first['msg'].lower()}; it is another version's model"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error!r}); run `dvc repro` or fetch the model again") from error
+        generator = networks.generator(config)
+        _fill(generator, folder / "generator.safetensors")
+        return cls(domain, config, generator, folder)
+
+    @cached_property
+    def estimator(self) -> networks.Estimator:
+        student = networks.Estimator(self.config.estimator_channels, self.config.disparity_max)
+        if self.folder is not None:
+            _fill(student, self.folder / "estimator.safetensors")
+        return student.eval().requires_grad_(False)
+
+    @cached_property
+    def likeness(self) -> Likeness | None:
+        """What the domain's photographs look like; None where the folder does not say."""
+        return Likeness.load(self.folder / "likeness.safetensors") if self.folder else None
+
+    @cached_property
+    def iris(self) -> Iris | None:
+        """The lens that the domain's photographs were taken with; None where the folder does not say."""
+        return Iris.load(self.folder) if self.folder else None
+
+    def opening(self, shape: str) -> Shape:
+        """What `argan.effects.bokeh.refocus` takes for the shape of that name: "collection" is the photographs' own.
+
+        Raises UserError where that is not known.
+        """
+        if shape != COLLECTION:
+            return shape
+        if self.iris is None:
+            reason = "it was trained before that was measured; train it again"
+        elif self.iris.outline is None:
+            reason = self.iris.reason
+        else:
+            return self.iris.outline
+        others = ", ".join(SHAPES)
+        raise UserError(
+            f"the model '{self.domain}' knows no aperture shape of its collection ({reason}); there is: {others}"
+        )
+
+    # Scenes
+
+    def sample(self, count: int = 1, seed: int = 0, truncation: float = 1.0, views: int = VIEWS) -> Scenes:
+        """`count` scenes. Scene i depends on (seed, i) alone: asking for more leaves the first ones as they are.
+
+        `truncation` below 1 brings latents nearer to their mean: scenes more alike, and fewer that failed (Brock et al., 2019).
+        `views` along each side of the aperture, odd: more than the 5 of training make a wide blur smooth. Raises UserError.
+        """
+        parts = list(self.stream(count, seed, truncation, views))
+        return Scenes(
+            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("images", "photos", "disparity"))
+        )
+
+    def stream(self, count: int, seed: int = 0, truncation: float = 1.0, views: int = VIEWS) -> Iterator[Scenes]:
+        """The same, a batch at a time, for counts that do not fit into memory. Raises ValueError unless count >= 1."""
+        if count < 1 or seed < 0:
+            raise ValueError(f"count must be at least 1 and seed at least 0, got {count} and {seed}")
+        for first in range(0, count, BATCH):
+            yield self.scenes(self.latents(range(first, min(first + BATCH, count)), seed, truncation), views)
+
+    def latents(self, indices: Iterable[int], seed: int = 0, truncation: float = 1.0) -> Disparity:
+        """Of those scenes of `seed`: float32 (N, Z), standard normal times `truncation`."""
+        if not 0 <= truncation <= 2:
+            raise UserError(f"truncation must be between 0 (all scenes alike) and 2, got {truncation:g}")
+        rows = [np.random.default_rng([seed, i]).standard_normal(self.config.latent, np.float32) for i in indices]
+        return np.stack(rows) * np.float32(truncation)
+
+    @torch.inference_mode()
+    def scenes(self, latents: Disparity, views: int = VIEWS) -> Scenes:
+        """What latents (N, Z) become."""
+        aperture = _aperture(views)
+        image, disparity = self.generator(torch.from_numpy(latents))
+        photo = self.generator.photograph(image, disparity, torch.ones(len(image)), aperture=aperture)
+        return Scenes(networks.to_uint8(image), networks.to_uint8(photo), disparity[:, 0].numpy())
+
+    @torch.inference_mode()
+    def light_field(self, index: int = 0, seed: int = 0, truncation: float = 1.0, views: int = VIEWS) -> Pixels:
+        """The `views` x `views` views of scene `index` of `seed`, row by row from the top left: (25, R, R, 3) of 5."""
+        aperture = _aperture(views)
+        image, disparity = self.generator(torch.from_numpy(self.latents([index], seed, truncation)))
+        return networks.to_uint8(self.generator.views(image, disparity, torch.ones(1), aperture)[0])
+
+    # Photographs
+
+    def depth(self, photo: Photo) -> Disparity:
+        """Disparity of a photograph at its own size: float32 (H, W), larger = nearer, as a fraction of the photo's width.
+
+        photo: a path, a PIL image (EXIF orientation is applied) or uint8 (H, W, 3). The estimator sees it with its shorter
+        side at the resolution the model was trained at; its answer is then fitted to the photo's edges. Raises UserError
+        for what is no photo.
+        """
+        pixels = read_photo(photo)
+        disparity, _ = self._coarse(self._reduced(pixels))
+        return self._to_size(disparity, pixels)
+
+    def estimate(self, photo: Photo) -> Estimate:
+        """`depth`, with the confidence at every pixel and how unlike the model's photographs this one is.
+
+        Confidence is what the estimator learned of its own errors on generated scenes (Laplace, Kendall and Gal 2017), no
+        less than two views of the photo disagree: 1 - exp(-t / error), t being NEAR of the range of disparity. It knows
+        nothing of photographs of another kind: that is what `unlike` is for.
+        """
+        pixels = read_photo(photo)
+        small = self._reduced(pixels)
+        disparity, error = self._coarse(small)
+        confidence = 1 - np.exp(-NEAR * 2 * self.config.disparity_max / error)
+        unlike = None
+        if self.likeness is not None:
+            (h, w), r = small.shape[:2], self.config.resolution
+            top, left = (h - r) // 2, (w - r) // 2
+            unlike = self.likeness.unlike(small[top : top + r, left : left + r])
+        size = (pixels.shape[1], pixels.shape[0])
+        full: Disparity = cv2.resize(confidence, size, interpolation=cv2.INTER_CUBIC)
+        return Estimate(self._to_size(disparity, pixels), np.clip(full, 0, 1), unlike)
+
+    def _reduced(self, pixels: Pixels) -> Pixels:
+        """The photo with its shorter side at the model's resolution. Raises UserError where the longer one would be endless."""
+        (h, w), r = pixels.shape[:2], self.config.resolution
+        if max(h, w) > LONGEST * min(h, w):
+            raise UserError(f"the photo has {w} x {h} pixels, one side more than {LONGEST} times the other; cut it up")
+        return _resized(pixels, max(r, round(h * r / min(h, w))), max(r, round(w * r / min(h, w))))
+
+    @torch.inference_mode()
+    def _coarse(self, small: Pixels) -> tuple[Disparity, Disparity]:
+        """Disparity and its expected error (h, w), in the model's unit: the width of its square frame."""
+        h, w = small.shape[:2]
+        padded = np.pad(small, ((0, -h % 8), (0, -w % 8), (0, 0)), mode="symmetric")  # three halvings and back
+        photos = networks.from_uint8(torch.from_numpy(padded).permute(2, 0, 1)[None])
+        disparity, error = estimator.estimate_with_error(self.estimator, photos)
+        return disparity[0, 0, :h, :w].numpy(), error[0, 0, :h, :w].numpy()
+
+    def _to_size(self, coarse: Disparity, pixels: Pixels) -> Disparity:
+        """Fitted to the photo's edges, in fractions of its width: the model's frame is the photo's shorter side."""
+        h, w = pixels.shape[:2]
+        return fit_to_edges(coarse, pixels, pixel=min(h, w) / self.config.resolution) * np.float32(min(h, w) / w)
+
+    def bokeh(
+        self, photo: Photo, aperture: float, focus: tuple[float, float] | None = None, shape: str = "disc"
+    ) -> NDArray[Any]:
+        """The photograph through an aperture `aperture` times the model's full one, focused on pixel `focus` = (x, y).
+
+        Returns (H, W, 3), the photo's own size and values: uint16 where its file has 16 bits, else uint8. aperture 0 gives the
+        photo itself; focus None is its centre; both numbers within 0..1 are fractions of width and height; shape is one of
+        `bokeh.SHAPES` or "collection", the aperture of the photographs learned from. Raises UserError for what is no photo,
+        an aperture below 0, a focus outside the frame, or a shape that there is not.
+        """
+        opening = self.opening(shape)
+        taken = photograph.read(photo) if isinstance(photo, str | Path) else photo
+        pixels = taken.pixels if isinstance(taken, Photograph) else read_photo(taken)
+        return refocus(pixels, self.depth(taken), aperture, focus, opening)
+
+
+def _aperture(views: int) -> Aperture:
+    if views % 2 == 0 or not 3 <= views <= MOST_VIEWS:
+        raise UserError(f"views must be odd, from 3 to {MOST_VIEWS}, to have one in the middle; got {views}")
+    return Aperture(views)
+
+
+def locate(reference: str | Path) -> Path:
+    """The folder of a model. Raises UserError, naming what there is."""
+    if str(reference).startswith("models:"):
+        from argan.registry import download
+
+        return download(str(reference))
+    for folder in (MODELS / reference, Path(reference)):
+        if folder.is_dir() and (folder.parent == MODELS or (folder / "config.json").exists()):
+            return folder
+    if Path(reference).is_dir():
+        raise UserError(f"{reference} is no model or half written: config.json is not there; run `dvc repro`")
+    known = sorted(p.parent.name for p in MODELS.glob("*/config.json"))
+    near = difflib.get_close_matches(str(reference), known, 1)
+    hint = (
+        f"did you mean '{near[0]}'?" if near else f"there is: {', '.join(known)}" if known else "train one: make repro"
+    )
+    raise UserError(
+        f"no model '{reference}': neither a domain in {MODELS}/ nor a folder nor a models:/ reference; {hint}"
+    )
+
+
+def _fill(network: torch.nn.Module, path: Path) -> None:
+    tensors, _ = read_tensors(path)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[1].strip().rstrip(".") if "\n" in str(error) else str(error)
+        raise UserError(
+            f"{path} does not fit the config.json beside it ({reason:.120}); fetch the model again"
+        ) from error
+
+
+def read_photo(photo: Photo) -> Pixels:
+    """A photograph, upright, as uint8 (H, W, 3). Raises UserError naming the file and why it is refused."""
+    if isinstance(photo, Photograph):
+        return photo.seen
+    if isinstance(photo, str | Path):
+        return photograph.read(photo).seen
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.size == 0:
+            raise UserError(f"a photo as an array must be uint8 (H, W, 3), got {photo.dtype} {photo.shape}")
+        photo = Image.fromarray(photo)
+    try:
+        return photograph.eight(ImageOps.exif_transpose(photo))
+    except Exception as error:  # decoders meet broken files with anything
+        raise UserError(f"the photo cannot be read ({error or type(error).__name__}); it may be cut off") from error
+
+
+def fit_to_edges(coarse: Disparity, photo: Pixels, pixel: float) -> Disparity:
+    """Coarse disparity (h, w) at the size of `photo` (H, W, 3), following its edges: the guided filter.
+
+    In every window, disparity is the affine function of colour nearest to the coarse one; `pixel` is the side of a coarse
+    pixel in pixels of the photo, half the window's radius (He, Sun, Tang, 2013; fitted at GUIDE, as in their fast one). What
+    it copies of a pattern on a surface, feathers or fur, is taken off again: it would be speckles in a blurred picture.
+    """
+    height, width = photo.shape[:2]
+    ratio = min(1.0, GUIDE / max(height, width))
+    h, w = max(1, round(height * ratio)), max(1, round(width * ratio))
+    guide = [plane.astype(np.float32) / np.float32(255) for plane in cv2.split(_resized(photo, h, w))]
+    target = cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC)
+    radius = max(1, round(2 * pixel * ratio))
+
+    def mean(x: NDArray[Any]) -> NDArray[Any]:
+        return cv2.blur(x, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
+
+    average, level = [mean(plane) for plane in guide], mean(target)
+    covariance = {
+        (i, j): mean(guide[i] * guide[j]) - average[i] * average[j] + np.float32(SMOOTHING if i == j else 0)
+        for i, j in UPPER
+    }
+    cross = [mean(plane * target) - a * level for plane, a in zip(guide, average, strict=True)]
+    slopes = solve_symmetric(covariance, cross)
+    for slope, a in zip(slopes, average, strict=True):
+        level = level - slope * a
+    offset, *slopes = (cv2.resize(mean(x), (width, height), interpolation=cv2.INTER_LINEAR) for x in (level, *slopes))
+    for slope, plane in zip(slopes, cv2.split(photo), strict=True):
+        offset += slope * (plane * np.float32(1 / 255))
+    lowest, highest = coarse.min(), coarse.max()
+    fine = np.clip(offset, lowest, highest, out=offset)
+    around = cv2.medianBlur(cv2.resize(fine, (w, h), interpolation=cv2.INTER_AREA), 5)
+    relief = fine - cv2.resize(around, (width, height), interpolation=cv2.INTER_LINEAR)
+    most = np.float32(NEAR * (highest - lowest))  # steps of more than that are edges
+    return fine - np.clip(relief, -most, most, out=relief)  # type: ignore[no-any-return]
+
+
+SMOOTHING = 1e-3  # variance of colour (0..1) below which a window is taken for one surface
+
+
+def _resized(photo: Pixels, height: int, width: int) -> Pixels:
+    """Antialiased where it shrinks, smooth where it grows."""
+    shrinks = height < photo.shape[0]
+    return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""The embedded domain: procedural flower photographs with exact depth, through a camera of its own."""

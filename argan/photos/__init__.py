@@ -1,0 +1,1 @@
+"""Photographs from files: opening, cropping, storing; collections, duplicates, quality; published datasets in `sources`."""

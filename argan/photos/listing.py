@@ -1,0 +1,133 @@
+"""The photographs of a web folder: what its listing links to, as Apache, nginx, Caddy or `python -m http.server` write one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import httpx
+
+from argan.errors import UserError
+from argan.photos import decode
+from argan.photos.sources.download import download
+from argan.photos.sources.web import LATER, Again, Hopeless, Patience, ask, refusal, retry_after, shown
+
+Say = Callable[[str], None]
+
+PAGE = 32 << 20  # bytes of a listing: a hundred thousand links, with what servers write around them
+SLOW = 10  # times the longest silence that is borne: in all, a page must be there then
+PAGES = 10_000  # folders: more is a server that leads in circles
+
+
+def photographs(url: str, folder: Path, say: Say = lambda line: None, patience: Patience | None = None) -> None:
+    """Fetch every photograph below the listing at `url` (it ends in /) into `folder`, under its name there.
+
+    What is in `folder` already is not fetched again. Raises UserError where a page is no listing or a file cannot be had.
+    """
+    patience = replace(patience or Patience(), ceiling=decode.Limits().file_bytes)
+    if reason := refusal(url):
+        raise UserError(f"{shown(url)} {reason}")
+    found = list(_below(httpx.URL(url), patience))
+    if not found:
+        raise UserError(f"{shown(url)} lists no photographs: no link in it leads to a name below it that ends like one")
+    say(f"{len(found):,} photographs in {shown(url)}")
+    for i, (name, address) in enumerate(found, 1):
+        download(address, folder / name, sha256=None, own=True, say=say, patience=patience)
+        if i % 100 == 0:
+            say(f"{shown(url)}: {i:,} of {len(found):,} photographs fetched")
+
+
+def _below(top: httpx.URL, patience: Patience) -> Iterator[tuple[str, str]]:
+    """Name below `top`, and address, of each photograph; links that lead elsewhere are not followed."""
+    waiting, seen, pages = [top], {_place(top)}, 0
+    while waiting:
+        here = waiting.pop()
+        if (pages := pages + 1) > PAGES:
+            raise UserError(
+                f"{shown(str(top))} has more than {PAGES:,} folders below it: give the address of one of them"
+            )
+        for link in _links(here, patience):
+            try:
+                target = here.join(link).copy_with(fragment=None)
+            except (httpx.InvalidURL, ValueError):
+                continue
+            place = _place(target)
+            name = _name(top, target)
+            if name is None or place in seen:
+                continue
+            seen.add(place)
+            if place.endswith("/"):
+                waiting.append(target.copy_with(query=None))
+            elif Path(name).suffix.lower() in decode.SUFFIXES:
+                yield name, str(target)
+
+
+def _place(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode()}{url.path}"
+
+
+def _name(top: httpx.URL, target: httpx.URL) -> str | None:
+    """The path of `target` below `top`, fit to be a file's; None where it lies elsewhere or its name is a trick."""
+    base, place = _place(top), _place(target)
+    if not place.startswith(base) or place == base:
+        return None
+    parts = [unquote(part) for part in place[len(base) :].rstrip("/").split("/")]
+    if any(part in ("", ".", "..") or len(part) > 200 or not part.isprintable() or "/" in part for part in parts):
+        return None
+    return "/".join(parts)
+
+
+def _links(url: httpx.URL, patience: Patience) -> list[str]:
+    reasons = []
+    for attempt in range(patience.attempts):
+        try:
+            return _page(url, patience)
+        except (Again, httpx.RequestError) as error:
+            reasons.append(str(error) or type(error).__name__)
+            wait = getattr(error, "wait", None)
+            patience.sleep(min(patience.backoff * 2**attempt if wait is None else max(wait, 0), patience.longest_wait))
+        except (Hopeless, httpx.InvalidURL) as error:
+            raise UserError(f"{shown(str(url))} cannot be listed: {error}") from error
+    raise UserError(f"{shown(str(url))} cannot be listed: {reasons[-1]}; try again later")
+
+
+def _page(url: httpx.URL, patience: Patience) -> list[str]:
+    with ExitStack() as stack:
+        headers = {"Accept": "text/html", "Accept-Encoding": "identity", "User-Agent": "argan"}
+        response, began = ask(stack, str(url), headers, patience), patience.clock()
+        if response.status_code in LATER:
+            raise Again(f"status {response.status_code}", retry_after(response.headers.get("retry-after")))
+        if response.status_code != 200:
+            raise Hopeless(f"status {response.status_code}")
+        if not response.headers.get("content-type", "").startswith("text/html"):
+            raise Hopeless(
+                "it is no page of links; give the address of a zip or tar, or of a folder that the server lists"
+            )
+        content = bytearray()
+        for chunk in response.iter_raw():
+            content += chunk
+            if len(content) > PAGE:
+                raise Hopeless(f"the page is larger than {PAGE >> 20} MiB")
+            if patience.clock() - began > SLOW * patience.stall:
+                raise Hopeless(f"after {SLOW * patience.stall:g} s the page is not whole")
+    found = _Links()
+    try:
+        found.feed(content.decode("utf-8", "replace"))
+    except AssertionError as error:  # what the parser says of some nonsense
+        raise Hopeless("it is no HTML") from error
+    return found.links
+
+
+@dataclass
+class _Links(HTMLParser):
+    links: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value for name, value in attrs if tag == "a" and name == "href" and value]

@@ -1,0 +1,298 @@
+"""A file from the net: from one of several mirrors, resumed where it broke off, checked whole, then under its final name.
+
+While it grows it is `<name>.part`, beside it `<name>.part.json` says of which file on which server it is a part. Only bytes
+whose hash is right get the final name; wrong ones are removed, saying so. To resume, call it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+from filelock import FileLock, Timeout
+
+from argan.errors import UserError
+from argan.files import sync, write_json
+from argan.photos.sources.web import LATER, Again, Hopeless, Patience, ask, refusal, retry_after, shown
+
+HTML = (b"<!doctype html", b"<html")
+STEP = 1 << 20  # bytes a try must bring beyond the furthest one before, not to count as a failure
+
+Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all where known
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file in its place. `sha256` is of its bytes, also where it was checked by another hash or by none."""
+
+    path: Path
+    size: int
+    sha256: str
+
+
+def download(
+    urls: str | Sequence[str],
+    path: str | Path,
+    *,
+    sha256: str | None,
+    md5: str | None = None,
+    size: int | None = None,
+    own: bool = False,
+    say: Say = lambda line: None,
+    progress: Progress = lambda done, total: None,
+    patience: Patience | None = None,
+) -> Fetched:
+    """Fetch `path` from the first of `urls` that delivers it; a file already there with the right hash is left as it is.
+
+    `md5` is for files of which no sha256 is published: it finds damage, not malice. Neither is needed for a user's `own` URL.
+    Raises UserError when a URL is not https, no hash is known, no mirror delivers the right bytes, or the disk is full.
+    """
+    path = Path(path)
+    urls = [urls] if isinstance(urls, str) else list(urls)
+    if not urls:
+        raise UserError(f"no URL is known for {path.name}; give the file itself")
+    for url in urls:
+        if reason := refusal(url):
+            raise UserError(f"{shown(url)} {reason}")
+    if not (sha256 or md5 or own):
+        raise UserError(f"no checksum is known for {path.name}: it is not fetched unchecked; pin its sha256")
+    pins = {name: pin.lower() for name, pin in (("sha256", sha256), ("md5", md5)) if pin}
+    job = _Job(path, pins, size, say, progress, patience or Patience())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path, say):
+            return job.present() or job.fetch(urls)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or mend the folder, then run it again"
+        ) from error
+
+
+def digests(path: Path) -> dict[str, str]:
+    """sha256 and md5 of a file, in one pass."""
+    hashes = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            for each in hashes.values():
+                each.update(chunk)
+    return {name: each.hexdigest() for name, each in hashes.items()}
+
+
+def mismatch(found: dict[str, str], pins: dict[str, str]) -> str | None:
+    """The first pinned hash that differs, in words; None when all agree."""
+    return next(
+        (f"{name} is {found[name]}, not {pin}" for name, pin in pins.items() if found[name] != pin),
+        None,
+    )
+
+
+@dataclass
+class _Job:
+    path: Path
+    pins: dict[str, str]
+    size: int | None
+    say: Say
+    progress: Progress
+    patience: Patience
+    pieced: bool = False  # the part was put together from several answers
+    furthest: int = 0  # bytes that any try reached
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def part(self) -> Path:
+        return self.path.with_name(self.path.name + ".part")
+
+    @property
+    def note(self) -> Path:
+        return self.path.with_name(self.path.name + ".part.json")
+
+    def present(self) -> Fetched | None:
+        """The file where it is already there and right. One that is wrong is removed."""
+        if not self.path.exists():
+            return None
+        found = digests(self.path)
+        if wrong := mismatch(found, self.pins):
+            self.say(f"{self.path} is not what it should be ({wrong}): removed, fetched anew")
+            self.path.unlink()
+            return None
+        return Fetched(self.path, self.path.stat().st_size, found["sha256"])
+
+    def fetch(self, urls: list[str]) -> Fetched:
+        for url in urls:
+            try:
+                return self.from_mirror(url)
+            except Hopeless as error:
+                self.reasons.append(f"{shown(url)}: {error}")
+                self.say(f"{self.path.name}: {self.reasons[-1]}")
+        raise UserError(
+            f"cannot download {self.path.name} ({'; '.join(self.reasons)}); run it again later: it goes on where it broke off, "
+            f"or put the right file at {self.path}"
+        )
+
+    def from_mirror(self, url: str) -> Fetched:
+        failures, self.furthest = 0, self.offset()
+        while True:
+            try:
+                self.attempt(url)
+                return self.finish()
+            except Again as error:
+                here = self.offset()
+                failures = 1 if here >= self.furthest + STEP else failures + 1
+                self.furthest = max(self.furthest, here)
+                if failures >= self.patience.attempts:
+                    raise Hopeless(f"{error} ({failures} tries)") from error
+                wait = self.patience.backoff * 2 ** (failures - 1) if error.wait is None else error.wait
+                wait = min(max(wait, 0.0), self.patience.longest_wait)
+                self.say(f"{self.path.name}: {error}; {here:,} bytes are there, again in {wait:.0f} s")
+                self.patience.sleep(wait)
+
+    def attempt(self, url: str) -> None:
+        """One request; on return the part is whole as far as lengths tell."""
+        offset, note = self.offset(), self.noted()
+        same = note.get("url") == _mark(url)
+        known = self.size or (note.get("total") if same else None)
+        if offset and not (note and (self.pins or (same and note.get("etag")))):
+            self.drop()  # nothing vouches for what another answer would add to it
+            offset = 0
+        if offset and offset == known:
+            return
+        headers = {"Accept-Encoding": "identity", "User-Agent": "argan"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+            if same and note.get("etag"):
+                headers["If-Range"] = note["etag"]
+        with ExitStack() as stack:
+            try:
+                response = ask(stack, url, headers, self.patience)
+                self.take(url, response, offset, note if same else {})
+            except httpx.TimeoutException as error:
+                raise Again(f"no byte for {self.patience.stall:g} s") from error
+            except httpx.TransportError as error:
+                raise Again(f"the connection broke ({error or type(error).__name__})") from error
+            except httpx.InvalidURL as error:
+                raise Hopeless(f"it leads to a broken address ({error})") from error
+
+    def take(self, url: str, response: httpx.Response, offset: int, note: dict[str, Any]) -> None:
+        """Check what the answer announces, then write its body."""
+        start, total = self.announced(response, offset, note)
+        limit = self.size or self.patience.ceiling
+        if self.size and total not in (None, self.size):
+            raise Hopeless(f"it has {total:,} bytes, not {self.size:,}")
+        if total and total > limit:
+            raise Hopeless(f"it has {total:,} bytes, more than the {limit:,} allowed")
+        if total is None and not self.pins and response.headers.get("transfer-encoding", "").lower() != "chunked":
+            raise Hopeless("it does not say how long the file is: a cut could not be told from the end")
+        if (lacking := (total or self.size or 0) - start - shutil.disk_usage(self.path.parent).free) > 0:
+            raise UserError(
+                f"cannot fetch {self.path}: the disk lacks {lacking:,} bytes; free some space, run it again"
+            )
+        if offset and not start:
+            self.say(f"{self.path.name}: {shown(url)} does not go on where it broke off: from the start")
+        self.pieced = start > 0
+        etag = response.headers.get("etag", "")
+        strong = etag if etag.startswith('"') and etag.isascii() else None  # a weak one does not vouch for every byte
+        write_json(self.note, {"url": _mark(url), "etag": strong, "total": total})
+        done, window, since = start, start, self.patience.clock()
+        with self.part.open("ab" if start else "wb") as file:
+            for chunk in response.iter_raw():
+                if not done and chunk.lstrip()[:14].lower().startswith(HTML):
+                    self.hopeless("it sends an HTML page, not the file")
+                done += len(chunk)
+                if done > limit:
+                    self.hopeless(f"it sends more than {limit:,} bytes")
+                file.write(chunk)
+                self.progress(done, total or self.size)
+                if (passed := self.patience.clock() - since) >= self.patience.stall:
+                    if done - window < self.patience.slowest * passed:
+                        raise Again(f"{done - window} bytes in {passed:.0f} s")
+                    window, since = done, self.patience.clock()
+            file.flush()
+            os.fsync(file.fileno())
+        if total and done != total:
+            raise Again(f"cut off at {done:,} of {total:,} bytes")
+        if self.size and done != self.size:
+            self.hopeless(f"it has {done:,} bytes, not {self.size:,}")
+
+    def announced(self, response: httpx.Response, offset: int, note: dict[str, Any]) -> tuple[int, int | None]:
+        """First byte and total length of what comes, by status and headers."""
+        code, headers = response.status_code, response.headers
+        if code in LATER:
+            raise Again(f"status {code}", retry_after(headers.get("retry-after")))
+        if code == 416 and offset:
+            self.drop()
+            raise Again("what is there is no part of the file any more: from the start")
+        if code != 200 and not (code == 206 and offset):
+            raise Hopeless(f"status {code}")
+        if headers.get("content-type", "").split(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
+            raise Hopeless("it answers with an HTML page (a login, a licence or an error), not the file")
+        if code == 200:
+            length = headers.get("content-length")
+            return 0, int(length) if length and length.isdigit() else None
+        found = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", headers.get("content-range", "").strip())
+        total = int(found[3]) if found and found[3] != "*" else None
+        changed = note.get("etag") and headers.get("etag", note["etag"]) != note["etag"]
+        if not found or int(found[1]) != offset or changed or note.get("total") not in (None, total):
+            self.drop()
+            raise Again("the file has changed on the server: from the start")
+        return offset, total or self.size or int(found[2]) + 1
+
+    def finish(self) -> Fetched:
+        found = digests(self.part)
+        if wrong := mismatch(found, self.pins):
+            self.drop()
+            self.say(f"{self.path.name}: wrong bytes ({wrong}): removed")
+            if self.pieced:
+                raise Again("wrong bytes, put together from several answers: from the start")
+            raise Hopeless(f"wrong bytes ({wrong})")
+        size = self.offset()
+        self.part.replace(self.path)
+        self.note.unlink(missing_ok=True)
+        sync(self.path.parent)
+        return Fetched(self.path, size, found["sha256"])
+
+    def offset(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def noted(self) -> dict[str, Any]:
+        try:
+            note = json.loads(self.note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return note if isinstance(note, dict) else {}
+
+    def drop(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+    def hopeless(self, reason: str) -> NoReturn:
+        self.drop()
+        raise Hopeless(reason)
+
+
+def _mark(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()
+
+
+@contextmanager
+def _alone(path: Path, say: Say) -> Iterator[None]:
+    """One at a time per target; a killed holder lets go by itself."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{path.name} is being fetched by another process: waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,120 @@
+"""What a training costs, said before it begins: parameters, operations, memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import psutil
+import torch
+from torch import nn
+
+from argan import networks
+from argan.config.params import Training
+from argan.errors import UserError
+from argan.optics import Aperture
+
+FLOAT = 4  # bytes
+
+# Copies that a step keeps of what one image is made of, fitted to the peak of the steps with R1 and R2 as torch's profiler has it
+# (docs/results.md, "What a preset costs"): of the discriminator's activations, for a photo and a rendering, differentiated
+# twice; of the generator's; of what the renderer keeps: a GPU all layers, the gather with T its rays, a CPU next to nothing.
+DISCRIMINATOR, GENERATOR, LAYERS, RAYS = {"modern": 5.4, "paper": 12.5}, 6.5, 4.0, 10.0
+ROUNDED = 2 / 3  # of the networks' part remains in bfloat16: half of the activations, and what float32 is kept of them
+RESERVE = 1.15  # what allocators and libraries take besides
+
+
+@lru_cache(maxsize=16)
+def parameters(config: Training) -> dict[str, int]:
+    """How many each network has; `expansion` is T, and part of the generator."""
+    with torch.device("meta"):
+        scene = networks.generator(config)
+        made = {
+            "generator": scene,
+            "expansion": scene.expansion or nn.Identity(),
+            "discriminator": networks.discriminator(config),
+            "estimator": networks.Estimator(config.estimator_channels, config.disparity_max),
+        }
+    return {name: sum(p.numel() for p in network.parameters()) for name, network in made.items()}
+
+
+@lru_cache(maxsize=16)
+def bytes_per_image(config: Training, device: torch.device) -> int:
+    """Memory that a step takes for each image that is worked on at a time."""
+    r = config.resolution
+    with torch.device("meta"):
+        generator = _activations(networks.generator(config), torch.empty(1, config.latent))
+        discriminator = _activations(networks.discriminator(config), torch.empty(1, 3, r, r))
+    kept = DISCRIMINATOR[config.recipe] * discriminator + GENERATOR * generator
+    if networks.rounds(config, device):
+        kept *= ROUNDED
+    if config.renderer == "gather":
+        kept += RAYS * Aperture().views * r**2
+    elif device.type != "cpu":
+        kept += LAYERS * config.layers * 4 * r**2
+    return round(FLOAT * kept)
+
+
+def _activations(network: nn.Module, given: torch.Tensor) -> int:
+    """Numbers that come out of its convolutions."""
+    count = 0
+
+    def add(_: nn.Module, __: object, out: torch.Tensor) -> None:
+        nonlocal count
+        count += out.numel()
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(add)
+    network(given)
+    return count
+
+
+def bytes_needed(config: Training, device: torch.device, processes: int = 1) -> int:
+    """Memory that training takes in one of `processes`, without the photographs: weights, gradients, Adam's two moments, the
+    average, and a part of the batch."""
+    count = parameters(config)
+    weights = FLOAT * (5 * count["generator"] + 4 * count["discriminator"])
+    at_a_time = -(-config.batch // (config.accumulate * processes))
+    return round(RESERVE * (weights + at_a_time * bytes_per_image(config, device)))
+
+
+def free(device: torch.device) -> int:
+    """Bytes that a process may still take there. Processes on one CPU share."""
+    if device.type == "cuda":
+        # What torch holds and does not use, of a training before this one, is free to this process too.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    there = min(int(psutil.virtual_memory().available), _left_to_container())
+    return there // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _left_to_container(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Of a container's limit (cgroup 2), counting files in memory that can go; endless where there is none."""
+    try:
+        numbers = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(numbers["inactive_file"])
+        return max(int((group / "memory.max").read_text()) - used, 0)
+    except (OSError, ValueError, KeyError):  # no such file; "max"
+        return sys.maxsize
+
+
+def check(config: Training, device: torch.device, processes: int = 1) -> None:
+    """Raises UserError where a training cannot fit into the memory there is, saying what would."""
+    there, needed = free(device), bytes_needed(config, device, processes)
+    if needed <= there:
+        return
+    told = f"train.batch {config.batch} at {config.resolution} px needs about {_gb(needed)} of memory, {_gb(there)} are free"
+    even = [n for n in range(config.accumulate + 1, config.batch + 1) if config.batch % (n * processes) == 0]
+    for parts in even:
+        if bytes_needed(config.model_copy(update={"accumulate": parts}), device, processes) <= there:
+            raise UserError(
+                f"{told}; set train.accumulate to {parts}: the same training, {parts} parts one after the other"
+            )
+    raise UserError(f"{told}, and a single image does not fit; choose a smaller preset or free some memory")
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"

@@ -1,0 +1,1 @@
+"""Prefect's and MLflow's servers and a worker on this machine: start, stop, databases, passwords, backups."""

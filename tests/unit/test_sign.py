@@ -1,0 +1,214 @@
+"""The sign learned by trying both ways: what tells them apart, that nothing prefers one, and that it can be killed anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from argan.config.params import Training
+from argan.config.params import training as preset
+from argan.errors import UserError
+from argan.networks import modules as networks
+from argan.training import loop as training
+from argan.training import sign
+
+SMALL = {
+    "images": 32, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,
+    "checkpoint_every": 8, "log_every": 8, "samples_every": 32, "penalty_every": 2, "prior_fade": 24,
+    "sign": "photographs", "sign_images": 16,
+}  # fmt: skip
+
+
+def small(**changes: object) -> Training:
+    return preset("quick", SMALL | changes)
+
+
+class Known(networks.Scene):
+    """Discs of two tints; `depth` makes disparity of the discs' mask (N, 1, R, R)."""
+
+    def __init__(self, depth: str, turn: float = 1.0) -> None:
+        super().__init__(small())
+        self.depth, self.turn = depth, turn
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        y, x = (torch.arange(32.0) - 16).view(1, 1, 32, 1), (torch.arange(32.0) - 16).view(1, 1, 1, 32)
+        radius = 6 + 2 * latents[:, :1, None, None].tanh()
+        inside = (torch.hypot(y, x) < radius).float()
+        grain = 0.1 * torch.sin(3 * x + 2 * y)
+        image = torch.cat([inside - 0.5, grain + 0 * inside, 0.3 - inside], 1).clamp(-1, 1)
+        disparity = {
+            "follows": inside - 1,
+            "elsewhere": ((y > 0).float() + 0 * inside) * ((x > 0).float() + 0 * y)
+            - 1,  # edges where the picture has none
+            "flat": 0 * inside,
+        }[self.depth]
+        return image, 0.1 * self.turn * disparity
+
+
+def test_depth_that_follows_the_picture_is_borne_out_whichever_way_round_it_is() -> None:
+    told = {depth: sign.borne_out(Known(depth), 64).mean for depth in ("follows", "elsewhere", "flat")}
+    spread = {depth: Known(depth)(torch.zeros(1, 8))[1].var(correction=0).item() / 0.15**2 for depth in told}
+    assert told["follows"] > 0.9 * spread["follows"], "nearly all of it"
+    assert told["elsewhere"] < 0.7 * spread["elsewhere"]
+    assert told["flat"] == 0, "a flat scene is no answer, let alone the best one"
+    for depth, value in told.items():
+        assert sign.borne_out(Known(depth, turn=-1.0), 64).mean == pytest.approx(value, abs=1e-6)
+
+
+def test_the_two_ways_differ_by_the_sign_of_the_prior_alone() -> None:
+    config = small()
+    behind, before = sign.facing(config, "behind"), sign.facing(config, "before")
+    assert behind == config
+    assert before.prior_slope == -config.prior_slope
+    assert before.model_copy(update={"prior_slope": config.prior_slope}) == config
+
+
+@pytest.mark.parametrize("right", sign.SIDES)
+def test_the_way_round_that_the_pictures_bear_out_is_kept(
+    tmp_path: Path, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch, right: str
+) -> None:
+    """Which it is decides nothing else: the training kept is the one that would have been made if told."""
+    answers = iter([0.04, 0.01] if right == "behind" else [0.01, 0.04])
+    monkeypatch.setattr(sign, "borne_out", lambda generator: sign.Evidence(next(answers), 0.001))
+    config, rows, said = small(), [], []
+    remembered: list[int] = []
+    trained, verdict = sign.train(
+        config, photos, tmp_path, data="d", say=said.append,
+        watch=lambda images, row: rows.append(images),
+        remember=lambda history: remembered.extend(int(row["images"]) for row in history),
+    )  # fmt: skip
+    assert verdict is not None and verdict.side == right and verdict.clear
+    assert remembered == [8, 16] and rows == [24, 32]
+    assert any(f"lies {right} the subject" in line for line in said)
+    (tmp_path / "told").mkdir()
+    told = training.train(sign.facing(config, right), photos, tmp_path / "told", data="d")
+    assert all(
+        torch.equal(a, b) for a, b in zip(trained.generator.parameters(), told.generator.parameters(), strict=True)
+    )
+    assert trained.seconds > verdict.seconds > 0
+
+
+def test_a_hopeless_trial_loses_and_ends_nothing(tmp_path: Path, photos: np.ndarray) -> None:
+    """One of the two is told what is wrong; `stop_when_hopeless` is for what is kept."""
+    flat = {"smoothness": 1e4, "prior_fade": 0, "images": 160, "stop_when_hopeless": True, "sign": "prior"}
+    (tmp_path / "told").mkdir()
+    with pytest.raises(UserError, match="hopeless"):
+        sign.train(small(**flat), photos, tmp_path / "told", data="d", say=lambda line: None)
+    both = small(**flat | {"sign": "photographs", "sign_images": 160})
+    (tmp_path / "both").mkdir()
+    _, verdict = sign.train(both, photos, tmp_path / "both", data="d", say=lambda line: None)
+    assert verdict is not None
+
+
+@pytest.mark.parametrize(
+    ("behind", "before", "error", "clear"),
+    [
+        (0.03, 0.01, 0.001, True),
+        (0.01, 0.03, 0.001, True),
+        (0.03, -0.01, 0.001, True),
+        (0.03, 0.025, 0.001, False),  # beyond chance among scenes, within chance among trainings
+        (0.03, 0.01, 0.005, False),  # 2.8 standard errors of the difference
+        (-0.0100, -0.0101, 1e-6, False),  # neither is borne out
+        (-0.01, -0.1, 0.001, False),
+        (0.0, -0.1, 0.001, False),
+        (0.001, -0.001, 0.001, False),
+        (float("nan"), 0.03, 0.001, False),
+    ],
+)
+def test_a_verdict_is_clear_where_one_way_is_borne_out_and_beyond_chance(
+    behind: float, before: float, error: float, clear: bool
+) -> None:
+    verdict = sign.Verdict("behind", behind, before, 1.0, error, error)
+    assert verdict.clear is clear and ("too near" in str(verdict)) is not clear
+
+
+def test_the_standard_error_is_the_spread_of_the_mean_over_other_scenes() -> None:
+    """Over disjoint sets of scenes the mean spreads as its standard error says."""
+
+    class Other(Known):
+        def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(torch.randn(latents.shape, generator=self.random))
+
+        random = torch.Generator().manual_seed(1)
+
+    told = [sign.borne_out(Other("follows"), 32) for _ in range(100)]
+    spread = float(np.std([evidence.mean for evidence in told], ddof=1))
+    assert spread == pytest.approx(np.mean([evidence.error for evidence in told]), rel=0.25)
+
+
+def test_a_verdict_of_before_standard_errors_were_kept_is_read_and_not_clear(
+    tmp_path: Path, photos: np.ndarray
+) -> None:
+    old = {"side": "before", "behind": 0.01, "before": 0.04, "seconds": 7.0}
+    (tmp_path / "before").mkdir()
+    (tmp_path / "sign.json").write_text(json.dumps(old))
+    _, verdict = sign.train(small(), photos, tmp_path, data="d", say=lambda line: None)
+    assert verdict is not None and (verdict.side, verdict.before, verdict.before_se) == ("before", 0.04, None)
+    assert not verdict.clear and "0.0400 for before; the two are too near" in str(verdict)
+
+
+@pytest.mark.parametrize("killed_at", [("behind", 16), ("before", 8), ("kept", 24)])
+def test_killed_anywhere_and_resumed_it_is_the_same_training(
+    tmp_path: Path, photos: np.ndarray, killed_at: tuple[str, int]
+) -> None:
+    class Killed(Exception): ...
+
+    remembered: list[dict[str, float]] = []
+
+    def run(folder: Path, kill: tuple[str, int] | None) -> tuple[training.Trained, sign.Verdict | None]:
+        remembered.clear()
+
+        def watched(phase: str) -> training.Watch:
+            def watch(images: int, row: dict[str, float]) -> None:
+                if (phase, images) == kill:
+                    raise Killed
+
+            return watch
+
+        return sign.train(
+            small(), photos, folder, data="d", say=lambda line: None, watch=watched("kept"), watch_trial=watched,
+            remember=remembered.extend,
+        )  # fmt: skip
+
+    whole, verdict = run(tmp_path / "whole", None)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", killed_at)
+    resumed, again = run(tmp_path / "killed", None)
+    assert verdict is not None and again is not None
+    assert (verdict.side, verdict.behind, verdict.before) == (again.side, again.behind, again.before)
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.generator.parameters(), resumed.generator.parameters(), strict=True)
+    )
+    assert json.dumps(whole.history) == json.dumps(resumed.history)
+    assert json.dumps(remembered) == json.dumps(whole.history[:2]), (
+        "the rows of what is kept, once, and none of what is not"
+    )
+
+
+def test_once_told_the_trials_are_not_made_again(
+    tmp_path: Path, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = sign.train(small(), photos, tmp_path, data="d", say=lambda line: None)
+    monkeypatch.setattr(sign, "borne_out", lambda generator: pytest.fail("asked again"))
+    second, _ = sign.train(small(), photos, tmp_path, data="d", say=lambda line: None)
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.generator.parameters(), second.generator.parameters(), strict=True)
+    )
+    (tmp_path / "sign.json").write_text("{")
+    with pytest.raises(UserError, match=r"sign\.json is damaged"):
+        sign.train(small(), photos, tmp_path, data="d")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"renderer": "gather"}, "needs renderer: occlusion"), ({"sign_images": 33}, "no more than images 32")],
+)
+def test_what_cannot_be_learned_is_refused_before_training(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        small(**changes)
