@@ -245,7 +245,7 @@ def test_the_plain_way_of_writing_the_step_gives_the_same_numbers(
 
 def test_what_decides_the_weights_makes_dvc_train_again() -> None:
     """Code that decides what a training becomes, and is in the fingerprint of its checkpoints, is a dependency of the stage."""
-    from argan.dependencies import closure
+    from argan.dependencies import ROOT, closure
     from pipelines.train import ESTIMATOR, NO_WEIGHT
 
     deps = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]["deps"]
@@ -257,7 +257,7 @@ def test_what_decides_the_weights_makes_dvc_train_again() -> None:
         "argan.training.distributed",
         "argan.photos.store",
     } <= set(weights)
-    assert {f"{name.replace('.', '/')}.py" for name in weights} <= set(deps)
+    assert {path.relative_to(ROOT).as_posix() for path in weights.values()} <= set(deps)
 
 
 def test_another_seed_is_another_training(tmp_path: Path, photos: np.ndarray) -> None:
