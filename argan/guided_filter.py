@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def guided(disparity: Tensor, photos: Tensor) -> Tensor:
+def guided_filter(disparity: Tensor, photos: Tensor) -> Tensor:
     """The guided filter (He, Sun, Tang, 2013): in every window, the affine function of colour nearest to the disparity.
 
     disparity (N, 1, H, W), photos (N, 3, H, W) in [-1, 1] -> (N, 1, H, W). Windows of two fifths of the shorter side.

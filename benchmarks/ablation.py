@@ -21,7 +21,7 @@ from argan import networks
 from argan.config.params import training
 from argan.evaluation import evaluate as evaluation
 from argan.files import write_json
-from argan.guided_filter import guided
+from argan.guided_filter import guided_filter
 from argan.metrics.depth import depth_scores
 from argan.metrics.features import extractor
 from argan.metrics.frechet import kernel_distance
@@ -53,12 +53,14 @@ GENERATED, BATCH, SALT = 2000, 100, 77
 
 
 @torch.inference_mode()
-def score(scenes: networks.Scene, student: networks.Estimator, store: Photos, truth: np.ndarray) -> dict[str, float]:
+def score(
+    scenes: networks.SceneGenerator, student: networks.Estimator, store: Photos, truth: np.ndarray
+) -> dict[str, float]:
     """Of a generator and its estimator, on the validation photos, whose exact disparity (n, H, W) is `truth`."""
     photos = store.split("validation")
     pixels = networks.from_uint8(torch.from_numpy(photos).permute(0, 3, 1, 2))
     said = torch.cat([(student(x) + student(x.flip(3)).flip(3)) / 2 for x in pixels.split(BATCH)])
-    maps = [x[:, 0].numpy() for x in (said, guided(said, pixels))]
+    maps = [x[:, 0].numpy() for x in (said, guided_filter(said, pixels))]
     before, after = (depth_scores(x, truth) for x in maps)
     features, random, made = extractor("efficientnet-lite0"), step_random(0, 0, SALT), []
     for _ in range(GENERATED // BATCH):

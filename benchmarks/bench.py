@@ -60,7 +60,7 @@ def optics() -> Numbers:
 
     from argan import optics
     from argan.config import params
-    from argan.networks.mixture import Mixture
+    from argan.networks.mixture import ApertureMixture
     from benchmarks import reference_optics
 
     aperture = optics.Aperture()
@@ -81,7 +81,7 @@ def optics() -> Numbers:
         image, disparity = maps[:, :3].clone().requires_grad_(), (maps[:, 3:] * 0.1).requires_grad_()
         weight = torch.randn(batch, 3, resolution, resolution, generator=random)
         open_ = 0.1 + 0.9 * torch.rand(batch, generator=random)
-        mixture = Mixture(params.training("quick")).draw(batch, random)
+        mixture = ApertureMixture(params.training("quick")).draw(batch, random)
         for name, scale in (("", open_), ("mixture_", mixture)):
             inputs = [image, disparity, scale]
             ours, plain = (both_ways(r, inputs, weight) for r in (optics.render, reference_optics.render))
@@ -470,7 +470,7 @@ def _untrained(preset: str = "quick") -> Any:
     from argan.inference.model import Model
 
     config = params.training(preset)
-    return Model("none", config, networks.generator(config))
+    return Model("none", config, networks.build_generator(config))
 
 
 SETTLE = 0.02  # seconds; after its work torch's threads keep their cores for some milliseconds, at the cost of whoever is next

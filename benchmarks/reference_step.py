@@ -18,7 +18,7 @@ from torch import Tensor
 
 from argan import networks
 from argan.config.params import Training
-from argan.optics import Aperture, ray_disparity, to_light, to_values
+from argan.optics import Aperture, linear_to_srgb, ray_disparity, srgb_to_linear
 from argan.training import losses as objective
 from argan.training.augment import augment
 from argan.training.loop import Draw, Order, State, step_random
@@ -56,7 +56,7 @@ class Trainer:
             )
             for network in (self.generator, self.discriminator)
         )
-        self.mixed = networks.mixed(config, torch.device("cpu")) if "rounded" in self.choices else nullcontext
+        self.mixed = networks.autocast(config, torch.device("cpu")) if "rounded" in self.choices else nullcontext
         self.order = Order(len(photos), config.seed)
         self.prior = objective.prior(config)
 
@@ -68,7 +68,7 @@ class Trainer:
             return image, disparity, self.generator.photograph(image, disparity, scale)
         if self.generator.light == "display":
             return image, disparity, render(image, disparity, scale, self.generator)
-        photo = to_values(render(to_light(image), disparity, scale, self.generator))
+        photo = linear_to_srgb(render(srgb_to_linear(image), disparity, scale, self.generator))
         return image, disparity, torch.where(scale[:, None, None, None] == 0, image, photo)
 
     def laid_out(self, photos: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class Trainer:
                 a.copy_(decay * a + (1 - decay) * b)
 
 
-def render(image: Tensor, disparity: Tensor, scale: Tensor, scene: networks.Scene) -> Tensor:
+def render(image: Tensor, disparity: Tensor, scale: Tensor, scene: networks.SceneGenerator) -> Tensor:
     """The photo as `argan.optics.rendering.render` defines it, by 25 look-ups, whose views are all kept until they are averaged."""
     aperture: Aperture = scene.aperture
     if scene.renderer == "gather":

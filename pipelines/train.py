@@ -141,7 +141,7 @@ def _train(
     def trial(side: str) -> Progress:
         return Progress(f"{domain}, {side}", config.sign_images)
 
-    def show(images: int, generator: networks.Scene) -> None:
+    def show(images: int, generator: networks.SceneGenerator) -> None:
         tracked.show(images, samples(generator, config))
 
     by = f", {group.count} processes" if group.count > 1 else ""
@@ -236,7 +236,7 @@ class Progress:
 
 
 @torch.inference_mode()
-def samples(generator: networks.Scene, config: Training) -> np.ndarray:
+def samples(generator: networks.SceneGenerator, config: Training) -> np.ndarray:
     """A sheet of scenes at fixed latents, (H, W, 3) uint8: in threes of image in focus, disparity, and photo at full aperture."""
     device = next(generator.parameters()).device
     latents = torch.randn(SAMPLES, config.latent, generator=torch.Generator().manual_seed(0)).to(device)

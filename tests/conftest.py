@@ -163,15 +163,15 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small model that has learned nothing: enough for all that does not look at what it says."""
     import torch
 
+    from argan import networks
     from argan.config.params import training
     from argan.files import write_json
-    from argan.networks import modules as networks
     from argan.training.checkpoint import write_tensors
 
     folder = tmp_path_factory.mktemp("untrained")
     torch.manual_seed(0)
     config = training("quick", {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8})
-    write_tensors(folder / "generator.safetensors", networks.generator(config).state_dict())
+    write_tensors(folder / "generator.safetensors", networks.build_generator(config).state_dict())
     student = networks.Estimator(config.estimator_channels, config.disparity_max)
     for head in (student.head, student.doubt):
         head.weight.data.mul_(20)  # as sure of itself as a trained one

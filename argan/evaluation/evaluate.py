@@ -428,7 +428,7 @@ class Trained:
     """A model folder, opened."""
 
     config: Training
-    generator: networks.Scene
+    generator: networks.SceneGenerator
     student: networks.Estimator
     summary: dict[str, float]
     history: pd.DataFrame
@@ -447,7 +447,10 @@ class Trained:
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{folder} is damaged ({reason}); delete it and run `dvc repro`") from error
-        generator, student = networks.placed(loaded.generator, device), networks.placed(loaded.estimator, device)
+        generator, student = (
+            networks.channels_last(loaded.generator, device),
+            networks.channels_last(loaded.estimator, device),
+        )
         return cls(loaded.config, generator, student, summary, history, digest.hexdigest()[:24])
 
     @torch.inference_mode()

@@ -47,7 +47,7 @@ class Optics:
     pixels: int = 0  # ... so many pixels
 
     @torch.inference_mode()
-    def add(self, scene: networks.Scene, image: Tensor, disparity: Tensor) -> None:
+    def add(self, scene: networks.SceneGenerator, image: Tensor, disparity: Tensor) -> None:
         """image (N, 3, H, W) in [-1, 1], all in focus; disparity (N, 1, H, W); `scene` photographs both."""
         few = max(1, AT_ONCE // image[0, 0].numel())
         for part in zip(image.split(few), disparity.split(few), strict=True):
@@ -56,7 +56,7 @@ class Optics:
         if judged.any():
             self._sharpness(scene, image[judged], disparity[judged])
 
-    def _sharpness(self, scene: networks.Scene, image: Tensor, disparity: Tensor) -> None:
+    def _sharpness(self, scene: networks.SceneGenerator, image: Tensor, disparity: Tensor) -> None:
         full, least = torch.ones(len(image), device=image.device), FLAT * scene.disparity_max
         photos = [_reduced(scene.photograph(image, disparity, full * s)) for s in (0.25, 0.5, 1)]
         sharp, depth = _reduced(image), _reduced(disparity)
@@ -82,7 +82,7 @@ class Optics:
         right = _numpy((gain[0] > 0) & (gain[1] < 0))
         self.refocus += right[_numpy((near - far).flatten()) > least].tolist()
 
-    def _parallax(self, scene: networks.Scene, image: Tensor, disparity: Tensor) -> None:
+    def _parallax(self, scene: networks.SceneGenerator, image: Tensor, disparity: Tensor) -> None:
         moving, full = scene.aperture.moving, torch.ones(len(image), device=image.device)
         views = _luminance(scene.views(image, disparity, full)[:, moving])
         centre = _luminance(image)[:, None]

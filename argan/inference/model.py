@@ -77,7 +77,9 @@ class Scenes:
 class Model:
     """A generator of scenes and the depth estimator distilled from it, on the CPU."""
 
-    def __init__(self, domain: str, config: Training, generator: networks.Scene, folder: Path | None = None) -> None:
+    def __init__(
+        self, domain: str, config: Training, generator: networks.SceneGenerator, folder: Path | None = None
+    ) -> None:
         self.domain, self.config, self.folder = domain, config, folder
         self.generator = generator.eval().requires_grad_(False)
 
@@ -102,7 +104,7 @@ class Model:
             ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error!r}); run `dvc repro` or fetch the model again") from error
-        generator = networks.generator(config)
+        generator = networks.build_generator(config)
         _fill(generator, folder / "generator.safetensors")
         return cls(domain, config, generator, folder)
 

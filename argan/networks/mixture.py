@@ -15,7 +15,7 @@ GAIN = 10.0  # Adam moves a parameter by its rate, whatever its meaning: a share
 SPREAD = 0.5  # sigma of the half-normal, of the full aperture, where it is cut off: the one draw in twenty beyond
 
 
-class Mixture(nn.Module):
+class ApertureMixture(nn.Module):
     """The distribution of aperture scales: an aperture per image, independent of its latent.
 
     s = 0 with probability `aperture_zero`, so that the all-in-focus image itself is judged; else s = least + (1 - least) h with
@@ -41,7 +41,7 @@ class Mixture(nn.Module):
 
     def draw(self, count: int, random: Generator, device: torch.device | None = None) -> Tensor:
         """`count` aperture scales, (count,) on `device`."""
-        return self(chances(count, random).to(device or "cpu"))
+        return self(aperture_noise(count, random).to(device or "cpu"))
 
     @property
     def shares(self) -> list[float]:
@@ -82,6 +82,6 @@ class Mixture(nn.Module):
         return F.softmax(GAIN * self.logits, 0)
 
 
-def chances(count: int, random: Generator) -> Tensor:
+def aperture_noise(count: int, random: Generator) -> Tensor:
     """Random numbers (count, 2) that `Mixture` makes apertures of."""
     return torch.rand(2, count, generator=random, device=random.device).T

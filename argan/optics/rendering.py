@@ -100,7 +100,7 @@ def ray_disparity(disparity: Tensor, aperture: Aperture) -> Tensor:
     disparity (N, 1, H, W) -> (N, V, H, W). Differentiable.
     """
     _check(disparity, disparity)
-    disparity = exact(disparity)
+    disparity = as_float32(disparity)
     frame = _Frame(disparity)
     return torch.cat([frame.look_up(disparity, disparity, step) for step in frame.steps(aperture.offsets)], 1)
 
@@ -139,7 +139,7 @@ def light_field(
     (N, V, C, H, W), the views in the order of `aperture.offsets`. Differentiable. Raises ValueError on any other shape.
     """
     _check(image, disparity, scale)
-    image, disparity, scale = (exact(t) for t in (image, disparity, scale))
+    image, disparity, scale = (as_float32(t) for t in (image, disparity, scale))
     frame, s = _Frame(image), scale[:, None, None, None]
     steps = frame.steps(aperture.offsets)
     if renderer == "occlusion":
@@ -180,7 +180,7 @@ def render(
     ValueError on any other shape.
     """
     _check(image, disparity, scale)
-    image, disparity, scale = (exact(t) for t in (image, disparity, scale))
+    image, disparity, scale = (as_float32(t) for t in (image, disparity, scale))
     rays = disparity
     if renderer == "gather" and expansion is not None:
         rays = refined_rays(disparity, aperture, expansion)[:, aperture.moving]
@@ -197,13 +197,13 @@ def render(
     return torch.where(scale[:, None, None, None] == 0, image, photo)
 
 
-def to_light(values: Tensor) -> Tensor:
+def srgb_to_linear(values: Tensor) -> Tensor:
     """Pixel values in [-1, 1], sRGB -> light in 0..1 (IEC 61966-2-1), which is what a lens adds up. Differentiable."""
-    v = (exact(values).clamp(-1, 1) + 1) / 2
+    v = (as_float32(values).clamp(-1, 1) + 1) / 2
     return torch.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
 
 
-def to_values(light: Tensor) -> Tensor:
+def linear_to_srgb(light: Tensor) -> Tensor:
     """The reverse of `to_light`."""
     x = light.clamp(0, 1)
     # what is dark takes the straight part: kept from the power's gradient, which is endless at 0
@@ -221,7 +221,7 @@ def _check(image: Tensor, disparity: Tensor, scale: Tensor | None = None) -> Non
         raise ValueError(f"scale must be ({n},), one aperture an image, got {tuple(scale.shape)}")
 
 
-def exact(tensor: Tensor) -> Tensor:
+def as_float32(tensor: Tensor) -> Tensor:
     """float32 at least: a half-precision coordinate cannot address a pixel of a 256-pixel row, let alone part of it.
 
     And planes in memory, which is how they are looked up, where convolutions may have left pixels.

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from argan import networks
 from argan.config.params import Training
-from argan.guided_filter import guided
+from argan.guided_filter import guided_filter
 from argan.interrupt import signals
-from argan.networks.mixture import chances
+from argan.networks.mixture import aperture_noise
 from argan.training import checkpoint
 from argan.training.augment import color
 from argan.training.health import Alarm, gradients
@@ -29,7 +29,7 @@ DISTILLATION = 1  # salt that keeps its random numbers apart from training's
 
 
 def distill(
-    generator: networks.Scene,
+    generator: networks.SceneGenerator,
     config: Training,
     *,
     device: torch.device | None = None,
@@ -50,8 +50,8 @@ def distill(
     """
     device = device or torch.device("cpu")
     torch.manual_seed(config.seed)
-    mixed = networks.mixed(config, device)
-    student = networks.placed(networks.Estimator(config.estimator_channels, config.disparity_max), device)
+    mixed = networks.autocast(config, device)
+    student = networks.channels_last(networks.Estimator(config.estimator_channels, config.disparity_max), device)
     optimizer = torch.optim.Adam(student.parameters(), lr=config.estimator_learning_rate, fused=True)
     steps = math.ceil(config.estimator_images / config.estimator_batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.estimator_learning_rate, total_steps=steps + 1)
@@ -82,7 +82,7 @@ def distill(
                 latents = sent(latents, device)
                 with mixed():
                     image, disparity = generator(latents)
-                scale = generator.mixture(sent(chances(len(image), random), device))
+                scale = generator.mixture(sent(aperture_noise(len(image), random), device))
                 photos = generator.photograph(image, disparity, scale)
                 disparity = without_rim(disparity, config.estimator_outline)
                 if step % 2:  # every scene comes unflipped or flipped as a whole: photo and disparity together
@@ -93,7 +93,7 @@ def distill(
             with mixed():
                 said, error = student.with_error(photos)
             with torch.no_grad():
-                off = (guided(said, photos) - disparity).abs()
+                off = (guided_filter(said, photos) - disparity).abs()
             loss = F.mse_loss(said, disparity) / config.disparity_max**2 + (off / error + error.log()).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -142,4 +142,4 @@ def estimate_with_error(student: networks.Estimator, photos: Tensor) -> tuple[Te
     doubt = torch.maximum((ours + theirs) / 2, (here - there).abs() / 2)
     # Patchy, as the disparity is before the filter
     doubt = F.avg_pool2d(doubt, 5, 1, padding=2, count_include_pad=False)
-    return guided((here + there) / 2, photos), doubt
+    return guided_filter((here + there) / 2, photos), doubt

@@ -21,7 +21,7 @@ from argan import networks
 from argan.config.params import Training
 from argan.errors import UserError
 from argan.interrupt import signals
-from argan.networks.mixture import chances
+from argan.networks.mixture import aperture_noise
 from argan.optics import ray_disparity
 from argan.training import checkpoint, health
 from argan.training import losses as objective
@@ -32,7 +32,7 @@ from argan.training.health import Alarm
 
 Watch = Callable[[int, dict[str, float]], None]  # (images seen, a row of numbers)
 Remember = Callable[[list[dict[str, float]]], None]  # the rows before, where training resumes
-Show = Callable[[int, networks.Scene], None]  # (images seen, the EMA generator)
+Show = Callable[[int, networks.SceneGenerator], None]  # (images seen, the EMA generator)
 
 
 def step_random(seed: int, images: int, salt: int = 0) -> Generator:
@@ -63,9 +63,9 @@ class Order:
 class State:
     """Everything that changes in training."""
 
-    generator: networks.Scene
+    generator: networks.SceneGenerator
     discriminator: nn.Module
-    average: networks.Scene
+    average: networks.SceneGenerator
     optimizer_g: torch.optim.Adam
     optimizer_d: torch.optim.Adam
     images: int = 0
@@ -76,9 +76,9 @@ class State:
     @classmethod
     def fresh(cls, config: Training, device: torch.device) -> State:
         torch.manual_seed(config.seed)
-        generator = networks.placed(networks.generator(config), device)
-        discriminator = networks.placed(networks.discriminator(config), device)
-        average = networks.placed(networks.generator(config), device).requires_grad_(False)
+        generator = networks.channels_last(networks.build_generator(config), device)
+        discriminator = networks.channels_last(networks.build_discriminator(config), device)
+        average = networks.channels_last(networks.build_generator(config), device).requires_grad_(False)
         average.load_state_dict(generator.state_dict())
         adam: dict[str, Any] = {"lr": config.learning_rate, "betas": (0.0, 0.99), "fused": True}
         return cls(
@@ -156,7 +156,13 @@ def set_up(config: Training, device: torch.device) -> str:
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = config.precision != "float32"
     torch.backends.cudnn.benchmark = True
-    kind = "bfloat16" if networks.rounds(config, device) else "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
+    kind = (
+        "bfloat16"
+        if networks.uses_bfloat16(config, device)
+        else "TF32"
+        if torch.backends.cudnn.allow_tf32
+        else "float32"
+    )
     return f"convolutions in {kind}, the renderer in float32 without TF32, cudnn.benchmark on"
 
 
@@ -200,7 +206,7 @@ class Draw:
     @classmethod
     def of(cls, config: Training, random: Generator) -> Draw:
         latents = torch.randn(config.batch, config.latent, generator=random)
-        chance = chances(config.batch, random)
+        chance = aperture_noise(config.batch, random)
         real, fake, again = (draw(config.batch, config, random) for _ in range(3))
         return cls(latents, chance, real, fake, again)
 
@@ -236,7 +242,7 @@ class Trainer:
                 f"{len(rows)} training photos are fewer than one batch of {config.batch}; add photos or lower train.batch"
             )
         self.config, self.device = config, device
-        self.mixed = networks.mixed(config, device)
+        self.mixed = networks.autocast(config, device)
         self.processes = processes or Processes()
         self.parts = self.processes.slices(config.batch, config.accumulate)
         self.state = State.fresh(config, device)
@@ -395,7 +401,7 @@ def std(first: Tensor, second: Tensor, count: int) -> Tensor:
 class Trained:
     """What training leaves: the averaged generator, the curves, what it took, and what was wrong at its end (`health`)."""
 
-    generator: networks.Scene
+    generator: networks.SceneGenerator
     history: list[dict[str, float]]
     seconds: float
     images: int

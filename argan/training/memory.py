@@ -30,11 +30,11 @@ RESERVE = 1.15  # what allocators and libraries take besides
 def parameters(config: Training) -> dict[str, int]:
     """How many each network has; `expansion` is T, and part of the generator."""
     with torch.device("meta"):
-        scene = networks.generator(config)
+        scene = networks.build_generator(config)
         made = {
             "generator": scene,
             "expansion": scene.expansion or nn.Identity(),
-            "discriminator": networks.discriminator(config),
+            "discriminator": networks.build_discriminator(config),
             "estimator": networks.Estimator(config.estimator_channels, config.disparity_max),
         }
     return {name: sum(p.numel() for p in network.parameters()) for name, network in made.items()}
@@ -45,10 +45,10 @@ def bytes_per_image(config: Training, device: torch.device) -> int:
     """Memory that a step takes for each image that is worked on at a time."""
     r = config.resolution
     with torch.device("meta"):
-        generator = _activations(networks.generator(config), torch.empty(1, config.latent))
-        discriminator = _activations(networks.discriminator(config), torch.empty(1, 3, r, r))
+        generator = _activations(networks.build_generator(config), torch.empty(1, config.latent))
+        discriminator = _activations(networks.build_discriminator(config), torch.empty(1, 3, r, r))
     kept = DISCRIMINATOR[config.recipe] * discriminator + GENERATOR * generator
-    if networks.rounds(config, device):
+    if networks.uses_bfloat16(config, device):
         kept *= ROUNDED
     if config.renderer == "gather":
         kept += RAYS * Aperture().views * r**2

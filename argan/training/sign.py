@@ -22,7 +22,7 @@ from argan import networks
 from argan.config.params import Training
 from argan.errors import UserError
 from argan.files import write_json
-from argan.guided_filter import guided
+from argan.guided_filter import guided_filter
 from argan.training import loop as training
 from argan.training.distributed import Processes
 from argan.training.loop import Show, Trained, Watch
@@ -84,7 +84,7 @@ def _with_error(mean: float, error: float | None) -> str:
 
 
 @torch.inference_mode()
-def borne_out(generator: networks.Scene, scenes: int = SCENES) -> Evidence:
+def borne_out(generator: networks.SceneGenerator, scenes: int = SCENES) -> Evidence:
     """How much of depth the picture explains, less what it does not, over generated scenes, in units of the range squared.
 
     Of a scene, Var(D) - 2 E (D - q(D, I))^2, q the guided filter (`guided_filter`), the affine function of colour nearest
@@ -96,7 +96,7 @@ def borne_out(generator: networks.Scene, scenes: int = SCENES) -> Evidence:
     parts = []
     for some in latents.split(64):
         image, disparity = generator(some)
-        off = (disparity - guided(disparity, image)).square().mean((1, 2, 3))
+        off = (disparity - guided_filter(disparity, image)).square().mean((1, 2, 3))
         parts.append(disparity.var((1, 2, 3), correction=0) - 2 * off)
     found = torch.cat(parts).double() / generator.disparity_max**2
     return Evidence(float(found.mean()), float(found.std()) / math.sqrt(scenes))

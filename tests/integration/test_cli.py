@@ -14,11 +14,10 @@ import torch
 from PIL import Image
 
 import argan
-from argan import cli
+from argan import cli, networks
 from argan.config.params import training
 from argan.effects.iris import RAYS, Iris
 from argan.files import write_json
-from argan.networks import modules as networks
 from argan.training.checkpoint import write_tensors
 
 SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
@@ -30,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     config = training("quick", SMALL)
-    write_tensors(folder / "generator.safetensors", networks.generator(config).state_dict())
+    write_tensors(folder / "generator.safetensors", networks.build_generator(config).state_dict())
     student = networks.Estimator(config.estimator_channels, config.disparity_max)
     write_tensors(folder / "estimator.safetensors", student.state_dict())
     write_json(folder / "config.json", {"domain": "meadow", "training": config.model_dump()})

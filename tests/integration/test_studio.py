@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from typer.testing import CliRunner
 
+from argan import networks
 from argan.config.params import training
 from argan.effects.iris import RAYS, Iris
 from argan.errors import UserError
 from argan.files import write_json
 from argan.inference.model import Estimate, Model
-from argan.networks import modules as networks
 from argan.studio import desk as desks
 from argan.studio import work
 from argan.studio.desk import FILE_BYTES, Desk, Shelf
@@ -56,7 +56,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(seed)
         config = training("quick", SMALL)
         place = folder / "models" / name
-        write_tensors(place / "generator.safetensors", networks.generator(config).state_dict())
+        write_tensors(place / "generator.safetensors", networks.build_generator(config).state_dict())
         if name == "meadow":
             student = networks.Estimator(config.estimator_channels, config.disparity_max)
             write_tensors(place / "estimator.safetensors", student.state_dict())

@@ -18,12 +18,11 @@ from conftest import ROOT
 from servers import Servers
 from test_registry import model, register
 
-from argan import cli, registry
+from argan import cli, networks, registry
 from argan.config import params
 from argan.config.params import Mlflow
 from argan.errors import UserError
 from argan.files import write_json
-from argan.networks import modules as networks
 from argan.registry import card, champions
 from argan.registry.catalogue import Database, Server
 from argan.registry.champions import Change, before, line
@@ -394,7 +393,7 @@ def test_a_model_is_loaded_where_there_is_no_mlflow(here: Path) -> None:
         "quick", {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
     )
     folder = model(here / "m")
-    write_tensors(folder / "generator.safetensors", networks.generator(config).state_dict())
+    write_tensors(folder / "generator.safetensors", networks.build_generator(config).state_dict())
     student = networks.Estimator(config.estimator_channels, config.disparity_max)
     write_tensors(folder / "estimator.safetensors", student.state_dict())
     write_json(folder / "config.json", {"domain": "meadow", "training": config.model_dump(), "data": "abc"})

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from argan import networks
 from argan.config.params import PRESETS, training
 from argan.errors import UserError
-from argan.networks import modules as networks
 from argan.training import memory as cost
 from argan.training.loop import Trainer, train
 from benchmarks import bench
@@ -42,7 +42,7 @@ def test_parameters_are_those_of_the_networks(preset: str) -> None:
     config = training(preset, {"renderer": "gather"})
     told = cost.parameters(config)
     if preset == "quick":
-        assert told["generator"] == sum(p.numel() for p in networks.generator(config).parameters())
+        assert told["generator"] == sum(p.numel() for p in networks.build_generator(config).parameters())
     assert 0 < told["expansion"] < told["generator"] < 1e8
     assert cost.bytes_needed(config, CPU) > 4 * sum(told.values())
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from argan import networks
 from argan.config.params import Training, training
 from argan.errors import UserError
-from argan.guided_filter import guided
-from argan.networks import modules as networks
+from argan.guided_filter import guided_filter
 from argan.optics.rendering import Aperture, render
 from argan.training import distill as estimator
 
@@ -22,7 +22,7 @@ SMALL = {
 }  # fmt: skip
 
 
-class TwoPlanes(networks.Scene):
+class TwoPlanes(networks.SceneGenerator):
     """A known scene: a bright, sharp square in focus before a textured wall at -0.08; where it stands is the latent."""
 
     def __init__(self, config: Training) -> None:
@@ -101,7 +101,7 @@ def test_the_second_head_does_not_shape_the_first() -> None:
 def test_the_same_seed_gives_the_same_weights() -> None:
     config = training("quick", {**SMALL, "estimator_images": 64})
     torch.manual_seed(1)
-    generator = networks.generator(config).eval()
+    generator = networks.build_generator(config).eval()
     first, again = (estimator.distill(generator, config).state_dict() for _ in range(2))
     assert all(torch.equal(first[k], again[k]) for k in first)
 
@@ -158,11 +158,11 @@ def test_refinement_smooths_surfaces_and_keeps_their_edges() -> None:
     photos[..., 13:] = 0.5
     truth = torch.where(photos[:, :1] > 0, 0.0, -0.08)
     noisy = truth + 0.03 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
-    refined = guided(noisy, photos)
+    refined = guided_filter(noisy, photos)
     assert (refined - truth).abs().mean() < (noisy - truth).abs().mean() / 4
     assert (refined[..., 13] - refined[..., 12]).mean() > 0.06
     level = torch.full_like(truth, 0.03)
-    assert torch.allclose(guided(level, torch.rand_like(photos)), level, atol=1e-5)
+    assert torch.allclose(guided_filter(level, torch.rand_like(photos)), level, atol=1e-5)
 
 
 def test_distillation_draws_apertures_from_the_training_mixture() -> None:

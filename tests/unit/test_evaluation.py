@@ -23,6 +23,7 @@ from loopback import serving
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
+from argan import networks
 from argan.config.params import Evaluate, Register, Training, training
 from argan.errors import UserError
 from argan.evaluation import evaluate as evaluation
@@ -35,8 +36,7 @@ from argan.files import write_json
 from argan.meadow import scene as meadow
 from argan.metrics import reference
 from argan.metrics.features import Extractor
-from argan.networks import modules as networks
-from argan.networks.mixture import Mixture
+from argan.networks.mixture import ApertureMixture
 from argan.optics.rendering import Aperture, render
 from argan.photos import store as photos
 from argan.photos.store import Photos
@@ -88,7 +88,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, config: Training) -> Path:
     """A model folder as training leaves it, untrained."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    write_tensors(folder / "generator.safetensors", networks.generator(config).state_dict())
+    write_tensors(folder / "generator.safetensors", networks.build_generator(config).state_dict())
     student = networks.Estimator(config.estimator_channels, config.disparity_max)
     write_tensors(folder / "estimator.safetensors", student.state_dict())
     summary = {"train_seconds": 12.5, "images_per_second": 51.2, "images_seen": 640}
@@ -136,7 +136,7 @@ def baked(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np
     return np.where(disparity[:, None] < 0, blurred, image), disparity
 
 
-class Planted(networks.Scene):
+class Planted(networks.SceneGenerator):
     """A generator that shows the given scenes one after the other, whatever the latents."""
 
     def __init__(self, image: np.ndarray, disparity: np.ndarray) -> None:
@@ -291,7 +291,7 @@ def test_blur_in_the_image_is_told_from_blur_by_the_lens(config: Training) -> No
     _, exact = meadow.photographs(count, 32, 5)
     assert exact is not None
     sharp, disparity = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1, torch.from_numpy(exact)[:, None]
-    scale = Mixture(config).draw(count, torch.Generator().manual_seed(0))
+    scale = ApertureMixture(config).draw(count, torch.Generator().manual_seed(0))
 
     def photo(image: Tensor, scale: Tensor) -> Tensor:
         return render(image, disparity, Aperture(), scale, renderer="occlusion", disparity_max=REACH)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from argan import networks
 from argan.config.params import training
 from argan.errors import UserError
 from argan.inference import latents
 from argan.inference.model import Model
-from argan.networks import modules as networks
 
 SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
 
@@ -19,7 +19,7 @@ SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_ch
 def model() -> Model:
     torch.manual_seed(0)
     config = training("quick", SMALL)
-    return Model("meadow", config, networks.generator(config))
+    return Model("meadow", config, networks.build_generator(config))
 
 
 def test_slerp_goes_along_the_sphere_at_constant_speed() -> None:

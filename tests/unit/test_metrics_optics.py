@@ -10,10 +10,10 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from argan import networks
 from argan.config.params import training
 from argan.evaluation.optics import Optics
 from argan.meadow import scene as meadow
-from argan.networks import modules as networks
 
 BLUR, OPENING, REFOCUS, EPIPOLAR = KEYS = tuple(
     f"optics_{name}" for name in ("blur_disparity", "blur_aperture", "refocus", "epipolar")
@@ -22,14 +22,16 @@ COUNT, REACH = 24, 0.125  # levels of the nine layers lie a whole pixel apart at
 Pair = tuple[Tensor, Tensor]
 
 
-class Lens(networks.Scene):
+class Lens(networks.SceneGenerator):
     """The optics of a generator without the generator."""
 
     def __init__(self, renderer: str = "occlusion") -> None:
         super().__init__(training("quick", {"renderer": renderer, "disparity_max": REACH}))
 
 
-def judged(lens: networks.Scene, image: Tensor, disparity: Tensor, batch: int = COUNT) -> dict[str, float | None]:
+def judged(
+    lens: networks.SceneGenerator, image: Tensor, disparity: Tensor, batch: int = COUNT
+) -> dict[str, float | None]:
     optics = Optics()
     for pair in zip(image.split(batch), disparity.split(batch), strict=True):
         optics.add(lens, *pair)

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from argan.config.params import training
-from argan.networks.mixture import BINS, GAIN, Mixture, chances
+from argan.networks.mixture import BINS, GAIN, ApertureMixture, aperture_noise
 from argan.training.loop import Trainer
 
 COUNT = 40_000
 
 
-def mixture(**overrides: Any) -> Mixture:
-    return Mixture(training("quick", {"aperture_zero": 0.25, "aperture_min": 0.2, **overrides}))
+def mixture(**overrides: Any) -> ApertureMixture:
+    return ApertureMixture(training("quick", {"aperture_zero": 0.25, "aperture_min": 0.2, **overrides}))
 
 
 def random() -> torch.Generator:
@@ -59,7 +59,7 @@ def test_the_learned_shares_descend_the_expected_cost() -> None:
     """The score function's gradient, over many draws, is the gradient of the cost that a share would have."""
     learned = mixture(apertures="learned")
     assert learned.logits is not None
-    chance = chances(400_000, random())
+    chance = aperture_noise(400_000, random())
     scale = learned(chance)
     (told,) = torch.autograd.grad(learned.choice_loss(chance, (scale - 0.4).square() + math.log(2)), learned.logits)
     middle = 0.2 + 0.8 * (torch.arange(BINS) + 0.5) / BINS

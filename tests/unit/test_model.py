@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 import argan
+from argan import networks
 from argan.config.params import training
 from argan.errors import UserError
 from argan.files import write_json
 from argan.inference.model import Model, fit_to_edges, read_photo
 from argan.inference.novelty import Likeness
-from argan.networks import modules as networks
 from argan.training.checkpoint import write_tensors
 
 SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = training("quick", SMALL)
     place = tmp_path_factory.mktemp("work") / "models" / "meadow"
-    write_tensors(place / "generator.safetensors", networks.generator(config).state_dict())
+    write_tensors(place / "generator.safetensors", networks.build_generator(config).state_dict())
     student = networks.Estimator(config.estimator_channels, config.disparity_max)
     write_tensors(place / "estimator.safetensors", student.state_dict())
     write_json(place / "config.json", {"domain": "meadow", "training": config.model_dump()})

@@ -20,11 +20,11 @@ from argan.optics.rendering import (
     _gather_backward,
     _layers,
     light_field,
+    linear_to_srgb,
     ray_disparity,
     refined_rays,
     render,
-    to_light,
-    to_values,
+    srgb_to_linear,
 )
 from benchmarks import reference_optics
 
@@ -515,14 +515,14 @@ def test_a_finer_aperture_is_the_same_lens(renderer: str) -> None:
 
 def test_light_is_read_by_srgbs_curve_and_written_back() -> None:
     values = torch.linspace(-1, 1, 256, dtype=torch.double)
-    light = to_light(values)
-    torch.testing.assert_close(to_values(light), values)
+    light = srgb_to_linear(values)
+    torch.testing.assert_close(linear_to_srgb(light), values)
     assert light[0] == 0 and light[-1] == 1
     torch.testing.assert_close(light[128], torch.tensor(0.2158605, dtype=torch.double), atol=1e-6, rtol=0)
     inside = torch.rand(9, generator=torch.Generator().manual_seed(0), dtype=torch.double).requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: to_values(0.5 * to_light(v) + 0.1), inside)
+    assert torch.autograd.gradcheck(lambda v: linear_to_srgb(0.5 * srgb_to_linear(v) + 0.1), inside)
     dark = torch.zeros(3, requires_grad=True)
-    to_values(dark).sum().backward()
+    linear_to_srgb(dark).sum().backward()
     assert dark.grad is not None and torch.isfinite(dark.grad).all(), "black has a gradient too"
 
 

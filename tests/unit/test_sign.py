@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from argan import networks
 from argan.config.params import Training
 from argan.config.params import training as preset
 from argan.errors import UserError
-from argan.networks import modules as networks
 from argan.training import loop as training
 from argan.training import sign
 
@@ -28,7 +28,7 @@ def small(**changes: object) -> Training:
     return preset("quick", SMALL | changes)
 
 
-class Known(networks.Scene):
+class Known(networks.SceneGenerator):
     """Discs of two tints; `depth` makes disparity of the discs' mask (N, 1, R, R)."""
 
     def __init__(self, depth: str, turn: float = 1.0) -> None:

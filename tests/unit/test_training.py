@@ -19,9 +19,9 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
+from argan import networks
 from argan.config.params import Training, training
 from argan.errors import UserError
-from argan.networks import modules as networks
 from argan.training import checkpoint
 from argan.training import losses as objective
 from argan.training.loop import Loader, Order, State, Trained, Trainer, optimizer_tensors, step_random, train
@@ -73,7 +73,7 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
             if images == stop:
                 raise Killed
 
-        def show(images: int, generator: networks.Scene) -> None:
+        def show(images: int, generator: networks.SceneGenerator) -> None:
             shown[images] = weights(generator)
             if images == -stop:
                 raise Killed
@@ -252,7 +252,7 @@ def test_what_decides_the_weights_makes_dvc_train_again() -> None:
     weights = closure(("pipelines.train",), NO_WEIGHT | ESTIMATOR)
     assert {
         "argan.training.loop",
-        "argan.networks.modules",
+        "argan.networks.generator",
         "argan.guided_filter",
         "argan.training.distributed",
         "argan.photos.store",
@@ -354,7 +354,7 @@ def test_who_resumes_is_told_of_the_rows_before(tmp_path: Path, photos: np.ndarr
 def test_a_signal_beside_the_last_step_is_heard(tmp_path: Path, photos: np.ndarray) -> None:
     """Else whoever sent it would wait for the estimator, or for the other way round, to be learned."""
 
-    def show(images: int, generator: networks.Scene) -> None:
+    def show(images: int, generator: networks.SceneGenerator) -> None:
         if images == 96:
             signal.raise_signal(signal.SIGTERM)
 
