@@ -21,7 +21,7 @@ GRACE = 4.0  # seconds, without ARGAN_GRACE_SECONDS; a spot instance's notice ma
 _saving = threading.RLock()  # held while something is saved
 
 
-def grace() -> float:
+def grace_seconds() -> float:
     """Seconds that work may take after a signal before the process is ended. Raises UserError for what is no such number."""
     text = os.environ.get("ARGAN_GRACE_SECONDS") or str(GRACE)
     try:
@@ -36,17 +36,17 @@ def grace() -> float:
 
 
 @contextmanager
-def saving() -> Iterator[None]:
+def uninterrupted_save() -> Iterator[None]:
     """What is inside writes state that must not be lost: no watchdog ends the process meanwhile."""
     with _saving:
         yield
 
 
 @contextmanager
-def limited(code: int) -> Iterator[None]:
-    """What is inside may take `grace()` seconds, saves apart; then the process ends with exit code `code`."""
+def time_limit(code: int) -> Iterator[None]:
+    """What is inside may take `grace_seconds()` seconds, saves apart; then the process ends with exit code `code`."""
     left = threading.Event()
-    thread = threading.Thread(target=_watch, args=(left, grace(), code), daemon=True)
+    thread = threading.Thread(target=_watch, args=(left, grace_seconds(), code), daemon=True)
     thread.start()
     try:
         yield
@@ -56,17 +56,17 @@ def limited(code: int) -> Iterator[None]:
 
 
 @contextmanager
-def signals(late: Callable[[], None] = lambda: None) -> Iterator[list[str]]:
+def deferred_signals(late: Callable[[], None] = lambda: None) -> Iterator[list[str]]:
     """While it holds, SIGINT and SIGTERM only put their names into the list: a step is never left half done.
 
-    Unless it takes too long: who is not out of here `grace()` seconds after the first signal, saves apart, is ended by exit code
+    Unless it takes too long: who is not out of here `grace_seconds()` seconds after the first signal, saves apart, is ended by exit code
     130 or 143, whatever it is doing, after a call of `late`. Handlers belong to the main thread; in others the list stays empty.
     """
     heard: list[str] = []
     if threading.current_thread() is not threading.main_thread():
         yield heard
         return
-    seconds, numbers = grace(), (signal.SIGINT, signal.SIGTERM)
+    seconds, numbers = grace_seconds(), (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda n, _: heard.append(signal.Signals(n).name)) for number in numbers]
     # Handlers wait until the main thread is back from whatever torch does; a byte in a pipe is written at once.
     reading, writing = os.pipe()

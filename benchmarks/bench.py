@@ -114,7 +114,7 @@ def step() -> Numbers:
     import torch
 
     from argan.config import params
-    from argan.training.loop import Draw, Trainer, step_random
+    from argan.training.loop import StepNoise, Trainer, step_random
     from benchmarks import reference_step
 
     numbers: Numbers = {}
@@ -139,7 +139,7 @@ def step() -> Numbers:
 
             return work
 
-        draw = Draw.of(config, step_random(0, 0)).rows(slice(None), ours.device)
+        draw = StepNoise.of(config, step_random(0, 0)).rows(slice(None), ours.device)
         image, disparity, _ = (t.detach().requires_grad_() for t in ours.photograph(draw))
         scale = ours.state.generator.mixture(draw.chance)
 
@@ -225,7 +225,7 @@ def cost() -> Numbers:
         photos = np.random.default_rng(0).integers(0, 256, (4, config.resolution, config.resolution, 3), np.uint8)
         trainer, key = Trainer(config, photos, torch.device("cpu")), f"cost_{preset}"
         rare, often = _operations(trainer.step), _operations(trainer.step)
-        numbers |= {f"{key}_parameters_{name}": count for name, count in cost.parameters(config).items() if count}
+        numbers |= {f"{key}_parameters_{name}": count for name, count in cost.parameter_counts(config).items() if count}
         mean = (rare + (config.penalty_every - 1) * often) / config.penalty_every
         numbers[f"{key}_gflop_per_image"] = mean / config.batch / 1e9
         numbers[f"{key}_gflop_gpu_renderer"] = _operations(partial(_by_torch, config)) / 1e9

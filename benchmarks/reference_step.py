@@ -21,7 +21,7 @@ from argan.config.params import Training
 from argan.optics import Aperture, linear_to_srgb, ray_disparity, srgb_to_linear
 from argan.training import losses as objective
 from argan.training.augment import augment
-from argan.training.loop import Draw, Order, State, step_random
+from argan.training.loop import StepNoise, PhotoOrder, State, step_random
 from benchmarks.reference_optics import look_up
 
 CHOICES = {
@@ -45,7 +45,7 @@ class Trainer:
         self.generator, self.discriminator = fresh.generator, fresh.discriminator
         for network in (self.generator, self.discriminator):
             network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs do not know it
-        self.average = copy.deepcopy(self.generator)
+        self.ema = copy.deepcopy(self.generator)
         self.optimizer_g, self.optimizer_d = (
             torch.optim.Adam(
                 network.parameters(),
@@ -57,10 +57,10 @@ class Trainer:
             for network in (self.generator, self.discriminator)
         )
         self.mixed = networks.autocast(config, torch.device("cpu")) if "rounded" in self.choices else nullcontext
-        self.order = Order(len(photos), config.seed)
+        self.order = PhotoOrder(len(photos), config.seed)
         self.prior = objective.prior(config)
 
-    def photograph(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    def photograph(self, draw: StepNoise) -> tuple[Tensor, Tensor, Tensor]:
         with self.mixed():
             image, disparity = self.generator(draw.latents)
         scale = self.generator.mixture(draw.chance)
@@ -78,7 +78,7 @@ class Trainer:
         c, frozen = self.config, "frozen" in self.choices
         every = c.penalty_every if "lazy" in self.choices else 1
         penalised = (self.images // c.batch) % every == 0
-        draw = Draw.of(c, step_random(c.seed, self.images))
+        draw = StepNoise.of(c, step_random(c.seed, self.images))
         photos = torch.from_numpy(self.photos[self.order(self.images, c.batch)]).permute(0, 3, 1, 2)
         reals = augment(networks.from_uint8(photos), c, draw.real)
 
@@ -128,7 +128,7 @@ class Trainer:
 
         self.images += c.batch
         decay = 0.5 ** (c.batch / min(c.ema_images, max(self.images / 4, 1)))
-        mine: list[Tensor] = list(self.average.parameters())
+        mine: list[Tensor] = list(self.ema.parameters())
         theirs: list[Tensor] = list(self.generator.parameters())
         with torch.no_grad():
             if "fused" in self.choices:

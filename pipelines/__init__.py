@@ -82,7 +82,7 @@ def guarded(work: Callable[[], object]) -> None:
 @contextmanager
 def in_a_hurry(error: BaseException) -> Iterator[None]:
     """What is still to be done after a signal, for ARGAN_GRACE_SECONDS at most: then the process ends by the signal's code."""
-    with interrupt.limited(_code(error)):
+    with interrupt.time_limit(_code(error)):
         yield
 
 

@@ -40,12 +40,12 @@ def take(name: str, source: str, say: Say) -> list[Added]:
     stands for a variable of the environment. Raises UserError.
     """
     address, settings = filled(source), params.load()
-    params.free(name, settings)
+    params.check_collection_name(name, settings)
     floors, added = settings.crop.floors, []
 
     def add(place: str) -> None:
         added.append(collection.add(name, place, floors=floors, say=say))
-        params.record(name, lambda: Collection.open(name).revision)
+        params.record_revision(name, lambda: Collection.open(name).revision)
 
     if re.match(r"(?!https?:)\w[\w+.-]+://", address):
         for folder in _fetched(name, address, say):
@@ -56,7 +56,7 @@ def take(name: str, source: str, say: Say) -> list[Added]:
         _settle(Path(address), say)
         add(address)
     if name in collection.names():  # a kill may have come between the photos and the revision
-        params.record(name, lambda: Collection.open(name).revision)
+        params.record_revision(name, lambda: Collection.open(name).revision)
     return added
 
 

@@ -95,7 +95,7 @@ class Driver:
             if self.process.stdin:
                 self.process.stdin.close()
         for number, least in PATIENCE:
-            patience = max(least, interrupt.grace()) if number == signal.SIGINT else least
+            patience = max(least, interrupt.grace_seconds()) if number == signal.SIGINT else least
             with suppress(ProcessLookupError, subprocess.TimeoutExpired):
                 os.killpg(self.process.pid, number)
                 self.process.wait(patience)

@@ -61,14 +61,14 @@ def train(domain: str, params: Params) -> None:
     """
     config = params.training(domain)
     device = processes.device(config.device)
-    count = processes.wanted(device, config.batch, config.accumulate, say)
+    count = processes.process_count(device, config.batch, config.accumulate, say)
     if count > 1:
         say(f"{domain}: one process for each of {count} GPUs")
         if code := processes.launch(count, ["-m", "pipelines.train", domain]):
             sys.exit(code)
         return
     computes = training.set_up(config, device)
-    with processes.joined(device) as group:
+    with processes.process_group(device) as group:
         store = Photos.open(Path("data/photos") / domain)
         if store.pixels.shape[1:3] != (config.resolution, config.resolution):
             height, width = store.pixels.shape[1:3]
@@ -80,13 +80,13 @@ def train(domain: str, params: Params) -> None:
         data = f"{store.fingerprint}-{code_revision('pipelines.train', NO_WEIGHT | ESTIMATOR)}"
         home = Path("checkpoints") / domain
         if group.rank:  # the first process does all there is to do but for the steps
-            while not group.share(False):  # until it is this training's turn
+            while not group.broadcast(False):  # until it is this training's turn
                 pass
             sign.train(config, store.pixels, home, data=data, rows=store.rows("train"), device=device, processes=group)
             return
         busy = f"{domain}: another training of it runs in this workspace; waiting for it to end"
-        with alone(home / ".lock", say, busy, waiting=lambda: group.share(False)):  # else the others take it for lost
-            group.share(True)
+        with alone(home / ".lock", say, busy, waiting=lambda: group.broadcast(False)):  # else the others take it for lost
+            group.broadcast(True)
             folder = checkpoints(home, fingerprint(config.adversarial_only, data))
             if computes:
                 say(f"{domain}: on {device}: {computes}")

@@ -42,7 +42,7 @@ def small(folder: Path, changes: dict[str, Any], group: Processes) -> None:
 
 
 def work() -> None:
-    with processes.joined(processes.device("cpu")) as group:
+    with processes.process_group(processes.device("cpu")) as group:
         folder = Path(sys.argv[1])
         (folder / f"pid{group.rank}").write_text(str(os.getpid()))
         for i, changes in enumerate(json.loads(sys.argv[2])):

@@ -41,7 +41,7 @@ def collection_add(
     from argan.config import params
     from argan.photos import collection
 
-    params.free(name, params.load())
+    params.check_collection_name(name, params.load())
     with bar("photos") as progress:
         added = collection.add(
             name,
@@ -52,7 +52,7 @@ def collection_add(
             say=lambda line: typer.echo(line, err=True),
             progress=progress,
         )
-    first = params.record(name, lambda: collection.Collection.open(name).revision)
+    first = params.record_revision(name, lambda: collection.Collection.open(name).revision)
     for photo, reason in list(added.refused.items())[:20]:
         typer.echo(f"refused: {photo}: {reason}")
     if len(added.refused) > 20:
@@ -131,7 +131,7 @@ def collection_remove(
     from argan.config import params
     from argan.photos import collection
 
-    params.free(name, params.load())
+    params.check_collection_name(name, params.load())
     if not photos and not yes:
         count = len(collection.kept(collection.HOME / name))
         typer.confirm(f"Remove the collection '{name}' with its {count} photos?", abort=True, err=True)
@@ -140,5 +140,5 @@ def collection_remove(
     if left is None:
         typer.echo(f"{name}: removed; its section in params.yaml stays, and what was learned from it")
         return
-    params.record(name, lambda: collection.Collection.open(name).revision)
+    params.record_revision(name, lambda: collection.Collection.open(name).revision)
     typer.echo(f"{name}: {len(photos or [])} removed, {len(left.index)} left, revision {left.revision}")

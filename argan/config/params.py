@@ -158,7 +158,7 @@ class Training(Frozen):
     @property
     def recipe_only(self) -> dict[str, Any]:
         """What decides what is learned: the whole but for where and how it runs."""
-        return {name: value for name, value in self.model_dump().items() if name not in RUNNING}
+        return {name: value for name, value in self.model_dump().items() if name not in RUNTIME_ONLY}
 
     @property
     def adversarial_only(self) -> dict[str, Any]:
@@ -167,8 +167,8 @@ class Training(Frozen):
 
 
 # What trainings once had and their models, still there, do not need
-GONE = ("prior_floor", "aperture_told", "prior_front")
-RUNNING = (
+REMOVED = ("prior_floor", "aperture_told", "prior_front")
+RUNTIME_ONLY = (
     "device", "precision", "accumulate", "stop_when_hopeless",
     "log_every", "samples_every", "checkpoint_every", "checkpoints_kept",
 )  # fmt: skip
@@ -304,7 +304,7 @@ class Meadow(Domain):
         return self
 
 
-class Square(Frozen):
+class CropRule(Frozen):
     """Which square of a photo is taken: `argan.photos.crop.Rule`, where each field is explained."""
 
     where: Literal["center", "box", "sharpness"] = "center"
@@ -312,7 +312,7 @@ class Square(Frozen):
     background: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
-class Given(Frozen):
+class FileOverride(Frozen):
     """What a user says of a dataset's file: their own copy, another address, the hash to trust."""
 
     path: Annotated[Path | None, Field(strict=False)] = None
@@ -324,15 +324,15 @@ class Published(Domain):
     """A published dataset, fetched and checked."""
 
     source: Literal["flowers", "birds", "faces"]
-    crop: Square = Square()
-    files: dict[str, Given] = {}
+    crop: CropRule = CropRule()
+    files: dict[str, FileOverride] = {}
 
 
 class Collection(Domain):
     """Anybody's photographs, put together by `argan collection add`, which writes `revision`: what the collection held."""
 
     source: Literal["collection"]
-    crop: Square = Square()
+    crop: CropRule = CropRule()
     revision: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 
 
@@ -407,7 +407,7 @@ class Params(Frozen):
         """The section of a known domain; UserError names the nearest one."""
         if name not in self.known:
             raise UserError(
-                f"unknown domain '{name}'{_nearest(name, self.known)}; known: {', '.join(sorted(self.known))}"
+                f"unknown domain '{name}'{nearest(name, self.known)}; known: {', '.join(sorted(self.known))}"
             )
         return self.known[name]
 
@@ -419,8 +419,8 @@ class Params(Frozen):
 def training(preset: str, overrides: dict[str, Any] | None = None) -> Training:
     """A preset, with single numbers overridden. Unknown or ill-typed names raise UserError."""
     if preset not in PRESETS:
-        raise UserError(f"unknown preset '{preset}'{_nearest(preset, PRESETS)}; known: {', '.join(PRESETS)}")
-    return _validated(Training, {"preset": preset, **PRESETS[preset], **(overrides or {})}, "train")
+        raise UserError(f"unknown preset '{preset}'{nearest(preset, PRESETS)}; known: {', '.join(PRESETS)}")
+    return validated(Training, {"preset": preset, **PRESETS[preset], **(overrides or {})}, "train")
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -442,20 +442,20 @@ def load(path: str | Path = "params.yaml") -> Params:
             raise UserError(f"{path}: '{name}' is no domain name: use small letters, digits, - and _")
         if not isinstance(section, dict) or "source" not in section:
             raise UserError(
-                f"{path}: unknown section '{name}'{_nearest(name, sections)}; a domain's section must say its 'source'"
+                f"{path}: unknown section '{name}'{nearest(name, sections)}; a domain's section must say its 'source'"
             )
         if (source := section["source"]) not in SOURCES:
             raise UserError(
-                f"{path}: {name}.source: unknown source '{source}'{_nearest(source, SOURCES)}; known: {', '.join(SOURCES)}"
+                f"{path}: {name}.source: unknown source '{source}'{nearest(source, SOURCES)}; known: {', '.join(SOURCES)}"
             )
-        known[name] = _validated(SOURCES[source], section, name, str(path))
-    params = _validated(Params, {**content, "known": known}, "", str(path))
+        known[name] = validated(SOURCES[source], section, name, str(path))
+    params = validated(Params, {**content, "known": known}, "", str(path))
     for name in params.domains:
         params.training(name)
     return params
 
 
-def record(name: str, revision: Callable[[], str], path: str | Path = "params.yaml") -> bool:
+def record_revision(name: str, revision: Callable[[], str], path: str | Path = "params.yaml") -> bool:
     """Write a collection's revision into its section, which is made where there is none; every other byte stays as it is.
 
     `revision` is asked for it while nobody else writes. True when the section is new. Raises UserError when the name belongs
@@ -465,7 +465,7 @@ def record(name: str, revision: Callable[[], str], path: str | Path = "params.ya
 
     path = Path(path)
     with FileLock(path.with_name(f".{path.name}.lock")):
-        free(name, load(path))
+        check_collection_name(name, load(path))
         text = path.read_text(encoding="utf-8")
         content, told = yaml.safe_load(text), revision()
         new = name not in content
@@ -496,7 +496,7 @@ def _scalar(told: str) -> str:
     return told if yaml.safe_load(told) == told else f"'{told}'"
 
 
-def free(name: str, params: Params) -> None:
+def check_collection_name(name: str, params: Params) -> None:
     """Raises UserError when `name` cannot be a collection's: no domain name, or another section's."""
     if not NAME.fullmatch(name) or yaml.safe_load(name) != name:  # `on` and `2024` are not even words in YAML
         raise UserError(
@@ -512,12 +512,12 @@ def free(name: str, params: Params) -> None:
         raise UserError(f"'{name}' is taken by another section of params.yaml; choose another name for the collection")
 
 
-def _nearest(name: Any, names: Any) -> str:
+def nearest(name: Any, names: Any) -> str:
     near = difflib.get_close_matches(str(name), [str(n) for n in names], 1, 0.5)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
-def _validated(model: type[T], values: dict[str, Any], section: str, file: str = "params.yaml") -> T:
+def validated(model: type[T], values: dict[str, Any], section: str, file: str = "params.yaml") -> T:
     """Validate, or raise UserError with the first mistake: one line, the parameter named as the user wrote it."""
     try:
         return model.model_validate(values)
@@ -526,7 +526,7 @@ def _validated(model: type[T], values: dict[str, Any], section: str, file: str =
         where = ".".join([*([section] if section else []), *(str(part) for part in first["loc"])])
         if first["type"] == "extra_forbidden":
             names = [f.alias or name for name, f in model.model_fields.items()]
-            raise UserError(f"{file}: unknown parameter '{where}'{_nearest(first['loc'][-1], names)}") from error
+            raise UserError(f"{file}: unknown parameter '{where}'{nearest(first['loc'][-1], names)}") from error
         one = first["type"] != "missing" and first["loc"]  # a rule about several has no value of its own
         got = f", got {first['input']!r}" if one else ""
         raise UserError(f"{file}: {where}: {first['msg'].lower().removeprefix('value error, ')}{got}") from error

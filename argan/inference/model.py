@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from argan import networks
-from argan.config.params import GONE, Training
+from argan.config.params import REMOVED, Training
 from argan.effects.bokeh import COLLECTION, SHAPES, Shape, refocus
 from argan.effects.iris import Iris
 from argan.errors import UserError
@@ -90,7 +90,7 @@ class Model:
         path = folder / "config.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            config = Training.model_validate({k: v for k, v in dict(content["training"]).items() if k not in GONE})
+            config = Training.model_validate({k: v for k, v in dict(content["training"]).items() if k not in REMOVED})
             domain = str(content["domain"])
         except FileNotFoundError as error:
             raise UserError(

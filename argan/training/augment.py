@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from argan.config.params import Training
 
 
-def draw(count: int, config: Training, random: Generator) -> Tensor:
+def draw_numbers(count: int, config: Training, random: Generator) -> Tensor:
     """The random numbers that `augment` takes for `count` photos, (count, k) in [0, 1); each photo has its row."""
     k = 1 + 3 * bool(config.augment_color) + 2 * bool(config.augment_translate) + 2 * bool(config.augment_cutout)
     return torch.rand(k, count, generator=random, device=random.device).T

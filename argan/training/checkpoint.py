@@ -18,7 +18,7 @@ from torch import Tensor
 
 from argan.errors import UserError
 from argan.files import atomic
-from argan.interrupt import saving
+from argan.interrupt import uninterrupted_save
 
 SCHEMA = 1  # raise when the meaning of a stored tensor changes
 
@@ -59,7 +59,7 @@ def save(folder: Path, images: int, tensors: dict[str, Tensor], meta: dict[str, 
     However slow the disk, no signal's watchdog cuts it off (`argan.interrupt`).
     """
     path = folder / f"{images:012d}.safetensors"
-    with saving():
+    with uninterrupted_save():
         write_tensors(path, tensors, meta)
         for old in [p for p in _numbered(folder) if int(p.stem) <= images][keep:]:
             old.unlink()

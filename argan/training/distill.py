@@ -18,12 +18,12 @@ from torch import Tensor
 from argan import networks
 from argan.config.params import Training
 from argan.guided_filter import guided_filter
-from argan.interrupt import signals
+from argan.interrupt import deferred_signals
 from argan.networks.mixture import aperture_noise
 from argan.training import checkpoint
 from argan.training.augment import color
-from argan.training.health import Alarm, gradients
-from argan.training.loop import AGAIN, due, named, optimizer_tensors, restore_optimizer, sent, step_random
+from argan.training.health import FiniteCheck, gradients
+from argan.training.loop import AGAIN, crossed_interval, strip_prefix, optimizer_tensors, restore_optimizer, to_device, step_random
 
 DISTILLATION = 1  # salt that keeps its random numbers apart from training's
 
@@ -55,13 +55,13 @@ def distill(
     optimizer = torch.optim.Adam(student.parameters(), lr=config.estimator_learning_rate, fused=True)
     steps = math.ceil(config.estimator_images / config.estimator_batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.estimator_learning_rate, total_steps=steps + 1)
-    alarm = Alarm(device.type != "cpu", "lower train.estimator_learning_rate")
+    alarm = FiniteCheck(device.type != "cpu", "lower train.estimator_learning_rate")
     begin = saved = 0
     if folder and (found := checkpoint.newest(folder, mark, say)):
         tensors, meta = found
         begin = saved = meta["step"]
-        student.load_state_dict(named(tensors, "student"))
-        restore_optimizer(optimizer, named(tensors, "optimizer"))
+        student.load_state_dict(strip_prefix(tensors, "student"))
+        restore_optimizer(optimizer, strip_prefix(tensors, "optimizer"))
         schedule.last_epoch = begin - 1  # rate and momentum are functions of the step alone
         with warnings.catch_warnings(action="ignore"):  # that the optimiser has not moved yet
             schedule.step()
@@ -74,20 +74,20 @@ def distill(
         tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(optimizer).items()}
         checkpoint.save(folder, step * config.estimator_batch, tensors, {"fingerprint": mark, "step": step}, keep=1)
 
-    with signals(lambda: say(f"interrupted in the middle of a long step; saved at step {saved}; {AGAIN}")) as heard:
+    with deferred_signals(lambda: say(f"interrupted in the middle of a long step; saved at step {saved}; {AGAIN}")) as heard:
         for step in range(begin, steps):
             random = step_random(config.seed, step * config.estimator_batch, DISTILLATION)
             with torch.no_grad():
                 latents = torch.randn(config.estimator_batch, config.latent, generator=random)
-                latents = sent(latents, device)
+                latents = to_device(latents, device)
                 with mixed():
                     image, disparity = generator(latents)
-                scale = generator.mixture(sent(aperture_noise(len(image), random), device))
+                scale = generator.mixture(to_device(aperture_noise(len(image), random), device))
                 photos = generator.photograph(image, disparity, scale)
-                disparity = without_rim(disparity, config.estimator_outline)
+                disparity = erode_foreground(disparity, config.estimator_outline)
                 if step % 2:  # every scene comes unflipped or flipped as a whole: photo and disparity together
                     photos, disparity = photos.flip(3), disparity.flip(3)
-                colors = sent(torch.rand(3, len(photos), generator=random), device)
+                colors = to_device(torch.rand(3, len(photos), generator=random), device)
                 photos = color(photos, 0.4, *colors).clamp(-1, 1)
             photos = photos.contiguous(memory_format=torch.channels_last)
             with mixed():
@@ -104,7 +104,7 @@ def distill(
             if step % 50 == 0:
                 watch(step * config.estimator_batch, loss.item())
             done = (step + 1) * config.estimator_batch
-            if folder and (heard or due(done, config.checkpoint_every, config.estimator_batch)):
+            if folder and (heard or crossed_interval(done, config.checkpoint_every, config.estimator_batch)):
                 keep(step + 1)
                 saved = step + 1
             if heard:
@@ -114,7 +114,7 @@ def distill(
     return student.eval()
 
 
-def without_rim(disparity: Tensor, pixels: int) -> Tensor:
+def erode_foreground(disparity: Tensor, pixels: int) -> Tensor:
     """What is near, smaller by `pixels` all round: disparity (N, 1, H, W) -> the same, the farthest within that distance.
 
     Generated subjects carry a rim of their background along. A pixel on an outline shows both surfaces, and only with the nearer

@@ -25,13 +25,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from argan.errors import UserError
-from argan.interrupt import grace
+from argan.interrupt import grace_seconds
 
 T = TypeVar("T")
 
 AGAIN = "run the same command again to resume from the last checkpoint"
-LAST_WORD = 10.0  # seconds in which a process that says why all of them end has said it
-PATIENCE = timedelta(minutes=30)  # for one that waits; one that has died is noticed at once
+REPORT_SECONDS = 10.0  # seconds in which a process that says why all of them end has said it
+TIMEOUT = timedelta(minutes=30)  # for one that waits; one that has died is noticed at once
 
 
 def device(wanted: str) -> torch.device:
@@ -49,7 +49,7 @@ def device(wanted: str) -> torch.device:
     gpus = torch.cuda.device_count()
     if here > gpus:
         if local:  # one of them says it for all; torchrun ends the others
-            time.sleep(LAST_WORD)
+            time.sleep(REPORT_SECONDS)
             sys.exit(2)
         raise UserError(
             f"{here} processes were started on this machine, which has {gpus} GPUs, and each needs one of its own; "
@@ -82,7 +82,7 @@ class Processes:
         if self.count == 1:
             return
         flat = torch.cat([t.detach().reshape(-1) for t in tensors])
-        _or_lost(lambda: dist.all_reduce(flat))
+        _raise_if_lost(lambda: dist.all_reduce(flat))
         flat /= self.count
         parts = flat.split([t.numel() for t in tensors])
         torch._foreach_copy_(
@@ -94,28 +94,28 @@ class Processes:
         if self.count == 1:
             return flag
         told = torch.tensor([float(flag)])
-        _or_lost(lambda: dist.all_reduce(told, group=self.control))
+        _raise_if_lost(lambda: dist.all_reduce(told, group=self.control))
         return bool(told.item())
 
-    def share(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What the first process has."""
         if self.count == 1:
             return value
         box = [value]
-        _or_lost(lambda: dist.broadcast_object_list(box, src=0, group=self.control))
+        _raise_if_lost(lambda: dist.broadcast_object_list(box, src=0, group=self.control))
         return box[0]
 
-    def agree(self, what: str, value: str) -> None:
+    def require_equal(self, what: str, value: str) -> None:
         """Raises UserError unless all processes have the same value: machines may have other photos or other code."""
         if self.count == 1:
             return
         values = [""] * self.count
-        _or_lost(lambda: dist.all_gather_object(values, value, group=self.control))
+        _raise_if_lost(lambda: dist.all_gather_object(values, value, group=self.control))
         if odd := [i for i, other in enumerate(values) if other != values[0]]:
             raise UserError(f"process {odd[0]} has other {what} than process 0; bring every machine to the same state")
 
 
-def _or_lost(message: Callable[[], object]) -> None:
+def _raise_if_lost(message: Callable[[], object]) -> None:
     try:
         message()
     except RuntimeError as error:  # a connection that closed, whatever the backend calls it
@@ -124,7 +124,7 @@ def _or_lost(message: Callable[[], object]) -> None:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Processes]:
+def process_group(device: torch.device) -> Iterator[Processes]:
     """This process among its peers, as torchrun set it up in the environment; alone without.
 
     Whichever process meets a UserError first says it, in one line; all of them end with exit code 2. Of what fails in another
@@ -133,15 +133,15 @@ def joined(device: torch.device) -> Iterator[Processes]:
     if int(os.environ.get("WORLD_SIZE", 1)) < 2 or "RANK" not in os.environ:
         yield Processes()
         return
-    dist.init_process_group("gloo" if device.type == "cpu" else "nccl", timeout=PATIENCE)
-    control = dist.group.WORLD if device.type == "cpu" else dist.new_group(backend="gloo", timeout=PATIENCE)
+    dist.init_process_group("gloo" if device.type == "cpu" else "nccl", timeout=TIMEOUT)
+    control = dist.group.WORLD if device.type == "cpu" else dist.new_group(backend="gloo", timeout=TIMEOUT)
     mine = Processes(dist.get_rank(), dist.get_world_size(), control)
     try:
         yield mine
     except UserError as error:
         if not dist.is_initialized():  # it has left the others
             raise
-        if _first_to_tell(mine):
+        if _first_to_report(mine):
             print(f"error: {error}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -155,14 +155,14 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def _first_to_tell(mine: Processes) -> bool:
+def _first_to_report(mine: Processes) -> bool:
     try:
         return dist.distributed_c10d._get_default_store().add("argan/told", 1) == 1
     except RuntimeError:  # the first process held the store, and is gone
         return mine.rank == 1
 
 
-def wanted(device: torch.device, batch: int, accumulate: int, say: Callable[[str], None]) -> int:
+def process_count(device: torch.device, batch: int, accumulate: int, say: Callable[[str], None]) -> int:
     """How many processes to start here: one per visible GPU, as many as share the batch evenly; 1 under torchrun or on a CPU."""
     if "RANK" in os.environ or device.type == "cpu":
         return 1
@@ -185,7 +185,7 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(max(30, math.ceil(grace()))))  # 30 is its own
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(max(30, math.ceil(grace_seconds()))))  # 30 is its own
     logging.getLogger("torch.distributed.elastic").setLevel(
         logging.CRITICAL
     )  # the processes say themselves what matters

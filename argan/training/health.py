@@ -22,7 +22,7 @@ Row = Mapping[str, float]
 
 
 @dataclass
-class Alarm:
+class FiniteCheck:
     """Looks at what a step is made of before the weights are changed, and never lets a bad one through.
 
     On a CPU it raises at once. On a GPU asking means waiting: there it tells the optimiser, on the device, to leave everything as
@@ -94,7 +94,7 @@ MEANING = {
 }
 
 
-def observe(image: Tensor, disparity: Tensor) -> dict[str, Tensor]:
+def depth_statistics(image: Tensor, disparity: Tensor) -> dict[str, Tensor]:
     """What `alike` needs, and the mean correlation of disparity and brightness, in size. Means over images, so that those of
     equal parts of a batch may be averaged.
 
@@ -106,7 +106,7 @@ def observe(image: Tensor, disparity: Tensor) -> dict[str, Tensor]:
     return {"depth_map": depth.mean(0), "luminance_correlation": (depth * light).mean((1, 2)).abs()}
 
 
-def alike(depth_map: Tensor, batch: int) -> Tensor:
+def depth_similarity(depth_map: Tensor, batch: int) -> Tensor:
     """The mean correlation of two scenes' disparity, from the mean over the batch of standardised maps, `depth_map`."""
     return (batch * depth_map.square().mean() - 1) / (batch - 1)
 
@@ -141,7 +141,7 @@ def warnings(history: Sequence[Row], config: Training, photo_std: float) -> list
     return [name for name, shows in signs.items() if shows]
 
 
-def hopeless(history: Sequence[Row], config: Training, photo_std: float) -> str | None:
+def stalled(history: Sequence[Row], config: Training, photo_std: float) -> str | None:
     """The name of a warning that has stood for GIVE_UP of the training without a break, if there is one."""
     names = warnings(history, config, photo_std)
     rows = max(WINDOW, math.ceil(GIVE_UP * config.images / config.log_every))

@@ -20,15 +20,15 @@ from torch import Generator, Tensor, nn
 from argan import networks
 from argan.config.params import Training
 from argan.errors import UserError
-from argan.interrupt import signals
+from argan.interrupt import deferred_signals
 from argan.networks.mixture import aperture_noise
 from argan.optics import ray_disparity
 from argan.training import checkpoint, health
 from argan.training import losses as objective
 from argan.training import memory as cost
-from argan.training.augment import augment, draw
+from argan.training.augment import augment, draw_numbers
 from argan.training.distributed import Processes
-from argan.training.health import Alarm
+from argan.training.health import FiniteCheck
 
 Watch = Callable[[int, dict[str, float]], None]  # (images seen, a row of numbers)
 Remember = Callable[[list[dict[str, float]]], None]  # the rows before, where training resumes
@@ -41,7 +41,7 @@ def step_random(seed: int, images: int, salt: int = 0) -> Generator:
     return Generator().manual_seed(int(mixed >> np.uint64(1)))
 
 
-class Order:
+class PhotoOrder:
     """Which photos a step sees: a fresh permutation every epoch, as a function of (seed, images seen)."""
 
     def __init__(self, count: int, seed: int) -> None:
@@ -59,13 +59,17 @@ class Order:
         return rows
 
 
+# The networks of `State` and the prefixes of their tensors in a checkpoint
+NETWORKS = {"generator": "generator", "discriminator": "discriminator", "ema": "average"}
+
+
 @dataclass
 class State:
     """Everything that changes in training."""
 
     generator: networks.SceneGenerator
     discriminator: nn.Module
-    average: networks.SceneGenerator
+    ema: networks.SceneGenerator
     optimizer_g: torch.optim.Adam
     optimizer_d: torch.optim.Adam
     images: int = 0
@@ -91,17 +95,17 @@ class State:
 
     def tensors(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        for name in ("generator", "discriminator", "average"):
-            found |= {f"{name}.{k}": v for k, v in getattr(self, name).state_dict().items()}
+        for name, prefix in NETWORKS.items():
+            found |= {f"{prefix}.{k}": v for k, v in getattr(self, name).state_dict().items()}
         for name in ("optimizer_g", "optimizer_d"):
             found |= {f"{name}.{k}": v for k, v in optimizer_tensors(getattr(self, name)).items()}
         return found | {f"pending.{i}.{k}": v for i, row in enumerate(self.pending) for k, v in row.items()}
 
     def restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        for name in ("generator", "discriminator", "average"):
-            getattr(self, name).load_state_dict(named(tensors, name))
+        for name, prefix in NETWORKS.items():
+            getattr(self, name).load_state_dict(strip_prefix(tensors, prefix))
         for name in ("optimizer_g", "optimizer_d"):
-            restore_optimizer(getattr(self, name), named(tensors, name))
+            restore_optimizer(getattr(self, name), strip_prefix(tensors, name))
         self.pending, device = [], next(self.generator.parameters()).device
         for key, value in tensors.items():
             if key.startswith("pending."):
@@ -111,7 +115,7 @@ class State:
         self.images, self.seconds, self.history = meta["images"], meta["seconds"], meta["history"]
 
 
-def named(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def strip_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Those whose name begins with `prefix` and a dot, without it."""
     return {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
 
@@ -133,7 +137,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """On the device, without waiting for what it has to do before."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
@@ -178,7 +182,7 @@ class Loader:
     ) -> None:
         self.photos, self.rows, self.device = photos, rows, device
         self.held: Tensor | None = None
-        if len(rows) * photos[:1].nbytes <= share * (cost.free(device) - needed):
+        if len(rows) * photos[:1].nbytes <= share * (cost.free_bytes(device) - needed):
             held = torch.empty(len(rows), *photos.shape[1:], dtype=torch.uint8, device=device)
             for some in torch.arange(len(rows)).split(4096):  # a few at a time: no second copy in memory
                 held[some[0] : some[-1] + 1] = torch.from_numpy(photos[rows[some.numpy()]])
@@ -189,12 +193,12 @@ class Loader:
 
     def __call__(self, numbers: np.ndarray) -> Tensor:
         if self.held is not None:
-            return self.held[sent(torch.from_numpy(numbers), self.device)]
-        return sent(torch.from_numpy(self.photos[self.rows[numbers]]), self.device).permute(0, 3, 1, 2)
+            return self.held[to_device(torch.from_numpy(numbers), self.device)]
+        return to_device(torch.from_numpy(self.photos[self.rows[numbers]]), self.device).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
-class Draw:
+class StepNoise:
     """The random numbers of one step, a row per image of the whole batch: whoever takes a part of it takes its rows of them."""
 
     latents: Tensor
@@ -204,17 +208,17 @@ class Draw:
     again: Tensor  # ... and in the generator's
 
     @classmethod
-    def of(cls, config: Training, random: Generator) -> Draw:
+    def of(cls, config: Training, random: Generator) -> StepNoise:
         latents = torch.randn(config.batch, config.latent, generator=random)
         chance = aperture_noise(config.batch, random)
-        real, fake, again = (draw(config.batch, config, random) for _ in range(3))
+        real, fake, again = (draw_numbers(config.batch, config, random) for _ in range(3))
         return cls(latents, chance, real, fake, again)
 
-    def rows(self, part: slice, device: torch.device) -> Draw:
-        return Draw(*(sent(getattr(self, f.name)[part], device) for f in fields(self)))
+    def rows(self, part: slice, device: torch.device) -> StepNoise:
+        return StepNoise(*(to_device(getattr(self, f.name)[part], device) for f in fields(self)))
 
 
-class Shot(NamedTuple):
+class RenderedBatch(NamedTuple):
     """Scenes and the photos taken of them, (N, 3 or 1, R, R)."""
 
     image: Tensor
@@ -246,20 +250,20 @@ class Trainer:
         self.processes = processes or Processes()
         self.parts = self.processes.slices(config.batch, config.accumulate)
         self.state = State.fresh(config, device)
-        self.alarm = Alarm(deferred=device.type != "cpu")
+        self.alarm = FiniteCheck(deferred=device.type != "cpu")
         self.load = Loader(photos, rows, device, needed=cost.bytes_needed(config, device, self.processes.count))
-        self.order = Order(len(rows), config.seed)
+        self.order = PhotoOrder(len(rows), config.seed)
         self.prior = objective.prior(config).to(device)
 
     def reals(self, part: slice = slice(None)) -> Tensor:
         return networks.from_uint8(self.load(self.order(self.state.images, self.config.batch)[part]))
 
-    def photograph(self, draw: Draw) -> Shot:
+    def photograph(self, draw: StepNoise) -> RenderedBatch:
         """New scenes, every one photographed with an aperture of its own (DoF mixture)."""
         generator = self.state.generator
         with self.mixed():
             image, disparity = generator(draw.latents)
-        return Shot(image, disparity, generator.photograph(image, disparity, generator.mixture(draw.chance)))
+        return RenderedBatch(image, disparity, generator.photograph(image, disparity, generator.mixture(draw.chance)))
 
     def step(self) -> dict[str, Tensor]:
         """Both players, once. Returns detached scalars; nothing here waits for the device, but for the gather renderer's offsets.
@@ -268,9 +272,9 @@ class Trainer:
         """
         c, s = self.config, self.state
         lazy = (s.images // c.batch) % c.penalty_every == 0
-        whole = Draw.of(c, step_random(c.seed, s.images))
-        share, means = 1 / len(self.parts), Means()
-        kept: list[tuple[Draw, Tensor, Shot | None]] = []
+        whole = StepNoise.of(c, step_random(c.seed, s.images))
+        share, means = 1 / len(self.parts), MetricAccumulator()
+        kept: list[tuple[StepNoise, Tensor, RenderedBatch | None]] = []
 
         s.optimizer_d.zero_grad(set_to_none=True)
         for i, part in enumerate(self.parts):
@@ -278,7 +282,7 @@ class Trainer:
             draw = whole.rows(part, self.device)
             with torch.set_grad_enabled(share == 1):
                 shot = self.photograph(draw)
-            loss, real = self.discriminate(draw, self.reals(part), shot.photos.detach(), lazy, means)
+            loss, real = self.discriminator_loss(draw, self.reals(part), shot.photos.detach(), lazy, means)
             (loss * share).backward()
             kept.append((draw, real, shot if share == 1 else None))
         self.update("discriminator", means)
@@ -287,7 +291,7 @@ class Trainer:
         s.optimizer_g.zero_grad(set_to_none=True)
         for i, (draw, real, shot_before) in enumerate(kept):
             s.discriminator.train(i == 0)
-            loss = self.deceive(draw, real, shot_before or self.photograph(draw), lazy, means)
+            loss = self.generator_loss(draw, real, shot_before or self.photograph(draw), lazy, means)
             (loss * share).backward()
         s.discriminator.requires_grad_(True)
         self.update("generator", means)
@@ -295,10 +299,10 @@ class Trainer:
         s.images += c.batch
         decay = 0.5 ** (c.batch / min(c.ema_images, max(s.images / 4, 1)))  # a short memory at first
         with torch.no_grad():
-            torch._foreach_lerp_(list(s.average.parameters()), list(s.generator.parameters()), 1 - decay)
+            torch._foreach_lerp_(list(s.ema.parameters()), list(s.generator.parameters()), 1 - decay)
         return self.numbers(means)
 
-    def discriminate(self, draw: Draw, reals: Tensor, fakes: Tensor, lazy: bool, means: Means) -> tuple[Tensor, Tensor]:
+    def discriminator_loss(self, draw: StepNoise, reals: Tensor, fakes: Tensor, lazy: bool, means: MetricAccumulator) -> tuple[Tensor, Tensor]:
         """The loss: relativistic or non-saturating, R1 (and R2) every few steps. And how real photographs are found (n,)."""
         c, s = self.config, self.state
         both = torch.cat([augment(reals, c, draw.real), augment(fakes, c, draw.fake)])
@@ -315,7 +319,7 @@ class Trainer:
             means.add(penalty=penalty)
         return loss, real.detach()
 
-    def deceive(self, draw: Draw, real: Tensor, shot: Shot, lazy: bool, means: Means) -> Tensor:
+    def generator_loss(self, draw: StepNoise, real: Tensor, shot: RenderedBatch, lazy: bool, means: MetricAccumulator) -> Tensor:
         """The generator's loss: fool the discriminator, under the depth priors."""
         c, s = self.config, self.state
         image, disparity, photos = shot
@@ -340,10 +344,10 @@ class Trainer:
         spread = (disparity.detach() / c.disparity_max).std((1, 2, 3))
         means.add(loss_g=loss_g, prior=prior, smoothness=smooth, disparity_std=spread, **moments(image))
         if lazy:  # looked at as rarely as the penalty
-            means.add(**health.observe(image, disparity))
+            means.add(**health.depth_statistics(image, disparity))
         return total
 
-    def update(self, player: str, means: Means) -> None:
+    def update(self, player: str, means: MetricAccumulator) -> None:
         """Average losses and gradients over the processes, and take the step unless one of them is not finite."""
         network: nn.Module = getattr(self.state, player)
         optimizer = self.state.optimizer_d if player == "discriminator" else self.state.optimizer_g
@@ -353,20 +357,20 @@ class Trainer:
         optimizer.found_inf = self.alarm(fresh | gradients, self.state.images)  # type: ignore[attr-defined]
         optimizer.step()
 
-    def numbers(self, means: Means) -> dict[str, Tensor]:
+    def numbers(self, means: MetricAccumulator) -> dict[str, Tensor]:
         """A row of the log, of the whole batch: scalars; what was not looked at in this step is not a number."""
         c, told = self.config, means.told
         row = {name: torch.full_like(told["loss_d"], math.nan) for name in RARE} | told
         row["image_std"] = std(row.pop("moment_1"), row.pop("moment_2"), c.batch).mean()
         if "depth_map" in row:
-            row["depth_alike"] = health.alike(row.pop("depth_map"), c.batch)
+            row["depth_alike"] = health.depth_similarity(row.pop("depth_map"), c.batch)
         return row
 
 
 RARE = ("penalty", "luminance_correlation", "depth_alike")  # known of the steps with a penalty
 
 
-class Means:
+class MetricAccumulator:
     """Means over a batch, gathered from its parts, which are equal in size."""
 
     def __init__(self) -> None:
@@ -398,7 +402,7 @@ def std(first: Tensor, second: Tensor, count: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """What training leaves: the averaged generator, the curves, what it took, and what was wrong at its end (`health`)."""
 
     generator: networks.SceneGenerator
@@ -422,7 +426,7 @@ def train(
     say: Callable[[str], None] = print,
     device: torch.device | None = None,
     processes: Processes | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Train on `photos` (N, R, R, 3) uint8, resuming from `folder`'s newest checkpoint that fits; `data` is their hash.
 
     Only on those of `rows`, where given: `photos` may be a memory map that holds others too. Only as far as `until` images, where
@@ -436,13 +440,13 @@ def train(
     """
     processes = processes or Processes()
     device = device or torch.device("cpu")
-    cost.check(config, device, processes.count)
+    cost.check_fits(config, device, processes.count)
     trainer, last = Trainer(config, photos, device, rows, processes), min(until or config.images, config.images)
     state, first = trainer.state, processes.rank == 0
     tell = say if first else lambda line: None
     mark = checkpoint.fingerprint(config.adversarial_only, data)
-    processes.agree("params, code or photos", mark)
-    if found := processes.share(checkpoint.newest(folder, mark, say) if first else None):
+    processes.require_equal("params, code or photos", mark)
+    if found := processes.broadcast(checkpoint.newest(folder, mark, say) if first else None):
         state.restore(*found)
         tell(f"resuming at {state.images} of {last} images")
         if first:
@@ -467,12 +471,12 @@ def train(
         raise KeyboardInterrupt(heard[0] if heard else "SIGTERM")
 
     began, base = time.perf_counter(), state.seconds
-    with signals(late) as heard:
+    with deferred_signals(late) as heard:
         while state.images < last:
             state.pending.append(trainer.step())
             state.seconds = base + time.perf_counter() - began
             row = None
-            if due(state.images, config.log_every, config.batch):
+            if crossed_interval(state.images, config.log_every, config.batch):
                 trainer.alarm.check()
                 steps, state.pending = state.pending, []
                 row = {name: torch.stack([step[name] for step in steps]).nanmean().item() for name in steps[0]}
@@ -487,21 +491,21 @@ def train(
                 keep()
             if first and row:
                 watch(state.images, row)
-            if first and due(state.images, config.samples_every, config.batch):
-                show(state.images, state.average)
-            if not interrupted and (state.images >= last or due(state.images, config.checkpoint_every, config.batch)):
+            if first and crossed_interval(state.images, config.samples_every, config.batch):
+                show(state.images, state.ema)
+            if not interrupted and (state.images >= last or crossed_interval(state.images, config.checkpoint_every, config.batch)):
                 keep()
             if interrupted:
                 leave()
-            if config.stop_when_hopeless and (why := health.hopeless(state.history, config, spread)):
+            if config.stop_when_hopeless and (why := health.stalled(state.history, config, spread)):
                 raise UserError(
                     f"training is hopeless at {state.images} images: {why} for {health.GIVE_UP:.0%} of its length; "
                     f"{health.MEANING[why]}; to go on all the same: train.stop_when_hopeless: false"
                 )
         if processes.any(bool(heard)):  # while the last row, sheet or checkpoint was made
             leave()
-    return Trained(
-        state.average, state.history, state.seconds, state.images, health.warnings(state.history, config, spread)
+    return TrainingResult(
+        state.ema, state.history, state.seconds, state.images, health.warnings(state.history, config, spread)
     )
 
 
@@ -515,6 +519,6 @@ def photo_spread(photos: np.ndarray, rows: np.ndarray | None = None, most: int =
     return float(some.std(0, ddof=1).mean() / 127.5)
 
 
-def due(images: int, every: int, batch: int) -> bool:
+def crossed_interval(images: int, every: int, batch: int) -> bool:
     """Whether the step that ended at `images` crossed a multiple of `every`."""
     return images // every != (images - batch) // every

@@ -82,10 +82,10 @@ def sign_loss(disparity: Tensor, prior: Tensor) -> Tensor:
     """
     away = prior - prior.mean()
     slope = (disparity * away).sum((1, 2, 3)) / away.square().sum()
-    return (LEAST - slope).clamp(min=0).square().mean()
+    return (MIN_SLOPE - slope).clamp(min=0).square().mean()
 
 
-LEAST = 0.1  # scenes may be flat, or have something before the subject, and still not be inside out
+MIN_SLOPE = 0.1  # scenes may be flat, or have something before the subject, and still not be inside out
 
 
 def smoothness(disparity: Tensor, image: Tensor, disparity_max: float) -> Tensor:
@@ -94,11 +94,11 @@ def smoothness(disparity: Tensor, image: Tensor, disparity_max: float) -> Tensor
     loss = disparity.new_zeros(())
     for dim in (2, 3):
         edge = image.diff(dim=dim).abs().mean(1, keepdim=True)
-        loss = loss + (disparity.diff(dim=dim).abs() / disparity_max * torch.exp(-EDGE * edge)).mean()
+        loss = loss + (disparity.diff(dim=dim).abs() / disparity_max * torch.exp(-EDGE_SENSITIVITY * edge)).mean()
     return loss
 
 
-EDGE = 4.0  # an edge of 1/4 of the image's half range lets the disparity jump at 1/e of the cost
+EDGE_SENSITIVITY = 4.0  # an edge of 1/4 of the image's half range lets the disparity jump at 1/e of the cost
 
 
 def expansion_tie(refined: Tensor, rays: Tensor, disparity_max: float) -> Tensor:

@@ -22,12 +22,12 @@ FLOAT = 4  # bytes
 # (docs/results.md, "What a preset costs"): of the discriminator's activations, for a photo and a rendering, differentiated
 # twice; of the generator's; of what the renderer keeps: a GPU all layers, the gather with T its rays, a CPU next to nothing.
 DISCRIMINATOR, GENERATOR, LAYERS, RAYS = {"modern": 5.4, "paper": 12.5}, 6.5, 4.0, 10.0
-ROUNDED = 2 / 3  # of the networks' part remains in bfloat16: half of the activations, and what float32 is kept of them
+BFLOAT16_SHARE = 2 / 3  # of the networks' part remains in bfloat16: half of the activations, and what float32 is kept of them
 RESERVE = 1.15  # what allocators and libraries take besides
 
 
 @lru_cache(maxsize=16)
-def parameters(config: Training) -> dict[str, int]:
+def parameter_counts(config: Training) -> dict[str, int]:
     """How many each network has; `expansion` is T, and part of the generator."""
     with torch.device("meta"):
         scene = networks.build_generator(config)
@@ -49,7 +49,7 @@ def bytes_per_image(config: Training, device: torch.device) -> int:
         discriminator = _activations(networks.build_discriminator(config), torch.empty(1, 3, r, r))
     kept = DISCRIMINATOR[config.recipe] * discriminator + GENERATOR * generator
     if networks.uses_bfloat16(config, device):
-        kept *= ROUNDED
+        kept *= BFLOAT16_SHARE
     if config.renderer == "gather":
         kept += RAYS * Aperture().views * r**2
     elif device.type != "cpu":
@@ -75,13 +75,13 @@ def _activations(network: nn.Module, given: torch.Tensor) -> int:
 def bytes_needed(config: Training, device: torch.device, processes: int = 1) -> int:
     """Memory that training takes in one of `processes`, without the photographs: weights, gradients, Adam's two moments, the
     average, and a part of the batch."""
-    count = parameters(config)
+    count = parameter_counts(config)
     weights = FLOAT * (5 * count["generator"] + 4 * count["discriminator"])
     at_a_time = -(-config.batch // (config.accumulate * processes))
     return round(RESERVE * (weights + at_a_time * bytes_per_image(config, device)))
 
 
-def free(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
     """Bytes that a process may still take there. Processes on one CPU share."""
     if device.type == "cuda":
         # What torch holds and does not use, of a training before this one, is free to this process too.
@@ -101,9 +101,9 @@ def _left_to_container(group: Path = Path("/sys/fs/cgroup")) -> int:
         return sys.maxsize
 
 
-def check(config: Training, device: torch.device, processes: int = 1) -> None:
+def check_fits(config: Training, device: torch.device, processes: int = 1) -> None:
     """Raises UserError where a training cannot fit into the memory there is, saying what would."""
-    there, needed = free(device), bytes_needed(config, device, processes)
+    there, needed = free_bytes(device), bytes_needed(config, device, processes)
     if needed <= there:
         return
     told = f"train.batch {config.batch} at {config.resolution} px needs about {_gb(needed)} of memory, {_gb(there)} are free"

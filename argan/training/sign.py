@@ -25,7 +25,7 @@ from argan.files import write_json
 from argan.guided_filter import guided_filter
 from argan.training import loop as training
 from argan.training.distributed import Processes
-from argan.training.loop import Show, Trained, Watch
+from argan.training.loop import Show, TrainingResult, Watch
 
 SIDES = ("behind", "before")  # where most of what is out of focus lies, seen from the subject
 SCENES = 512  # the mean of `borne_out` over them is known to 3 %
@@ -84,7 +84,7 @@ def _with_error(mean: float, error: float | None) -> str:
 
 
 @torch.inference_mode()
-def borne_out(generator: networks.SceneGenerator, scenes: int = SCENES) -> Evidence:
+def edge_alignment(generator: networks.SceneGenerator, scenes: int = SCENES) -> Evidence:
     """How much of depth the picture explains, less what it does not, over generated scenes, in units of the range squared.
 
     Of a scene, Var(D) - 2 E (D - q(D, I))^2, q the guided filter (`guided_filter`), the affine function of colour nearest
@@ -102,7 +102,7 @@ def borne_out(generator: networks.SceneGenerator, scenes: int = SCENES) -> Evide
     return Evidence(float(found.mean()), float(found.std()) / math.sqrt(scenes))
 
 
-def facing(config: Training, side: str) -> Training:
+def with_sign(config: Training, side: str) -> Training:
     """The same training, told that what is out of focus lies on that side."""
     return config if side == "behind" else config.model_copy(update={"prior_slope": -config.prior_slope})
 
@@ -119,7 +119,7 @@ def train(
     say: Callable[[str], None] = print,
     processes: Processes | None = None,
     **rest: Any,
-) -> tuple[Trained, Verdict | None]:
+) -> tuple[TrainingResult, Verdict | None]:
     """`loop.train`, and with `sign: photographs` without being told the sign: both ways round for `sign_images` each,
     then the better one to the end.
 
@@ -134,7 +134,7 @@ def train(
             config, photos, folder, watch=watch, remember=remember, show=show, say=say, processes=processes, **rest
         ), None
     first, path = processes.rank == 0, folder / "sign.json"
-    verdict = processes.share(_read(path) if first else None)
+    verdict = processes.broadcast(_read(path) if first else None)
     if verdict is None:
         trials, to_the_end = {}, config.model_copy(update={"stop_when_hopeless": False})
         for side in SIDES:
@@ -142,20 +142,20 @@ def train(
                 (folder / side).mkdir(parents=True, exist_ok=True)
                 say(f"learning the sign: {config.sign_images} images with what is out of focus {side} the subject")
             trials[side] = training.train(
-                facing(to_the_end, side), photos, folder / side,
+                with_sign(to_the_end, side), photos, folder / side,
                 until=config.sign_images, watch=watch_trial(side), say=say, processes=processes, **rest,
             )  # fmt: skip
-        found = {side: borne_out(trial.generator) for side, trial in trials.items()}
+        found = {side: edge_alignment(trial.generator) for side, trial in trials.items()}
         side = max(SIDES, key=lambda s: found[s].mean)
         other = next(s for s in SIDES if s != side)
         means = {name: evidence.mean for name, evidence in found.items()}
         errors = {f"{name}_se": evidence.error for name, evidence in found.items()}
-        verdict = processes.share(Verdict(side, **means, **errors, seconds=trials[other].seconds))
+        verdict = processes.broadcast(Verdict(side, **means, **errors, seconds=trials[other].seconds))
         if first:
             write_json(path, asdict(verdict))
             say(f"learning the sign: {verdict}")
     trained = training.train(
-        facing(config, verdict.side), photos, folder / verdict.side,
+        with_sign(config, verdict.side), photos, folder / verdict.side,
         watch=watch, remember=remember, show=show, say=say, processes=processes, **rest,
     )  # fmt: skip
     return replace(trained, seconds=trained.seconds + verdict.seconds), verdict

@@ -64,7 +64,7 @@ def ingest(
     from pipelines import arrivals
 
     settings = workspace.prepare()
-    params.free(collection, settings)
+    params.check_collection_name(collection, settings)
     arrivals.without_secret(source)
     state: Any = photos.with_options(task_run_name=f"photos@{collection}")(collection, source, return_state=True)
     if not state.is_completed():
@@ -91,6 +91,6 @@ def ingest_command(collection: str, source: str, enough: int) -> None:
     """What `argan ingest COLLECTION SOURCE` does. Raises UserError with the line it failed with."""
     from pipelines import arrivals
 
-    params.free(collection, workspace.prepare())
+    params.check_collection_name(collection, workspace.prepare())
     arrivals.without_secret(source)  # before Prefect sees it
     command(ingest, collection=collection, source=source, enough=enough)

@@ -31,8 +31,8 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return collection.Added(len(files), len(files), {}, len(files), "r")
 
     monkeypatch.setattr(params, "load", lambda: params.Params.model_construct(crop=params.Crop()))
-    monkeypatch.setattr(params, "free", lambda name, settings: None)
-    monkeypatch.setattr(params, "record", lambda name, revision: None)
+    monkeypatch.setattr(params, "check_collection_name", lambda name, settings: None)
+    monkeypatch.setattr(params, "record_revision", lambda name, revision: None)
     monkeypatch.setattr(collection, "add", add)
     return seen
 
@@ -119,7 +119,7 @@ def test_prefect_gets_no_password_as_a_parameter(monkeypatch: pytest.MonkeyPatch
     from pipelines.flows import ingest as module
 
     monkeypatch.setattr(module.workspace, "prepare", lambda: None)
-    monkeypatch.setattr(module.params, "free", lambda name, settings: None)
+    monkeypatch.setattr(module.params, "check_collection_name", lambda name, settings: None)
     monkeypatch.setattr(module, "command", lambda *given, **named: pytest.fail("Prefect saw it"))
     with pytest.raises(UserError, match=r"^the source ftp://host/x holds a user, a password or a key.*\$\{NAME\}"):
         module.ingest_command("mine", "ftp://me:hunter2@host/x", 1)

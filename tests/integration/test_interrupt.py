@@ -25,7 +25,7 @@ def slow(handle):
     sys.stdin.readline()
     fsync(handle)
 with interrupt.{how} as heard:
-    if "{how}" == "signals()":
+    if "{how}" == "deferred_signals()":
         signal.raise_signal(signal.SIGTERM)
     os.fsync = slow
     checkpoint.save(Path(sys.argv[1]), 8, {{"x": torch.zeros(3)}}, {{}}, 1)
@@ -35,7 +35,7 @@ with interrupt.{how} as heard:
 """
 
 
-@pytest.mark.parametrize("how", ["signals()", "limited(143)"])
+@pytest.mark.parametrize("how", ["deferred_signals()", "time_limit(143)"])
 def test_a_save_is_never_cut_off_and_what_hangs_after_it_is(tmp_path: Path, how: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW.format(how=how), str(tmp_path)],
@@ -59,8 +59,8 @@ def test_a_grace_that_is_none_is_reported(text: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("ARGAN_GRACE_SECONDS", text)
     with (
         pytest.raises(UserError, match=f"ARGAN_GRACE_SECONDS is '{text}'; write a number of seconds"),
-        interrupt.signals(),
+        interrupt.deferred_signals(),
     ):
         pass
     monkeypatch.setenv("ARGAN_GRACE_SECONDS", "")
-    assert interrupt.grace() == interrupt.GRACE
+    assert interrupt.grace_seconds() == interrupt.GRACE

@@ -124,13 +124,13 @@ def test_a_gpu_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(UserError, match=r"train\.device is cuda.*set train\.device to auto or cpu"):
         processes.device("cuda")
     assert processes.device("auto").type == "cpu"
-    assert processes.wanted(torch.device("cpu"), 8, 1, print) == 1
+    assert processes.process_count(torch.device("cpu"), 8, 1, print) == 1
 
 
 def test_as_many_gpus_as_share_a_batch_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     said: list[str] = []
-    assert processes.wanted(torch.device("cuda", 0), 32, 1, said.append) == 2
+    assert processes.process_count(torch.device("cuda", 0), 32, 1, said.append) == 2
     assert "2 of 3 GPUs" in said[0]
 
 
@@ -165,7 +165,7 @@ def test_more_processes_than_gpus_are_refused_by_one_of_them(monkeypatch: pytest
         monkeypatch.setenv("LOCAL_RANK", str(rank))
         assert processes.device("auto") == torch.device("cuda", rank)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    monkeypatch.setattr(processes, "LAST_WORD", 0.0)
+    monkeypatch.setattr(processes, "REPORT_SECONDS", 0.0)
     refused = {}
     for rank in range(4):
         monkeypatch.setenv("LOCAL_RANK", str(rank))

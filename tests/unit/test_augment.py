@@ -57,15 +57,15 @@ def test_cutout_zeroes_at_most_its_square() -> None:
 def test_every_image_draws_its_own_and_the_seed_decides() -> None:
     config = training("quick", {"augment_color": 0.5, "augment_translate": 0.125, "augment_cutout": 0.3})
     photos = torch.rand(1, 3, 32, 32, generator=random(2)).expand(32, -1, -1, -1)
-    first, again = (augment.augment(photos, config, augment.draw(32, config, random())) for _ in range(2))
+    first, again = (augment.augment(photos, config, augment.draw_numbers(32, config, random())) for _ in range(2))
     assert torch.equal(first, again)
     assert len({tuple(p.flatten().tolist()) for p in first}) > 30
-    last = augment.augment(photos[20:], config, augment.draw(32, config, random())[20:])
+    last = augment.augment(photos[20:], config, augment.draw_numbers(32, config, random())[20:])
     torch.testing.assert_close(last, first[20:])  # a part of a batch is treated as it would be in the whole
 
 
 def test_gradients_pass_through() -> None:
     config = training("quick", {"augment_color": 0.5, "augment_translate": 0.125, "augment_cutout": 0.3})
     photos = torch.rand(4, 3, 32, 32, requires_grad=True)
-    augment.augment(photos, config, augment.draw(4, config, random())).square().sum().backward()
+    augment.augment(photos, config, augment.draw_numbers(4, config, random())).square().sum().backward()
     assert photos.grad is not None and (photos.grad != 0).float().mean() > 0.3

@@ -350,14 +350,14 @@ def test_params_get_the_revision_and_keep_their_comments(tmp_path: Path) -> None
     file = tmp_path / "params.yaml"
     text = (Path(__file__).parents[2] / "params.yaml").read_text()
     file.write_text(text)
-    assert params.record("mine", lambda: "0" * 16, file)
-    assert not params.record("mine", lambda: "1" * 16, file)
+    assert params.record_revision("mine", lambda: "0" * 16, file)
+    assert not params.record_revision("mine", lambda: "1" * 16, file)
     assert file.read_text().startswith(text)
     assert yaml.safe_load(file.read_text())["mine"] == {"source": "collection", "preset": "64", "revision": "1" * 16}
     assert params.load(file).domain("mine").source == "collection"
     for name in ("meadow", "crop", "Mine", "flowers", "../x"):
         with pytest.raises(UserError, match=f"'{name}' is"):
-            params.record(name, lambda: "0" * 16, file)
+            params.record_revision(name, lambda: "0" * 16, file)
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_params_change_in_one_place_alone(tmp_path: Path, text: str) -> None:
     file, revision = tmp_path / "params.yaml", "12e4567890123456"  # a number, were it not quoted
     file.write_text(text.replace("'77'", f"'{'7' * 16}'").replace("abc", "a" * 16))
     before = file.read_text()
-    params.record("mine", lambda: revision, file)
+    params.record_revision("mine", lambda: revision, file)
     assert params.load(file).domain("mine").model_dump()["revision"] == revision
     after = file.read_text()
     if "mine" in before:
@@ -385,11 +385,11 @@ def test_params_change_in_one_place_alone(tmp_path: Path, text: str) -> None:
     )
     before = file.read_text()
     with pytest.raises(UserError, match=f"write mine.revision: '{revision}' there"):
-        params.record("mine", lambda: revision, file)
+        params.record_revision("mine", lambda: revision, file)
     assert file.read_text() == before
     for name in ("on", "no", "null", "2024"):
         with pytest.raises(UserError, match="no name for a collection"):
-            params.free(name, params.load(file))
+            params.check_collection_name(name, params.load(file))
 
 
 # ---- what went wrong ----

@@ -40,7 +40,7 @@ def test_memory_is_near_what_a_step_takes(changes: dict[str, str]) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_parameters_are_those_of_the_networks(preset: str) -> None:
     config = training(preset, {"renderer": "gather"})
-    told = cost.parameters(config)
+    told = cost.parameter_counts(config)
     if preset == "quick":
         assert told["generator"] == sum(p.numel() for p in networks.build_generator(config).parameters())
     assert 0 < told["expansion"] < told["generator"] < 1e8
@@ -49,16 +49,16 @@ def test_parameters_are_those_of_the_networks(preset: str) -> None:
 
 def test_what_cannot_fit_says_what_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = training("256")
-    monkeypatch.setattr(cost, "free", lambda device: cost.bytes_needed(config, CPU) // 3)
+    monkeypatch.setattr(cost, "free_bytes", lambda device: cost.bytes_needed(config, CPU) // 3)
     with pytest.raises(
         UserError, match=r"train\.batch 16 at 256 px needs about .* GB .*set train\.accumulate to \d+"
     ) as told:
         train(config, np.zeros((16, 256, 256, 3), np.uint8), tmp_path, data="d")
     parts = int(re.findall(r"accumulate to (\d+)", str(told.value))[0])
-    cost.check(config.model_copy(update={"accumulate": parts}), CPU)
-    monkeypatch.setattr(cost, "free", lambda device: 10**6)
+    cost.check_fits(config.model_copy(update={"accumulate": parts}), CPU)
+    monkeypatch.setattr(cost, "free_bytes", lambda device: 10**6)
     with pytest.raises(UserError, match="single image does not fit; choose a smaller preset"):
-        cost.check(config, CPU)
+        cost.check_fits(config, CPU)
 
 
 def test_a_container_may_have_less_memory_than_its_machine(tmp_path: Path) -> None:

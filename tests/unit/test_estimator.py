@@ -55,14 +55,14 @@ def test_a_rim_is_taken_off_what_is_near_whatever_lies_behind_and_before() -> No
     """A subject three pixels too large loses them, and what is no larger is gone; where the frame cuts one off it loses nothing."""
     disparity = torch.full((1, 1, 16, 16), -0.1)
     disparity[..., 2:12, 2:12], disparity[..., 5:9, 14:] = 0.0, 0.05
-    smaller = estimator.without_rim(disparity, 3)
+    smaller = estimator.erode_foreground(disparity, 3)
     wanted = torch.full((1, 1, 16, 16), -0.1)
     wanted[..., 5:9, 5:9] = 0.0
     assert torch.equal(smaller, wanted)
-    assert torch.equal(estimator.without_rim(disparity, 0), disparity)
+    assert torch.equal(estimator.erode_foreground(disparity, 0), disparity)
     side = torch.full((1, 1, 8, 8), -0.1)
     side[..., :4] = 0.0  # cut off by the frame: it goes on outside and loses nothing there
-    assert torch.equal(estimator.without_rim(side, 1)[0, 0, 0], torch.tensor([0.0] * 3 + [-0.1] * 5))
+    assert torch.equal(estimator.erode_foreground(side, 1)[0, 0, 0], torch.tensor([0.0] * 3 + [-0.1] * 5))
 
 
 def test_it_learns_where_near_and_far_are() -> None:
@@ -179,10 +179,10 @@ def test_what_is_drawn_for_a_step_goes_to_the_device_without_waiting(monkeypatch
     config = training("quick", {**SMALL, "estimator_images": 32})
     gone: list[tuple[int, ...]] = []
 
-    def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
         gone.append(tuple(tensor.shape))
         return tensor.to(device)
 
-    monkeypatch.setattr(estimator, "sent", sent)
+    monkeypatch.setattr(estimator, "to_device", to_device)
     estimator.distill(TwoPlanes(config), config)
     assert gone == [(16, 8), (16, 2), (3, 16)] * 2, "latents, apertures, colours"

@@ -13,7 +13,7 @@ import torch
 from argan.config.params import Training, training
 from argan.errors import UserError
 from argan.training import health
-from argan.training.loop import Means, Trainer, photo_spread, train
+from argan.training.loop import MetricAccumulator, Trainer, photo_spread, train
 
 SPREAD = 0.35  # of the photographs of meadow at 32 px, about
 # As the quick preset has it on meadow, every eighth row of a training with a good end
@@ -61,9 +61,9 @@ def test_every_failure_is_named_and_given_up_after_a_tenth_of_the_training(name:
     first = math.ceil(30_000 / CONFIG.log_every) * CONFIG.log_every  # the first sick row
     assert begins[0] == first + (health.WINDOW - 1) * CONFIG.log_every
     assert all(told[images] == [name] for images in begins)
-    given_up = [r["images"] for n, r in enumerate(history) if health.hopeless(history[: n + 1], CONFIG, SPREAD)]
+    given_up = [r["images"] for n, r in enumerate(history) if health.stalled(history[: n + 1], CONFIG, SPREAD)]
     assert abs(given_up[0] - begins[0] - health.GIVE_UP * CONFIG.images) <= CONFIG.log_every
-    assert health.hopeless(history, CONFIG, SPREAD) == name and name in health.MEANING
+    assert health.stalled(history, CONFIG, SPREAD) == name and name in health.MEANING
 
 
 def test_a_moment_of_weakness_and_the_time_of_the_prior_are_no_failures() -> None:
@@ -84,11 +84,11 @@ def test_what_a_warning_rests_on_is_measured_on_scenes() -> None:
     own, shared = torch.randn(64, 1, 16, 16, generator=random), torch.randn(1, 1, 16, 16, generator=random)
 
     def seen(disparity: torch.Tensor) -> tuple[float, float]:
-        means = Means()
+        means = MetricAccumulator()
         for part in (slice(0, 32), slice(32, 64)):
-            means.add(**health.observe(light[part].expand(-1, 3, -1, -1), disparity[part]))
+            means.add(**health.depth_statistics(light[part].expand(-1, 3, -1, -1), disparity[part]))
         whole = means.take()
-        return health.alike(whole["depth_map"], 64).item(), whole["luminance_correlation"].item()
+        return health.depth_similarity(whole["depth_map"], 64).item(), whole["luminance_correlation"].item()
 
     assert seen(own) == (pytest.approx(0, abs=0.02), pytest.approx(0, abs=0.1))
     assert seen(shared.expand(64, -1, -1, -1))[0] == pytest.approx(1, abs=1e-4)

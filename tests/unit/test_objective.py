@@ -58,8 +58,8 @@ def test_the_sign_is_held_and_the_shape_is_left_alone() -> None:
         loss = objective.sign_loss(disparity, prior)
         (gradient,) = torch.autograd.grad(loss, disparity)
         assert loss == 0 and not gradient.any()
-    assert objective.sign_loss(-prior, prior).item() == pytest.approx((objective.LEAST + 1) ** 2, rel=1e-5)
-    assert objective.sign_loss(ramp, prior).item() == pytest.approx(objective.LEAST**2, rel=1e-4)
+    assert objective.sign_loss(-prior, prior).item() == pytest.approx((objective.MIN_SLOPE + 1) ** 2, rel=1e-5)
+    assert objective.sign_loss(ramp, prior).item() == pytest.approx(objective.MIN_SLOPE**2, rel=1e-4)
     disparity = torch.cat([-prior, prior, prior]).requires_grad_()  # the one inside out is turned, no other is touched
     (gradient,) = torch.autograd.grad(objective.sign_loss(disparity, prior), disparity)
     assert not gradient[1:].any()

@@ -52,18 +52,18 @@ class Known(networks.SceneGenerator):
 
 
 def test_depth_that_follows_the_picture_is_borne_out_whichever_way_round_it_is() -> None:
-    told = {depth: sign.borne_out(Known(depth), 64).mean for depth in ("follows", "elsewhere", "flat")}
+    told = {depth: sign.edge_alignment(Known(depth), 64).mean for depth in ("follows", "elsewhere", "flat")}
     spread = {depth: Known(depth)(torch.zeros(1, 8))[1].var(correction=0).item() / 0.15**2 for depth in told}
     assert told["follows"] > 0.9 * spread["follows"], "nearly all of it"
     assert told["elsewhere"] < 0.7 * spread["elsewhere"]
     assert told["flat"] == 0, "a flat scene is no answer, let alone the best one"
     for depth, value in told.items():
-        assert sign.borne_out(Known(depth, turn=-1.0), 64).mean == pytest.approx(value, abs=1e-6)
+        assert sign.edge_alignment(Known(depth, turn=-1.0), 64).mean == pytest.approx(value, abs=1e-6)
 
 
 def test_the_two_ways_differ_by_the_sign_of_the_prior_alone() -> None:
     config = small()
-    behind, before = sign.facing(config, "behind"), sign.facing(config, "before")
+    behind, before = sign.with_sign(config, "behind"), sign.with_sign(config, "before")
     assert behind == config
     assert before.prior_slope == -config.prior_slope
     assert before.model_copy(update={"prior_slope": config.prior_slope}) == config
@@ -75,7 +75,7 @@ def test_the_way_round_that_the_pictures_bear_out_is_kept(
 ) -> None:
     """Which it is decides nothing else: the training kept is the one that would have been made if told."""
     answers = iter([0.04, 0.01] if right == "behind" else [0.01, 0.04])
-    monkeypatch.setattr(sign, "borne_out", lambda generator: sign.Evidence(next(answers), 0.001))
+    monkeypatch.setattr(sign, "edge_alignment", lambda generator: sign.Evidence(next(answers), 0.001))
     config, rows, said = small(), [], []
     remembered: list[int] = []
     trained, verdict = sign.train(
@@ -87,7 +87,7 @@ def test_the_way_round_that_the_pictures_bear_out_is_kept(
     assert remembered == [8, 16] and rows == [24, 32]
     assert any(f"lies {right} the subject" in line for line in said)
     (tmp_path / "told").mkdir()
-    told = training.train(sign.facing(config, right), photos, tmp_path / "told", data="d")
+    told = training.train(sign.with_sign(config, right), photos, tmp_path / "told", data="d")
     assert all(
         torch.equal(a, b) for a, b in zip(trained.generator.parameters(), told.generator.parameters(), strict=True)
     )
@@ -137,7 +137,7 @@ def test_the_standard_error_is_the_spread_of_the_mean_over_other_scenes() -> Non
 
         random = torch.Generator().manual_seed(1)
 
-    told = [sign.borne_out(Other("follows"), 32) for _ in range(100)]
+    told = [sign.edge_alignment(Other("follows"), 32) for _ in range(100)]
     spread = float(np.std([evidence.mean for evidence in told], ddof=1))
     assert spread == pytest.approx(np.mean([evidence.error for evidence in told]), rel=0.25)
 
@@ -161,7 +161,7 @@ def test_killed_anywhere_and_resumed_it_is_the_same_training(
 
     remembered: list[dict[str, float]] = []
 
-    def run(folder: Path, kill: tuple[str, int] | None) -> tuple[training.Trained, sign.Verdict | None]:
+    def run(folder: Path, kill: tuple[str, int] | None) -> tuple[training.TrainingResult, sign.Verdict | None]:
         remembered.clear()
 
         def watched(phase: str) -> training.Watch:
@@ -195,7 +195,7 @@ def test_once_told_the_trials_are_not_made_again(
     tmp_path: Path, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = sign.train(small(), photos, tmp_path, data="d", say=lambda line: None)
-    monkeypatch.setattr(sign, "borne_out", lambda generator: pytest.fail("asked again"))
+    monkeypatch.setattr(sign, "edge_alignment", lambda generator: pytest.fail("asked again"))
     second, _ = sign.train(small(), photos, tmp_path, data="d", say=lambda line: None)
     assert all(
         torch.equal(a, b) for a, b in zip(first.generator.parameters(), second.generator.parameters(), strict=True)

@@ -24,7 +24,7 @@ from argan.config.params import Training, training
 from argan.errors import UserError
 from argan.training import checkpoint
 from argan.training import losses as objective
-from argan.training.loop import Loader, Order, State, Trained, Trainer, optimizer_tensors, step_random, train
+from argan.training.loop import Loader, PhotoOrder, State, TrainingResult, Trainer, optimizer_tensors, step_random, train
 from benchmarks import reference_step
 from pipelines import alone, guarded
 
@@ -42,7 +42,7 @@ def weights(network: torch.nn.Module) -> str:
     return hashlib.sha256(b"".join(t.numpy(force=True).tobytes() for t in network.state_dict().values())).hexdigest()
 
 
-def same(a: Trained, b: Trained) -> bool:
+def same(a: TrainingResult, b: TrainingResult) -> bool:
     """Weights and curves, bit for bit."""
     x, y = a.generator.state_dict(), b.generator.state_dict()
     return all(torch.equal(x[k], y[k]) for k in x) and json.dumps(a.history, sort_keys=True) == json.dumps(
@@ -67,7 +67,7 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
 
     class Killed(Exception): ...
 
-    def run(folder: str, rows: dict[int, str], shown: dict[int, str], stop: int, say: Callable[[str], None]) -> Trained:
+    def run(folder: str, rows: dict[int, str], shown: dict[int, str], stop: int, say: Callable[[str], None]) -> TrainingResult:
         def watch(images: int, row: dict[str, float]) -> None:
             rows[images] = json.dumps(row, sort_keys=True)
             if images == stop:
@@ -119,7 +119,7 @@ import torch
 from argan import interrupt
 from pipelines import guarded, say
 def work():
-    with interrupt.signals(lambda: say("left")):
+    with interrupt.deferred_signals(lambda: say("left")):
         say("begins")
         for _ in range(10**9):
             torch.linalg.svd(torch.rand(3000, 3000))
@@ -193,7 +193,7 @@ def test_a_batch_in_parts_is_the_same_step(photos: np.ndarray, changes: dict[str
             expected, got = whole.step(), parts.step()
     finally:
         torch.set_default_dtype(torch.float32)
-    for name in ("average", "discriminator"):
+    for name in ("ema", "discriminator"):
         for a, b in zip(*(getattr(t.state, name).parameters() for t in (whole, parts)), strict=True):
             torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-8)
     assert set(got) == set(expected)
@@ -238,7 +238,7 @@ def test_the_plain_way_of_writing_the_step_gives_the_same_numbers(
             plain.step()
     finally:
         torch.set_default_dtype(torch.float32)
-    for name in ("average", "discriminator"):
+    for name in ("ema", "discriminator"):
         pairs = zip(getattr(ours.state, name).parameters(), getattr(plain, name).parameters(), strict=True)
         assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs)
 
@@ -286,12 +286,12 @@ def test_changed_params_over_an_old_checkpoint_start_fresh(tmp_path: Path, photo
 
 
 def test_the_discriminator_sees_photographs_of_every_epoch_once() -> None:
-    order = Order(50, seed=3)
+    order = PhotoOrder(50, seed=3)
     first = np.concatenate([order(i, 10) for i in range(0, 50, 10)])
     assert sorted(first) == list(range(50))
     second = np.concatenate([order(i, 10) for i in range(50, 100, 10)])
     assert sorted(second) == list(range(50)) and list(first) != list(second)
-    assert list(Order(50, seed=3)(45, 10)) == [*first[45:], *second[:5]], "a batch may span two epochs"
+    assert list(PhotoOrder(50, seed=3)(45, 10)) == [*first[45:], *second[:5]], "a batch may span two epochs"
 
 
 def test_random_state_is_a_function_of_seed_and_images() -> None:
