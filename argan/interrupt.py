@@ -59,7 +59,7 @@ def time_limit(code: int) -> Iterator[None]:
 def deferred_signals(late: Callable[[], None] = lambda: None) -> Iterator[list[str]]:
     """While it holds, SIGINT and SIGTERM only put their names into the list: a step is never left half done.
 
-    Unless it takes too long: who is not out of here `grace_seconds()` seconds after the first signal, saves apart, is ended by exit code
+    Unless it takes too long: what has not ended `grace_seconds()` after the first signal, saves apart, is ended by exit code
     130 or 143, whatever it is doing, after a call of `late`. Handlers belong to the main thread; in others the list stays empty.
     """
     heard: list[str] = []

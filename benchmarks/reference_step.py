@@ -21,7 +21,7 @@ from argan.config.params import Training
 from argan.optics import Aperture, linear_to_srgb, ray_disparity, srgb_to_linear
 from argan.training import losses as objective
 from argan.training.augment import augment
-from argan.training.loop import StepNoise, PhotoOrder, State, step_random
+from argan.training.loop import PhotoOrder, State, StepNoise, step_random
 from benchmarks.reference_optics import look_up
 
 CHOICES = {

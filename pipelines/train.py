@@ -85,7 +85,9 @@ def train(domain: str, params: Params) -> None:
             sign.train(config, store.pixels, home, data=data, rows=store.rows("train"), device=device, processes=group)
             return
         busy = f"{domain}: another training of it runs in this workspace; waiting for it to end"
-        with alone(home / ".lock", say, busy, waiting=lambda: group.broadcast(False)):  # else the others take it for lost
+        with alone(
+            home / ".lock", say, busy, waiting=lambda: group.broadcast(False)
+        ):  # else the others take it for lost
             group.broadcast(True)
             folder = checkpoints(home, fingerprint(config.adversarial_only, data))
             if computes:

@@ -23,7 +23,15 @@ from argan.networks.mixture import aperture_noise
 from argan.training import checkpoint
 from argan.training.augment import color
 from argan.training.health import FiniteCheck, gradients
-from argan.training.loop import AGAIN, crossed_interval, strip_prefix, optimizer_tensors, restore_optimizer, to_device, step_random
+from argan.training.loop import (
+    AGAIN,
+    crossed_interval,
+    optimizer_tensors,
+    restore_optimizer,
+    step_random,
+    strip_prefix,
+    to_device,
+)
 
 DISTILLATION = 1  # salt that keeps its random numbers apart from training's
 
@@ -74,7 +82,9 @@ def distill(
         tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(optimizer).items()}
         checkpoint.save(folder, step * config.estimator_batch, tensors, {"fingerprint": mark, "step": step}, keep=1)
 
-    with deferred_signals(lambda: say(f"interrupted in the middle of a long step; saved at step {saved}; {AGAIN}")) as heard:
+    with deferred_signals(
+        lambda: say(f"interrupted in the middle of a long step; saved at step {saved}; {AGAIN}")
+    ) as heard:
         for step in range(begin, steps):
             random = step_random(config.seed, step * config.estimator_batch, DISTILLATION)
             with torch.no_grad():

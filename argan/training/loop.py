@@ -302,7 +302,9 @@ class Trainer:
             torch._foreach_lerp_(list(s.ema.parameters()), list(s.generator.parameters()), 1 - decay)
         return self.numbers(means)
 
-    def discriminator_loss(self, draw: StepNoise, reals: Tensor, fakes: Tensor, lazy: bool, means: MetricAccumulator) -> tuple[Tensor, Tensor]:
+    def discriminator_loss(
+        self, draw: StepNoise, reals: Tensor, fakes: Tensor, lazy: bool, means: MetricAccumulator
+    ) -> tuple[Tensor, Tensor]:
         """The loss: relativistic or non-saturating, R1 (and R2) every few steps. And how real photographs are found (n,)."""
         c, s = self.config, self.state
         both = torch.cat([augment(reals, c, draw.real), augment(fakes, c, draw.fake)])
@@ -319,7 +321,9 @@ class Trainer:
             means.add(penalty=penalty)
         return loss, real.detach()
 
-    def generator_loss(self, draw: StepNoise, real: Tensor, shot: RenderedBatch, lazy: bool, means: MetricAccumulator) -> Tensor:
+    def generator_loss(
+        self, draw: StepNoise, real: Tensor, shot: RenderedBatch, lazy: bool, means: MetricAccumulator
+    ) -> Tensor:
         """The generator's loss: fool the discriminator, under the depth priors."""
         c, s = self.config, self.state
         image, disparity, photos = shot
@@ -493,7 +497,9 @@ def train(
                 watch(state.images, row)
             if first and crossed_interval(state.images, config.samples_every, config.batch):
                 show(state.images, state.ema)
-            if not interrupted and (state.images >= last or crossed_interval(state.images, config.checkpoint_every, config.batch)):
+            if not interrupted and (
+                state.images >= last or crossed_interval(state.images, config.checkpoint_every, config.batch)
+            ):
                 keep()
             if interrupted:
                 leave()

@@ -22,7 +22,9 @@ FLOAT = 4  # bytes
 # (docs/results.md, "What a preset costs"): of the discriminator's activations, for a photo and a rendering, differentiated
 # twice; of the generator's; of what the renderer keeps: a GPU all layers, the gather with T its rays, a CPU next to nothing.
 DISCRIMINATOR, GENERATOR, LAYERS, RAYS = {"modern": 5.4, "paper": 12.5}, 6.5, 4.0, 10.0
-BFLOAT16_SHARE = 2 / 3  # of the networks' part remains in bfloat16: half of the activations, and what float32 is kept of them
+BFLOAT16_SHARE = (
+    2 / 3
+)  # of the networks' part remains in bfloat16: half of the activations, and what float32 is kept of them
 RESERVE = 1.15  # what allocators and libraries take besides
 
 

@@ -81,7 +81,7 @@ def test_training_learns_the_shares() -> None:
     before = trainer.state.generator.mixture.shares
     for _ in range(4):
         trainer.step()
-    for scene in (trainer.state.generator, trainer.state.average):
+    for scene in (trainer.state.generator, trainer.state.ema):
         assert sum(scene.mixture.shares) == pytest.approx(1)
         assert scene.mixture.shares != before
 

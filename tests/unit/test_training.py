@@ -24,7 +24,16 @@ from argan.config.params import Training, training
 from argan.errors import UserError
 from argan.training import checkpoint
 from argan.training import losses as objective
-from argan.training.loop import Loader, PhotoOrder, State, TrainingResult, Trainer, optimizer_tensors, step_random, train
+from argan.training.loop import (
+    Loader,
+    PhotoOrder,
+    State,
+    Trainer,
+    TrainingResult,
+    optimizer_tensors,
+    step_random,
+    train,
+)
 from benchmarks import reference_step
 from pipelines import alone, guarded
 
@@ -67,7 +76,9 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
 
     class Killed(Exception): ...
 
-    def run(folder: str, rows: dict[int, str], shown: dict[int, str], stop: int, say: Callable[[str], None]) -> TrainingResult:
+    def run(
+        folder: str, rows: dict[int, str], shown: dict[int, str], stop: int, say: Callable[[str], None]
+    ) -> TrainingResult:
         def watch(images: int, row: dict[str, float]) -> None:
             rows[images] = json.dumps(row, sort_keys=True)
             if images == stop:
