@@ -28,6 +28,10 @@ def load(model: str | Path) -> Model:
     """
     from argan.inference.model import Model
 
+    if str(model).startswith("models:"):
+        from argan.registry import download
+
+        return Model.load(download(str(model)))
     return Model.load(model)
 
 

@@ -47,7 +47,7 @@ def main(file: str, photo: str | None = None, model: str | None = None, frames: 
     import torch  # only to see that it is the same estimator
 
     import argan
-    from argan.training.distill import estimate_with_error
+    from argan.networks.estimator import estimate_with_error
 
     expected = estimate_with_error(argan.load(model).estimator, torch.from_numpy(frame))
     difference = max(

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from argan.cli.common import app
 from argan.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -22,7 +19,8 @@ def bench(
     only: Annotated[list[str] | None, typer.Option(metavar="PART", help="One part; may be repeated.")] = None,
 ) -> None:
     """Measure speed and memory on this machine, against the plain implementations in benchmarks/."""
-    from benchmarks.bench import run
+    with _repository_package("benchmarks", "the benchmarks are"):
+        from benchmarks.bench import run
 
     run(json, only or [])
 
@@ -30,7 +28,7 @@ def bench(
 @app.command()
 def retrain(domain: Annotated[str, typer.Argument(help="A domain of params.yaml.", show_default=False)]) -> None:
     """Run the whole pipeline of one domain as a Prefect flow: fetch, crop, train, evaluate, register."""
-    with _pipeline():
+    with _repository_package("pipelines", "the pipeline is"):
         from pipelines.flows.retrain import retrain_command
 
     retrain_command(domain)
@@ -48,17 +46,18 @@ def ingest(
     ] = 100,
 ) -> None:
     """Take in the photos that arrived, as a Prefect flow; when enough are new, retrain the collection's domain."""
-    with _pipeline():
+    with _repository_package("pipelines", "the pipeline is"):
         from pipelines.flows.ingest import ingest_command
 
     ingest_command(collection, source, enough)
 
 
 @contextmanager
-def _pipeline() -> Iterator[None]:
+def _repository_package(name: str, subject: str) -> Iterator[None]:
+    """For the import of a package that is not installed with argan. Raises UserError where it is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("pipelines"):
+        if (error.name or "").split(".")[0] != name:
             raise
-        raise UserError("the pipeline is not here; run in the top folder of the repository") from error
+        raise UserError(f"{subject} not here; run in the top folder of the repository") from error

@@ -46,8 +46,8 @@ from argan.metrics import (
 from argan.metrics.features import Extractor, extractor
 from argan.metrics.frechet import shuffled
 from argan.metrics.neighbours import NEIGHBOUR
+from argan.networks.estimator import estimate
 from argan.photos.store import Photos
-from argan.training import distill as estimator
 from argan.training import losses as objective
 from argan.training.health import LUMA
 from argan.training.loop import step_random
@@ -459,7 +459,7 @@ class Trained:
         parts = [np.empty((0, *photos.shape[1:3]), np.float32)]
         for i in range(0, len(photos), BATCH):
             batch = torch.from_numpy(np.ascontiguousarray(photos[i : i + BATCH])).to(device).permute(0, 3, 1, 2)
-            parts.append(estimator.estimate(self.student, networks.from_uint8(batch))[:, 0].cpu().numpy())
+            parts.append(estimate(self.student, networks.from_uint8(batch))[:, 0].cpu().numpy())
         return np.concatenate(parts)
 
     def prior(self) -> Maps:

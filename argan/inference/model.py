@@ -24,10 +24,10 @@ from argan.effects.iris import Iris
 from argan.errors import UserError
 from argan.guided_filter import UPPER, solve_symmetric
 from argan.inference.novelty import UNLIKE, Likeness
+from argan.networks.estimator import estimate_with_error
 from argan.optics import Aperture
 from argan.photos import photograph
 from argan.photos.photograph import Photograph
-from argan.training import distill as estimator
 from argan.training.checkpoint import read_tensors
 
 Pixels = NDArray[np.uint8]
@@ -85,8 +85,8 @@ class Model:
 
     @classmethod
     def load(cls, reference: str | Path) -> Model:
-        """See `argan.load`. The estimator is read when depth is first asked for."""
-        folder = locate(reference)
+        """A domain in models/ or a folder; `argan.load` takes registry references too. The estimator is read when first used."""
+        folder = find_folder(reference)
         path = folder / "config.json"
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -231,7 +231,7 @@ class Model:
         h, w = small.shape[:2]
         padded = np.pad(small, ((0, -h % 8), (0, -w % 8), (0, 0)), mode="symmetric")  # three halvings and back
         photos = networks.from_uint8(torch.from_numpy(padded).permute(2, 0, 1)[None])
-        disparity, error = estimator.estimate_with_error(self.estimator, photos)
+        disparity, error = estimate_with_error(self.estimator, photos)
         return disparity[0, 0, :h, :w].numpy(), error[0, 0, :h, :w].numpy()
 
     def _to_size(self, coarse: Disparity, pixels: Pixels) -> Disparity:
@@ -261,12 +261,8 @@ def _aperture(views: int) -> Aperture:
     return Aperture(views)
 
 
-def locate(reference: str | Path) -> Path:
-    """The folder of a model. Raises UserError, naming what there is."""
-    if str(reference).startswith("models:"):
-        from argan.registry import download
-
-        return download(str(reference))
+def find_folder(reference: str | Path) -> Path:
+    """The folder of a model that lies on this machine. Raises UserError, listing what there is."""
     for folder in (MODELS / reference, Path(reference)):
         if folder.is_dir() and (folder.parent == MODELS or (folder / "config.json").exists()):
             return folder

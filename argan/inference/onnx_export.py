@@ -1,6 +1,6 @@
 """The depth estimator as ONNX: for robots, phones and browsers, which have other runtimes than torch.
 
-The file holds all of `distill.estimate_with_error`: the network and its two heads, the mean over a flip, and the fit to
+The file holds all of `networks.estimator.estimate_with_error`: the network and its two heads, the mean over a flip, and the fit to
 the photo's edges.
 
     photo      float32 (N, 3, H, W), RGB in [-1, 1]: pixel / 127.5 - 1. H and W multiples of 8; best with the shorter side at
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from argan.errors import UserError
 from argan.files import atomic
-from argan.training import distill as estimator
+from argan.networks.estimator import estimate_with_error
 
 if TYPE_CHECKING:
     from argan.inference.model import Model
@@ -44,7 +44,7 @@ class _Estimate(nn.Module):
         self.student = student
 
     def forward(self, photo: Tensor) -> tuple[Tensor, Tensor]:
-        return estimator.estimate_with_error(self.student, photo)  # type: ignore[arg-type]
+        return estimate_with_error(self.student, photo)  # type: ignore[arg-type]
 
 
 def export_onnx(model: Model, path: Path) -> float:
@@ -120,7 +120,7 @@ def difference(model: Model, path: Path) -> float:
         coarse = torch.from_numpy(random.uniform(-1, 1, (n, 3, h // 8, w // 8)).astype(np.float32))
         photo = torch.nn.functional.interpolate(coarse, (h, w), mode="bilinear")
         here = session.run(["disparity", "error"], {"photo": photo.numpy()})
-        there = estimator.estimate_with_error(model.estimator, photo)
+        there = estimate_with_error(model.estimator, photo)
         worst = max(worst, *(float(np.abs(a - b.numpy()).max()) for a, b in zip(here, there, strict=True)))
     return worst
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from argan.guided_filter import guided_filter
 from argan.networks.blocks import SLOPE, ResidualBlock, conv, upsample
 from argan.optics import as_float32
 
@@ -46,3 +47,25 @@ class Estimator(nn.Module):
         disparity = self.disparity_max * torch.tanh(F.pixel_shuffle(as_float32(self.head(y)), 2))
         uncertainty = F.pixel_shuffle(as_float32(self.doubt(y.detach())), 2)
         return disparity, self.disparity_max * torch.sigmoid(uncertainty)
+
+
+@torch.inference_mode()
+def estimate(student: Estimator, photos: Tensor) -> Tensor:
+    """photos (N, 3, H, W) in [-1, 1], H and W multiples of 8 -> disparity (N, 1, H, W).
+
+    The mean over a flip, brought to follow the photo's edges by the guided filter: the network's output is right in the mean
+    over a surface and patchy from pixel to pixel, since generated surfaces are less smooth than real ones.
+    """
+    return estimate_with_error(student, photos)[0]
+
+
+@torch.inference_mode()
+def estimate_with_error(student: Estimator, photos: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and the mean absolute error to expect (N, 1, H, W): where the two flips disagree, at least by that much."""
+    n = photos.shape[0]
+    disparity, error = student.with_error(torch.cat([photos, photos.flip(3)]))
+    upright, flipped = disparity[:n], disparity[n:].flip(3)
+    uncertainty = torch.maximum((error[:n] + error[n:].flip(3)) / 2, (upright - flipped).abs() / 2)
+    # Patchy, as the disparity is before the filter
+    uncertainty = F.avg_pool2d(uncertainty, 5, 1, padding=2, count_include_pad=False)
+    return guided_filter((upright + flipped) / 2, photos), uncertainty

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from argan import visualization as pictures
+from argan import load, visualization
 from argan.effects import bokeh
 from argan.errors import UserError
 from argan.inference.model import Model
@@ -31,7 +31,7 @@ def prepare(references: list[str], megapixels: float) -> tuple[Handler, list[dic
     """
     models: dict[str, Model] = {}
     for reference in references:
-        model = Model.load(reference)
+        model = load(reference)
         if model.domain in models:
             raise UserError(f"{reference} is a second model of the domain '{model.domain}'; serve it at another --port")
         models[model.domain] = model
@@ -82,7 +82,7 @@ def _sample(model: Model, count: int, seed: int) -> tuple[bytes, Reply]:
     files: dict[str, bytes] = {}
     scenes = model.sample(count, seed)
     for i, (image, photo, disparity) in enumerate(zip(scenes.images, scenes.photos, scenes.disparity, strict=True)):
-        files |= {f"{i}_image.png": pictures.png(image), f"{i}_photo.png": pictures.png(photo)}
+        files |= {f"{i}_image.png": visualization.png(image), f"{i}_photo.png": visualization.png(photo)}
         files[f"{i}_disparity.npy"] = _npy(disparity)
     return _zip(files)
 
@@ -91,8 +91,8 @@ def _depth(model: Model, photo: photograph.Photograph) -> tuple[bytes, Reply]:
     estimate = model.estimate(photo)
     files = {
         "disparity.npy": _npy(estimate.disparity),
-        "depth.png": pictures.png(pictures.depth_colors(estimate.disparity)),
-        "confidence.png": pictures.png((estimate.confidence * 255).round().astype(np.uint8)),
+        "depth.png": visualization.png(visualization.depth_colors(estimate.disparity)),
+        "confidence.png": visualization.png((estimate.confidence * 255).round().astype(np.uint8)),
     }
     return _zip(files, estimate.warning)
 

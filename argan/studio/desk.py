@@ -14,9 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from argan import load
 from argan.errors import UserError
-from argan.inference import model as models
-from argan.inference.model import Model
+from argan.inference.model import MODELS, Model
 from argan.photos import photograph
 from argan.studio import work
 from argan.studio.work import Pixels, Relief, Scene
@@ -88,7 +88,7 @@ class Shelf:
 
     def _hold(self, reference: str) -> Model:
         with self._lock:
-            made = self._loaded.pop(reference, None) or Model.load(reference)
+            made = self._loaded.pop(reference, None) or load(reference)
             self._loaded[reference] = made
             while len(self._loaded) > LOADED:
                 self._loaded.popitem(last=False)
@@ -96,7 +96,7 @@ class Shelf:
 
     @staticmethod
     def _local() -> list[Offer]:
-        folders = sorted(path.parent.name for path in models.MODELS.glob("*/config.json"))
+        folders = sorted(path.parent.name for path in MODELS.glob("*/config.json"))
         return [Offer(name, name, "in models/") for name in folders if not name.startswith(".")]
 
     def _ask(self) -> None:

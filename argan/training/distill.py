@@ -131,25 +131,3 @@ def erode_foreground(disparity: Tensor, pixels: int) -> Tensor:
     one's disparity does it stay where it is; and where the background is smooth its blur leaves the rim no reason to go.
     """
     return -F.max_pool2d(-disparity, 2 * pixels + 1, stride=1, padding=pixels)
-
-
-@torch.inference_mode()
-def estimate(student: networks.Estimator, photos: Tensor) -> Tensor:
-    """photos (N, 3, H, W) in [-1, 1], H and W multiples of 8 -> disparity (N, 1, H, W).
-
-    The mean over a flip, brought to follow the photo's edges: what the network says is right in the mean over a surface and
-    patchy from pixel to pixel, since generated surfaces are less smooth than real ones.
-    """
-    return estimate_with_error(student, photos)[0]
-
-
-@torch.inference_mode()
-def estimate_with_error(student: networks.Estimator, photos: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, and the mean absolute error to expect (N, 1, H, W): where the two flips disagree, at least by that much."""
-    said, error = student.with_error(torch.cat([photos, photos.flip(3)]))
-    n = photos.shape[0]
-    here, there, ours, theirs = said[:n], said[n:].flip(3), error[:n], error[n:].flip(3)
-    doubt = torch.maximum((ours + theirs) / 2, (here - there).abs() / 2)
-    # Patchy, as the disparity is before the filter
-    doubt = F.avg_pool2d(doubt, 5, 1, padding=2, count_include_pad=False)
-    return guided_filter((here + there) / 2, photos), doubt

@@ -179,6 +179,23 @@ def test_bad_input_is_one_line_and_exit_2(
     assert said.startswith("error: ") and said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("benchmarks.bench", ("bench",)),
+        ("pipelines.flows.retrain", ("retrain", "meadow")),
+        ("pipelines.flows.ingest", ("ingest", "roses", "photos")),
+    ],
+)
+def test_commands_of_the_repository_alone_are_refused_without_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], package: str, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if not installed
+    assert run(monkeypatch, *arguments) == 2
+    message = capsys.readouterr().err
+    assert "not here; run in the top folder of the repository" in message and message.count("\n") == 1
+
+
 @pytest.mark.parametrize("damage", ["missing", "half", "foreign", "config"])
 def test_a_damaged_model_is_named(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], damage: str

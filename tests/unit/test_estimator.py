@@ -13,6 +13,7 @@ from argan import networks
 from argan.config.params import Training, training
 from argan.errors import UserError
 from argan.guided_filter import guided_filter
+from argan.networks.estimator import estimate, estimate_with_error
 from argan.optics.rendering import Aperture, render
 from argan.training import distill as estimator
 
@@ -70,7 +71,7 @@ def test_it_learns_where_near_and_far_are() -> None:
     student = estimator.distill(TwoPlanes(config), config)
     image, disparity = TwoPlanes(config)(torch.randn(32, 8, generator=torch.Generator().manual_seed(5)))
     photos = render(image, disparity, Aperture(), torch.full((32,), 0.7))
-    said = estimator.estimate(student, photos)
+    said = estimate(student, photos)
     assert torch.corrcoef(torch.stack([said.flatten(), disparity.flatten()]))[0, 1] > 0.8
     assert said[disparity == 0].mean() > said[disparity < 0].mean() + 0.03, (
         "larger = nearer, in the generator's own unit"
@@ -83,7 +84,7 @@ def test_it_knows_how_far_off_it_is() -> None:
     student = estimator.distill(TwoPlanes(config), config)
     image, disparity = TwoPlanes(config)(torch.randn(64, 8, generator=torch.Generator().manual_seed(5)))
     opening = torch.linspace(0, 1, 64)  # photographs taken with a small aperture tell less
-    said, error = estimator.estimate_with_error(student, render(image, disparity, Aperture(), opening))
+    said, error = estimate_with_error(student, render(image, disparity, Aperture(), opening))
     off = (said - disparity).abs()
     assert 0.4 < error.mean() / off.mean() < 2.5
     sure = error < error.median()
@@ -147,9 +148,7 @@ def test_interrupted_and_resumed_it_learns_the_same_bit_for_bit(tmp_path: Path) 
 def test_estimates_do_not_depend_on_the_side_a_photo_is_seen_from() -> None:
     student = networks.Estimator(8, 0.1).eval()
     photos = torch.randn(2, 3, 32, 48)
-    assert torch.allclose(
-        estimator.estimate(student, photos.flip(3)), estimator.estimate(student, photos).flip(3), atol=1e-6
-    )
+    assert torch.allclose(estimate(student, photos.flip(3)), estimate(student, photos).flip(3), atol=1e-6)
 
 
 def test_refinement_smooths_surfaces_and_keeps_their_edges() -> None:

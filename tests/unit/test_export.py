@@ -12,7 +12,7 @@ import argan
 from argan.errors import UserError
 from argan.inference import onnx_export as export
 from argan.inference.model import Model
-from argan.training.distill import estimate_with_error
+from argan.networks.estimator import estimate_with_error
 
 
 @pytest.fixture(scope="module")
