@@ -195,7 +195,7 @@ def test_the_lists_are_written_between_their_markers_and_nothing_else_changes(
     text = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     Path("dvc.yaml").write_text(
-        text.replace("      - argan/optics.py\n", "").replace("argan/meadow.py", "argan/gone.py")
+        text.replace("      - argan/config/params.py\n", "").replace("argan/meadow/scene.py", "argan/gone.py")
     )
     with pytest.raises(UserError, match=r"run `python -m pipelines\.dependencies --write`"):
         dependencies.main([])

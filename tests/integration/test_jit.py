@@ -12,7 +12,7 @@ import argan
 
 READS = """
 import numpy as np
-import argan.camera, argan.gather, argan.layers, argan.lightfield, argan.occlusion
+import argan.optics.rendering, argan.effects.lightfield, argan.effects.mesh, argan.meadow.scene
 from argan.effects import bokeh
 print(argan.__file__)
 photo = np.full((8, 8, 3), 100, np.uint8)
