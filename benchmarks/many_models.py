@@ -50,7 +50,7 @@ def version(domain: str, number: int, chance: random.Random) -> tuple[dict[str, 
         "photos": {"count": 10000, "train": 8000},
         "summary": {"images_seen": 66000, "train_seconds": 600.0},
     }
-    made = card.Version(
+    made = card.VersionCard(
         name=f"argan-{domain}", number=str(number), run_id=f"{chance.getrandbits(128):032x}", experiment_id="1", config=config,
         data={"title": domain, "Licence": "Made by this program: free to use."}, scores=scores, lineage={"git_revision": "0" * 12},
         pictures={"scenes": "plots/0/scenes.png", "depth": "plots/0/depth.png"}, reason="depth_spearman: cannot tell",
@@ -86,7 +86,7 @@ def fill(uri: str, domains: int, versions: int) -> list[str]:
             session.execute(insert(SqlModelVersion), rows)
             session.execute(insert(SqlModelVersionTag), tags)
         client.set_registered_model_alias(of["name"], "challenger", str(versions))
-        champions.crown(client, of["name"], str(versions // 2), "gate")
+        champions.set_champion(client, of["name"], str(versions // 2), "gate")
     return names
 
 
@@ -173,7 +173,7 @@ def gate(uri: str, domain: str) -> None:
 
     client, name = MlflowClient(uri, registry_uri=uri), f"argan-{domain}"
     client.search_model_versions(f"name = '{name}' and tags.model_hash = '{0:016x}'")
-    assert champions.holder(client, name, print) is not None
+    assert champions.ensure_champion(client, name, print) is not None
 
 
 def row(what: str, where: str, seconds: tuple[float, float]) -> None:

@@ -138,19 +138,19 @@ def _train(
 
     def watch(images: int, row: dict[str, float]) -> None:
         progress(images, row)
-        tracked.watch(images, row)
+        tracked.log_row(images, row)
 
     def trial(side: str) -> Progress:
         return Progress(f"{domain}, {side}", config.sign_images)
 
     def show(images: int, generator: networks.SceneGenerator) -> None:
-        tracked.show(images, samples(generator, config))
+        tracked.log_picture(images, samples(generator, config))
 
     by = f", {group.count} processes" if group.count > 1 else ""
     try:
         say(f"{domain}: training on {len(rows)} photos, {config.images} images to see, on {device}{by}")
         trained, verdict = sign.train(
-            config, store.pixels, folder, data=data, rows=rows, watch=watch, watch_trial=trial, remember=tracked.remember,
+            config, store.pixels, folder, data=data, rows=rows, watch=watch, watch_trial=trial, remember=tracked.log_missing,
             show=show, say=say, device=device, processes=group,
         )  # fmt: skip
         processes.leave()

@@ -73,7 +73,7 @@ def forgotten(domain: str, settings: Params) -> bool:
     DVC cannot see that, so the register stage would pass for unchanged.
     """
     receipt = _json(Path("registry") / f"{domain}.json")
-    return receipt is not None and not registry.registered(receipt, settings.mlflow)
+    return receipt is not None and not registry.is_registered(receipt, settings.mlflow)
 
 
 def finish() -> None:
@@ -127,7 +127,7 @@ def _tell(domain: str) -> None:
 
 def page_of(server: str, name: str) -> str:
     """The page of a registered model: MLflow opens in another view without the last part."""
-    return f"{registry.public(server)}/#/models/{name}?workflowType=machine_learning"
+    return f"{registry.redacted_uri(server)}/#/models/{name}?workflowType=machine_learning"
 
 
 def serve(port: int = 5000) -> None:

@@ -13,7 +13,7 @@ from argan.cli.common import app
 from argan.errors import UserError
 
 if TYPE_CHECKING:
-    from argan.registry.catalogue import Catalogue, Model, Version
+    from argan.registry.entities import Catalogue, ModelVersion, RegisteredModel
 
 models = typer.Typer(name="models", help="The registry: versions, champions, and which is which.")
 app.add_typer(models)
@@ -55,16 +55,16 @@ def list_(
     domain: Annotated[str | None, typer.Argument(help="Its versions; none: all domains.", show_default=False)] = None,
 ) -> None:
     """All domains with their champions, or a domain's versions."""
-    catalogue, _ = _registry()
-    found = catalogue.models()
+    catalogue, _ = _open()
+    models = catalogue.models()
     if domain is not None:
-        _versions(_of(found, domain), catalogue)
+        _list_versions(_find_model(models, domain), catalogue)
         return
-    if not found:
+    if not models:
         typer.echo("no models yet; make one: dvc repro, or argan retrain DOMAIN")
         return
-    rows, notes = [], []
-    for model in found:
+    rows, warnings = [], []
+    for model in models:
         tags = model.tags
         if model.champion is not None and tags.get("champion") != str(model.champion):  # given in MLflow's pages
             tags = next((v.tags for v in catalogue.versions(model.name, model.champion)), {})
@@ -77,9 +77,9 @@ def list_(
             _short(tags.get("data_title", "")),
         ]
         rows.append([model.domain, number, str(model.newest or "none"), *about])
-        notes += _notes(model, catalogue)
+        warnings += _warnings(model, catalogue)
         if tags.get("degenerate", "no") != "no":
-            notes.append(f"{model.domain}: version {number} is degenerate: {tags['degenerate']}")
+            warnings.append(f"{model.domain}: version {number} is degenerate: {tags['degenerate']}")
     head = [
         "domain",
         "champion",
@@ -91,8 +91,8 @@ def list_(
         "learned from",
     ]
     _table(head, rows)
-    for note in notes:
-        typer.echo(note)
+    for warning in warnings:
+        typer.echo(warning)
 
 
 @models.command()
@@ -101,35 +101,37 @@ def show(
     version: Annotated[str, typer.Argument(metavar="[VERSION]", help=VERSION)] = "champion",
 ) -> None:
     """A version: how good it is, what it learned from, where it comes from, how to load it."""
-    catalogue, uri = _registry()
-    model = _of(catalogue.models(), domain)
-    found = _version(model, version, catalogue)
+    catalogue, uri = _open()
+    model = _find_model(catalogue.models(), domain)
+    found = _find_version(model, version, catalogue)
     names = ", ".join(sorted(alias for alias, number in model.aliases.items() if number == found.number))
     typer.echo(
-        f"{found.name} version {found.number}" + (f", {names}" if names else "") + f", registered {_when(found.made)}"
+        f"{found.name} version {found.number}"
+        + (f", {names}" if names else "")
+        + f", registered {_date(found.created)}"
     )
     if gate := found.tags.get("gate"):
         typer.echo(f"gate: {_clean(gate)}")
-    told = [
+    scores = [
         [text, _score(found.tags, key), _number(found.tags.get(f"{key}_prior", ""))]
         for key, text in SCORES.items()
         if key in found.tags
     ]
-    if told:
+    if scores:
         typer.echo("")
-        _table(["score", "95 %", "prior alone"], told)
+        _table(["score", "95 %", "prior alone"], scores)
     typer.echo("")
     facts = [[text, _clean(found.tags[key])] for key, text in FACTS.items() if key in found.tags]
     _table([], [*facts, ["MLflow run", found.run_id], ["files", found.source]])
     typer.echo(f"\nto use it:  argan sample models:/{found.name}/{found.number}")
     if uri.startswith("http"):
-        from argan.registry.place import public
+        from argan import registry
 
         typer.echo(
-            f"its page:   {public(uri)}/#/models/{found.name}/versions/{found.number}?workflowType=machine_learning"
+            f"its page:   {registry.redacted_uri(uri)}/#/models/{found.name}/versions/{found.number}?workflowType=machine_learning"
         )
-    for note in _notes(model, catalogue, found):
-        typer.echo(note)
+    for warning in _warnings(model, catalogue, found):
+        typer.echo(warning)
 
 
 @models.command()
@@ -140,9 +142,9 @@ def compare(
 ) -> None:
     """Two versions side by side, on test photographs; and on validation photographs, by which the gate chooses, photo by photo,
     where both were judged on the same ones."""
-    catalogue, uri = _registry()
-    model = _of(catalogue.models(), domain)
-    one, other = (_version(model, version, catalogue) for version in (a, b))
+    catalogue, uri = _open()
+    model = _find_model(catalogue.models(), domain)
+    one, other = (_find_version(model, version, catalogue) for version in (a, b))
     if one.number == other.number:
         raise UserError(f"{domain}: {a} and {b} are both version {one.number}; name another to compare it with")
     rows = []
@@ -154,7 +156,7 @@ def compare(
     facts = [[FACTS[k], _short(one.tags.get(k, "")), _short(other.tags.get(k, "")), ""] for k in differ]
     _table([f"{domain}, test photos", f"version {one.number}", f"version {other.number}", "difference"], rows + facts)
     typer.echo("")
-    _photo_by_photo(one, other, uri)
+    _compare_photos(one, other, uri)
 
 
 @models.command()
@@ -162,13 +164,13 @@ def promote(domain: DomainArgument, version: VersionArgument) -> None:
     """Make a version champion by hand, whatever the gate said."""
     from argan import registry
 
-    typer.echo(registry.promote(domain, _named(domain, version)))
+    typer.echo(registry.promote(domain, _version_number(domain, version)))
 
 
 @models.command()
 def rollback(domain: DomainArgument) -> None:
     """Make the champion before champion again; once more: the one before that."""
-    _named(domain, None)
+    _version_number(domain, None)
     from argan import registry
 
     typer.echo(registry.rollback(domain))
@@ -181,7 +183,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete a version; never the champion. Its files stay with its run."""
-    number = _named(domain, version)
+    number = _version_number(domain, version)
     if not yes:
         typer.confirm(f"Delete version {number} of {domain}?", abort=True, err=True)
     from argan import registry
@@ -189,38 +191,39 @@ def delete(
     typer.echo(registry.delete(domain, number))
 
 
-# ---- What is asked for -----------------------------------------------------------------------------------------------
+# ---- Look-ups --------------------------------------------------------------------------------------------------------
 
 
-def _registry() -> tuple[Catalogue, str]:
+def _open() -> tuple[Catalogue, str]:
     from argan import registry
 
     uri = registry.tracking_uri()
-    return registry.catalogue(uri), uri
+    return registry.open_catalogue(uri), uri
 
 
-def _of(found: Sequence[Model], domain: str) -> Model:
-    for model in found:
+def _find_model(models: Sequence[RegisteredModel], domain: str) -> RegisteredModel:
+    for model in models:
         if domain in (model.domain, model.name):
             return model
-    names = [model.domain for model in found]
+    names = [model.domain for model in models]
     near = difflib.get_close_matches(domain, names, 1)
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     hint = f"did you mean '{near[0]}'?" if near else f"there is: {shown}" if names else "it is empty: run `dvc repro`"
     raise UserError(f"the registry has no models of the domain '{domain}'; {hint}")
 
 
-def _version(model: Model, told: str, catalogue: Catalogue) -> Version:
-    number = model.aliases.get(told)
-    if number is None and told.isascii() and told.removeprefix("v").isdigit():
-        number = int(told.removeprefix("v"))
-    if number is None and told in ("champion", "challenger"):
+def _find_version(model: RegisteredModel, name: str, catalogue: Catalogue) -> ModelVersion:
+    """A version by its number or alias. Raises UserError."""
+    number = model.aliases.get(name)
+    if number is None and name.isascii() and name.removeprefix("v").isdigit():
+        number = int(name.removeprefix("v"))
+    if number is None and name in ("champion", "challenger"):
         raise UserError(
-            " ".join(_notes(model, catalogue))
-            or f"{model.domain} has no {told}; see `argan models list {model.domain}`"
+            " ".join(_warnings(model, catalogue))
+            or f"{model.domain} has no {name}; see `argan models list {model.domain}`"
         )
     if number is None:
-        raise UserError(f"'{told}' is no version of {model.domain}: write a number, champion or challenger")
+        raise UserError(f"'{name}' is no version of {model.domain}: write a number, champion or challenger")
     if not 0 < number < 2**31 or not (found := catalogue.versions(model.name, number)):
         newest = f"1 to {model.newest}, where they were not deleted" if model.newest else "none"
         raise UserError(
@@ -229,46 +232,52 @@ def _version(model: Model, told: str, catalogue: Catalogue) -> Version:
     return found[0]
 
 
-def _named(domain: str, version: str | None) -> int:
-    """Checked without MLflow, so that a typo is told at once."""
-    catalogue, _ = _registry()
-    model = _of(catalogue.models(), domain)
-    return 0 if version is None else _version(model, version, catalogue).number
+def _version_number(domain: str, version: str | None) -> int:
+    """Found without MLflow, so that a typo is reported at once; 0 where no version is named. Raises UserError."""
+    catalogue, _ = _open()
+    model = _find_model(catalogue.models(), domain)
+    return 0 if version is None else _find_version(model, version, catalogue).number
 
 
-def _notes(model: Model, catalogue: Catalogue, shown: Version | None = None) -> list[str]:
-    """What is wrong with a model's champion, and with the version shown."""
-    from argan.registry.catalogue import ARCHIVED
-    from argan.registry.champions import history, lost_run, trouble
+def _warnings(model: RegisteredModel, catalogue: Catalogue, version: ModelVersion | None = None) -> list[str]:
+    """What is wrong with a model's champion, and with the version if one is given."""
+    from argan.registry.champions import deleted_run
+    from argan.registry.entities import ARCHIVED
+    from argan.registry.history import diagnose, read_history
 
-    notes, changes = [], history(model.tags)
+    warnings, changes = [], read_history(model.tags)
     if (model.champion is None and changes) or model.stage == ARCHIVED:
         live = {v.number for v in catalogue.versions(model.name) if v.stage != ARCHIVED}
-        notes.append(trouble(model.domain, model.champion, model.stage, changes, live))
-    if shown and catalogue.deleted(shown.run_id):
-        notes.append(lost_run(shown.name, shown.number, shown.run_id))
-    return notes
+        warnings.append(diagnose(model.domain, model.champion, model.stage, changes, live))
+    if version and catalogue.is_deleted(version.run_id):
+        warnings.append(deleted_run(version.name, version.number, version.run_id))
+    return warnings
 
 
-def _versions(model: Model, catalogue: Catalogue) -> None:
+def _list_versions(model: RegisteredModel, catalogue: Catalogue) -> None:
     rows = []
     for version in catalogue.versions(model.name):
         names = [alias for alias, number in sorted(model.aliases.items()) if number == version.number]
         if version.stage != "None":
             names.append(version.stage.lower())
         scores = [_score(version.tags, key) for key in ("depth_spearman", "kid")]
-        about = [_when(version.made), version.tags.get("preset", ""), *scores, _short(version.tags.get("gate", ""), 60)]
+        about = [
+            _date(version.created),
+            version.tags.get("preset", ""),
+            *scores,
+            _short(version.tags.get("gate", ""), 60),
+        ]
         rows.append([str(version.number), ", ".join(names), *about])
     _table(["version", "", "registered", "preset", "depth, rank correlation", "kernel distance", "gate"], rows)
-    for note in _notes(model, catalogue):
-        typer.echo(note)
+    for warning in _warnings(model, catalogue):
+        typer.echo(warning)
 
 
-def _photo_by_photo(one: Version, other: Version, uri: str) -> None:
+def _compare_photos(one: ModelVersion, other: ModelVersion, uri: str) -> None:
     from argan.evaluation.gate import PRIMARY, paired
-    from argan.registry.versions import scores
+    from argan.registry.version_files import load_scores
 
-    first, second = scores(one, uri), scores(other, uri)
+    first, second = load_scores(one, uri), load_scores(other, uri)
     if first is None or second is None:
         missing = one.number if first is None else other.number
         typer.echo(f"not photo by photo: the scores of version {missing} are not with its files")
@@ -290,7 +299,7 @@ def _photo_by_photo(one: Version, other: Version, uri: str) -> None:
     _table([f"gain of version {other.number} on {first.split} photos", "", "95 %", "pairs", "verdict"], rows)
 
 
-# ---- How it is told --------------------------------------------------------------------------------------------------
+# ---- Text ------------------------------------------------------------------------------------------------------------
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -318,19 +327,19 @@ def _difference(one: Mapping[str, str], other: Mapping[str, str], key: str) -> s
         return ""
 
 
-def _number(told: str) -> str:
+def _number(text: str) -> str:
     try:
-        value = float(told)
+        value = float(text)
     except ValueError:
-        return _clean(told)
+        return _clean(text)
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
 
 
-def _thousands(told: str) -> str:
-    return f"{int(told):,}" if told.isascii() and told.isdigit() else _clean(told)
+def _thousands(text: str) -> str:
+    return f"{int(text):,}" if text.isascii() and text.isdigit() else _clean(text)
 
 
-def _when(milliseconds: int) -> str:
+def _date(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 

@@ -1,6 +1,6 @@
 """Runs and registered models. The only package that knows MLflow.
 
-A training run (runs.py) holds what was logged while training ran; a version (versions.py) of the registered model
+A training run (runs.py) holds what was logged while training ran; a version (registration.py) of the registered model
 `argan-<domain>` points at plain files (safetensors, JSON, Markdown, pictures) among that run's artifacts. Nothing is pickled and
 no MLflow flavour is used. `challenger` is the newest version; `champion` moves only when the gate (gate.py) says that the new
 one is better.
@@ -20,24 +20,26 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
-from argan.registry.catalogue import catalogue
-from argan.registry.champions import delete, promote, rollback
-from argan.registry.place import public, revision, tracking_uri
-from argan.registry.runs import Run, deliver, open_run, start_run
-from argan.registry.versions import download, model_hash, register, registered, tag
+from argan.registry.catalogue import open_catalogue
+from argan.registry.connection import redacted_uri, tracking_uri
+from argan.registry.curation import delete, promote, rollback
+from argan.registry.lineage import revision
+from argan.registry.registration import is_registered, model_hash, register, tag
+from argan.registry.runs import TrainingRun, deliver, open_run, start_run
+from argan.registry.version_files import download
 
 __all__ = [
-    "Run",
-    "catalogue",
+    "TrainingRun",
     "delete",
     "deliver",
     "download",
+    "is_registered",
     "model_hash",
+    "open_catalogue",
     "open_run",
     "promote",
-    "public",
+    "redacted_uri",
     "register",
-    "registered",
     "revision",
     "rollback",
     "start_run",

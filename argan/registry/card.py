@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from argan.redact import markdown
-from argan.registry.place import public
 
 if TYPE_CHECKING:
     from argan.evaluation.gate import Decision
@@ -36,7 +34,7 @@ SHOWN = {  # plots/<domain>/<name>.png, the ones that a card shows
 
 
 @dataclass(frozen=True)
-class Version:
+class VersionCard:
     """All that a version's card and tags tell. scores: the flat metrics; pictures: name -> path among the run's artifacts."""
 
     name: str
@@ -61,7 +59,7 @@ class Version:
         return self.config.get("photos", {})
 
     def tags(self) -> dict[str, str]:
-        """What is searched for and listed; the tag `details` holds the rest as JSON, see `flat`."""
+        """What is searched for and listed; the tag `details` holds the rest as JSON, see `expand_details`."""
         known: dict[str, Any] = {
             "domain": self.config["domain"],
             "preset": self.training.get("preset"),
@@ -90,14 +88,7 @@ class Version:
         return {key: number(value) for key, value in known.items() if value not in (None, "")}
 
 
-def flat(tags: Mapping[str, str]) -> dict[str, str]:
-    """A version's tags with its details among them; what is damaged is left out."""
-    with suppress(ValueError, AttributeError):
-        return {key: str(value) for key, value in json.loads(tags.get("details", "{}")).items()} | dict(tags)
-    return dict(tags)
-
-
-def version_card(v: Version) -> str:
+def version_card(v: VersionCard) -> str:
     """The page of a version: what it makes, how good it is, what it learned from, how to load it, where it comes from."""
     t, summary = v.training, v.config.get("summary", {})
     made = f"{t.get('resolution')} × {t.get('resolution')} px · preset `{t.get('preset')}` · recipe `{t.get('recipe')}`"
@@ -152,7 +143,7 @@ def model_card(name: str, tags: Mapping[str, str], champion: str | None, run_id:
 _LISTED = {"depth_spearman": "rank correlation of depth", "kid": "kernel distance"}
 
 
-def run_note(v: Version) -> str:
+def run_note(v: VersionCard) -> str:
     """The description of a training run: which version it became."""
     page = f"#/models/{quote(v.name)}/versions/{v.number}"
     told = [f"Training of [{v.name} version {v.number}]({page}): {markdown(v.reason)}."]
@@ -187,7 +178,7 @@ def artifact(run_id: str, path: str) -> str:
     return f"/get-artifact?path={quote(path, safe='')}&run_uuid={run_id}"
 
 
-def facts(folder: Path, domain: str) -> dict[str, str]:
+def data_facts(folder: Path, domain: str) -> dict[str, str]:
     """What is known of the photographs a model learned from, out of the data card that goes with it."""
     from argan.evaluation.page import data_card
 
@@ -229,7 +220,7 @@ def _short(told: str) -> str:
         return markdown(told[:20])
 
 
-def _scores(v: Version) -> str:
+def _scores(v: VersionCard) -> str:
     from argan.evaluation.page import depth_rows, photograph_rows
 
     told = ["### How good it is"]
@@ -249,7 +240,7 @@ def _scores(v: Version) -> str:
     return "\n\n".join(told)
 
 
-def _gate(v: Version) -> str:
+def _gate(v: VersionCard) -> str:
     from argan.evaluation.page import JUDGED_ON
 
     champion = f"Against the champion, version {v.against}" if v.against else "Against the champion"
@@ -260,7 +251,7 @@ def _gate(v: Version) -> str:
     return "\n\n".join(told)
 
 
-def _data(v: Version) -> str:
+def _data(v: VersionCard) -> str:
     named = {
         "Source": "source",
         "Licence": "licence",
@@ -276,7 +267,7 @@ def _data(v: Version) -> str:
     return f"### What it learned from: {markdown(v.data['title'][:200])}\n\n" + _table(["", ""], rows)
 
 
-def _limits(v: Version) -> str:
+def _limits(v: VersionCard) -> str:
     told = [
         "Disparity is signed, 0 in the focal plane, a fraction of the image's width: relative, no measure in metres.",
         f"It knows photographs like those it learned from, at {v.training.get('resolution')} px; `argan depth` warns of others.",
@@ -288,7 +279,7 @@ def _limits(v: Version) -> str:
     return " ".join(told)
 
 
-def _lineage(v: Version) -> str:
+def _lineage(v: VersionCard) -> str:
     rows = [["MLflow run", f"[{v.run_id}]({_run(v)})"]]
     if flow := v.lineage.get("prefect_flow_run"):
         url = v.lineage.get("prefect_url", "")
@@ -301,11 +292,11 @@ def _lineage(v: Version) -> str:
     return "### Where it comes from\n\n" + _table(["", ""], rows)
 
 
-def _run(v: Version) -> str:
+def _run(v: VersionCard) -> str:
     return f"#/experiments/{v.experiment_id}/runs/{v.run_id}"
 
 
-def _picture(v: Version, key: str) -> str:
+def _picture(v: VersionCard, key: str) -> str:
     return f"![{key}]({artifact(v.run_id, v.pictures[key])})\n\n*{SHOWN[key]}*" if key in v.pictures else ""
 
 
@@ -322,9 +313,3 @@ def _fitted(sections: Sequence[tuple[int, str]]) -> str:
     while len(told := "\n\n".join(text for _, text in kept)) > LIMIT and len(kept) > 1:
         kept.remove(max(kept, key=lambda section: section[0]))
     return told if len(told) <= LIMIT else told[: LIMIT - 1] + "…"
-
-
-def clean(lineage: Mapping[str, str]) -> dict[str, str]:
-    """Lineage as it may be shown: addresses without secrets, and nothing that would break a Markdown cell."""
-    told = {key: public(value) if "://" in value else value for key, value in lineage.items() if value}
-    return {key: value for key, value in told.items() if not set(value) & set("|()[]`<>\"' \n")}

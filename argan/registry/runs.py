@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from argan.config.params import Mlflow, Training
 from argan.errors import UserError
-from argan.registry import place
-from argan.registry.place import connect, or_none, prefect, public, revision, speaking, tracking_uri
+from argan.registry import connection, lineage
+from argan.registry.connection import connect, none_if_missing, redacted_uri, tracking_uri, translate_errors
 from argan.registry.spool import Event, Spool
 
 if TYPE_CHECKING:
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 ARTIFACTS = Path("mlartifacts")  # of stores that are a database without a server
-UNSENT = "unsent"  # beside a training's checkpoints: what its server has not got yet
+PICTURE_STEP = re.compile(r"samples\W+step\W+(\d+)")  # in the names that MLflow gives to pictures
+UNSENT = "unsent"  # beside a training's checkpoints: what its server has not received yet
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """A training run in MLflow. A server that goes away while training runs costs neither the training nor its log.
 
     What could not be sent waits in `spool` and is sent with the next row, by the next start of this training, or by `deliver`,
@@ -38,105 +39,103 @@ class Run:
     id: str
     say: Callable[[str], None]
     spool: Spool
-    seen: int = -1  # images of the newest row that MLflow or the spool has ...
-    shown: int = -1  # ... and of the newest picture
+    last_row: int = -1  # images of the newest row that MLflow or the spool has ...
+    last_picture: int = -1  # ... and of the newest picture
     _pending: list[Event] = field(default_factory=list)
     _spooled: int = 0  # so many of them are in the spool
-    _silent: bool = False
-    _again: float = 0.0  # not before then is the server tried again
+    _away: bool = False
+    _retry_at: float = 0.0  # of time.monotonic: the server is tried again no earlier
 
-    def watch(self, images: int, row: Mapping[str, float]) -> None:
+    def log_row(self, images: int, row: Mapping[str, float]) -> None:
         """Log a row of numbers at `images` seen."""
-        if images > self.seen:
-            self.seen = images
-            self._log(_of_row(images, row))
+        if images > self.last_row:
+            self.last_row = images
+            self._queue(_row_event(images, row))
 
-    def remember(self, history: Sequence[Mapping[str, float]]) -> None:
+    def log_missing(self, history: Sequence[Mapping[str, float]]) -> None:
         """Log what is missing of the rows of a training that resumes, at once."""
-        if missing := [row for row in history if row["images"] > self.seen]:
-            self._pending += [_of_row(int(row["images"]), row) for row in missing[:-1]]
-            self.watch(int(missing[-1]["images"]), missing[-1])
+        if missing := [row for row in history if row["images"] > self.last_row]:
+            self._pending += [_row_event(int(row["images"]), row) for row in missing[:-1]]
+            self.log_row(int(missing[-1]["images"]), missing[-1])
 
-    def show(self, images: int, picture: np.ndarray) -> None:
+    def log_picture(self, images: int, picture: np.ndarray) -> None:
         """Log a picture (H, W, 3) uint8 at `images` seen: MLflow shows them under a slider."""
-        if images > self.shown:
-            self.shown = images
-            self._log(Event(images, picture=picture))
+        if images > self.last_picture:
+            self.last_picture = images
+            self._queue(Event(images, picture=picture))
 
     def end(self, status: str = "FINISHED", tags: Mapping[str, str] | None = None) -> None:
-        self._again = 0.0
+        self._retry_at = 0.0
         self._pending.append(Event(end=status, tags=tags or {}))
-        self._keep()  # first: after a signal there may be no time for a server that hangs
+        self._spool()  # first: after a signal there may be no time for a server that hangs
         self._send()
 
     def reference(self) -> dict[str, str]:
-        return {"run_id": self.id, "tracking_uri": public(self.uri)}
+        return {"run_id": self.id, "tracking_uri": redacted_uri(self.uri)}
 
     def resume(self) -> None:
         """Go on where the run was left: with what waits in the spool, after the rows that MLflow has."""
         self._pending = [event for event in self.spool.events(self.say) if not event.end]  # it has not ended after all
         self._spooled = len(self._pending)
-        with speaking(self.uri):
-            logged = sorted(
-                key for key in self.client.get_run(self.id).data.metrics if not key.startswith(("eval/", "eval_"))
-            )
+        with translate_errors(self.uri):
+            metrics = self.client.get_run(self.id).data.metrics
+            logged = sorted(key for key in metrics if not key.startswith(("eval/", "eval_")))
             key = "loss_d" if "loss_d" in logged else logged[0] if logged else ""
-            steps = [m.step for m in self.client.get_metric_history(self.id, key)] if key else []
-            shown = [
-                re.search(r"samples\W+step\W+(\d+)", f.path) for f in self.client.list_artifacts(self.id, "images")
-            ]
+            steps = [metric.step for metric in self.client.get_metric_history(self.id, key)] if key else []
+            files = [file.path for file in self.client.list_artifacts(self.id, "images")]
+            pictures = [int(match[1]) for path in files if (match := PICTURE_STEP.search(path))]
             self.client.update_run(self.id, status="RUNNING")
-            for key, value in prefect().items():  # another flow run takes it up
+            for key, value in lineage.prefect_tags().items():  # another flow run takes it up
                 self.client.set_tag(self.id, key, value)
-        self.seen = max([*steps, *(event.images for event in self._pending if event.row)], default=-1)
-        pictures = [event.images for event in self._pending if event.picture is not None]
-        self.shown = max([*pictures, *(int(found[1]) for found in shown if found)], default=-1)
+        self.last_row = max([*steps, *(event.images for event in self._pending if event.row)], default=-1)
+        pictures += [event.images for event in self._pending if event.picture is not None]
+        self.last_picture = max(pictures, default=-1)
         self._send()
 
     def deliver(self) -> int:
         """Send what waits in the spool; how much that was. Raises UserError when the server is away still."""
         self._pending = self.spool.events(self.say)
-        with speaking(self.uri):
-            self._speak()
+        with translate_errors(self.uri):
+            self._deliver()
         count = len(self._pending)
         self.spool.clear()
         return count
 
-    def _log(self, event: Event) -> None:
+    def _queue(self, event: Event) -> None:
         self._pending.append(event)
         self._send()
 
     def _send(self) -> None:
-        """Send what is pending; where the server is away, write it down, say so once and go on."""
+        """Send what is pending; where the server is away, spool it, say so once and go on."""
         began = time.monotonic()
-        if began >= self._again:
+        if began >= self._retry_at:
             try:
-                place.reach(self.uri)
-                with speaking(self.uri):
-                    self._speak()
+                connection.check_reachable(self.uri)
+                with translate_errors(self.uri):
+                    self._deliver()
                 self._pending.clear()
                 if self._spooled:
                     self.spool.clear()
                     self._spooled = 0
-                if self._silent:
+                if self._away:
                     self.say("MLflow is back; what was missing is logged")
-                self._silent = False
+                self._away = False
                 return
             except UserError as error:
-                if not self._silent:
+                if not self._away:
                     self.say(f"warning: not logged yet, nothing is lost: {error}")
-                self._silent = True
+                self._away = True
                 # One that hangs takes a twentieth of the time, not all of it
-                self._again = time.monotonic() + min(20 * (time.monotonic() - began), 600)
-        self._keep()
+                self._retry_at = time.monotonic() + min(20 * (time.monotonic() - began), 600)
+        self._spool()
 
-    def _keep(self) -> None:
-        """Write down what is pending."""
-        with suppress(OSError):  # a full disk: it stays in memory
+    def _spool(self) -> None:
+        """Write what is pending into the spool."""
+        with suppress(OSError):  # on a full disk it stays in memory
             self._pending[self._spooled :] = self.spool.append(self._pending[self._spooled :])
             self._spooled = len(self._pending)
 
-    def _speak(self) -> None:
+    def _deliver(self) -> None:
         rows = [(event.images, dict(event.row), event.time) for event in self._pending if event.row]
         log_rows(self.client, self.id, rows)
         for event in self._pending:
@@ -148,13 +147,13 @@ class Run:
                 self.client.set_terminated(self.id, event.end, end_time=event.time)
 
 
-def _of_row(images: int, row: Mapping[str, float]) -> Event:
+def _row_event(images: int, row: Mapping[str, float]) -> Event:
     return Event(images, {k: float(v) for k, v in row.items() if k != "images" and v == v})  # no NaN
 
 
 def start_run(
     settings: Mlflow, domain: str, training: Training, data: str, folder: Path, say: Callable[[str], None]
-) -> Run:
+) -> TrainingRun:
     """The run that `folder`/run.json names, if this MLflow has it and it is of the same recipe; else a new one. `folder` holds one
     generator's checkpoints, of which several estimators may be taught.
 
@@ -164,17 +163,17 @@ def start_run(
     from argan.training.checkpoint import fingerprint
 
     spool, recipe = Spool(folder / UNSENT), fingerprint(training.recipe_only, data)
-    told = _told(folder)
-    if run := open_run(settings, told.get("run_id"), say, spool):
-        if told.get("recipe") == recipe:
+    earlier = _reference(folder)
+    if run := open_run(settings, earlier.get("run_id"), say, spool):
+        if earlier.get("recipe") == recipe:
             run.resume()
             return run
         run.deliver()  # the generator's, with another estimator
     spool.clear()  # else another MLflow's
     uri = tracking_uri(settings)
     client = connect(uri)
-    with speaking(uri):
-        run = Run(client, uri, create_run(client, settings, domain, training.model_dump(), data), say, spool)
+    with translate_errors(uri):
+        run = TrainingRun(client, uri, create_run(client, settings, domain, training.model_dump(), data), say, spool)
     write_json(folder / "run.json", run.reference() | {"recipe": recipe})
     return run
 
@@ -186,10 +185,10 @@ def deliver(home: Path, settings: Mlflow, say: Callable[[str], None]) -> None:
     for folder in sorted({file.parent.parent for file in home.glob(f"*/{UNSENT}/events.jsonl")}):
         try:
             with FileLock(home / ".lock", timeout=0):  # else a training runs, and sends it itself
-                run = open_run(settings, _told(folder).get("run_id"), say, Spool(folder / UNSENT))
+                run = open_run(settings, _reference(folder).get("run_id"), say, Spool(folder / UNSENT))
                 if run is None:
                     say(
-                        f"warning: {folder / UNSENT} stays: its run is not in the MLflow at {public(tracking_uri(settings))}"
+                        f"warning: {folder / UNSENT} stays: its run is not in the MLflow at {redacted_uri(tracking_uri(settings))}"
                     )
                 else:
                     say(f"logged late: {run.deliver()} rows and pictures of {folder}")
@@ -197,20 +196,20 @@ def deliver(home: Path, settings: Mlflow, say: Callable[[str], None]) -> None:
             return
 
 
-def _told(folder: Path) -> dict[str, str]:
-    """What run.json says of the run; nothing where it is not there or damaged."""
+def _reference(folder: Path) -> dict[str, str]:
+    """The run that run.json names; empty where that is missing or damaged."""
     try:
         return {str(key): str(value) for key, value in json.loads((folder / "run.json").read_text("utf-8")).items()}
     except (OSError, ValueError, AttributeError):
         return {}
 
 
-def open_run(settings: Mlflow, run_id: str | None, say: Callable[[str], None], spool: Spool) -> Run | None:
+def open_run(settings: Mlflow, run_id: str | None, say: Callable[[str], None], spool: Spool) -> TrainingRun | None:
     """A run made earlier, or None when this MLflow does not have it."""
     uri = tracking_uri(settings)
     client = connect(uri)
-    with speaking(uri):
-        return Run(client, uri, run_id, say, spool) if run_id and alive(client, run_id) else None
+    with translate_errors(uri):
+        return TrainingRun(client, uri, run_id, say, spool) if run_id and is_alive(client, run_id) else None
 
 
 def create_run(client: MlflowClient, settings: Mlflow, domain: str, training: Mapping[str, Any], data: str) -> str:
@@ -219,8 +218,8 @@ def create_run(client: MlflowClient, settings: Mlflow, domain: str, training: Ma
     tags = {
         "domain": domain,
         "data_revision": data,
-        "git_revision": revision(),
-        **prefect(),
+        "git_revision": lineage.revision(),
+        **lineage.prefect_tags(),
         **{name: str(training[name]) for name in ("preset", "resolution", "recipe", "renderer", "seed")},
     }
     name = f"{domain}-{training['preset']}-{training['recipe']}-seed{training['seed']}"
@@ -231,21 +230,19 @@ def create_run(client: MlflowClient, settings: Mlflow, domain: str, training: Ma
 
 def _experiment(client: MlflowClient, name: str) -> str:
     """Its id. In a store without a server the artifacts lie in ./mlartifacts; a server has its own place for them."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         local = not client.tracking_uri.startswith("http")
         return client.create_experiment(name, artifact_location=ARTIFACTS.absolute().as_uri() if local else None)
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    return found.experiment_id
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    return experiment.experiment_id
 
 
-def alive(client: MlflowClient, run_id: str | None) -> bool:
-    return (
-        run_id is not None
-        and (found := or_none(lambda: client.get_run(run_id))) is not None
-        and (found.info.lifecycle_stage == "active")
-    )
+def is_alive(client: MlflowClient, run_id: str | None) -> bool:
+    """Whether MLflow has the run, and it is not deleted."""
+    run = None if run_id is None else none_if_missing(lambda: client.get_run(run_id))
+    return run is not None and run.info.lifecycle_stage == "active"
 
 
 def log_rows(client: MlflowClient, run_id: str, rows: Sequence[tuple[int, Mapping[str, float], int]]) -> None:

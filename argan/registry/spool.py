@@ -1,4 +1,4 @@
-"""What a training run could not tell its tracking server yet: a file beside its checkpoints, which outlives the process.
+"""What a training run could not log to its tracking server yet: a file beside its checkpoints, which outlives the process.
 
 An event is a row of numbers, a picture, or the end of the run, with the time at which it came to be. Sent again with the same
 time it is the same row to MLflow, so that a row whose receipt was lost on the way is there once and not twice.
@@ -56,7 +56,7 @@ class Spool:
 
         fresh = not self.file.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
-        kept = []
+        spooled = []
         for event in events:
             if event.picture is not None and not isinstance(event.picture, Path):
                 place = self.folder / f"{event.images:012d}-{event.time}.png"
@@ -65,19 +65,19 @@ class Spool:
                     file.flush()
                     os.fsync(file.fileno())
                 event = replace(event, picture=place)
-            kept.append(event)
-        if any(event.picture for event in kept):
+            spooled.append(event)
+        if any(event.picture for event in spooled):
             sync(self.folder)
         with self.file.open("a+b") as file:
             if file.tell() and self.file.read_bytes()[-1:] != b"\n":
                 file.write(b"\n")  # the rest of a line that a kill cut off
-            file.write("".join(json.dumps(_plain(event)) + "\n" for event in kept).encode())
+            file.write("".join(json.dumps(_to_json(event)) + "\n" for event in spooled).encode())
             file.flush()
             os.fsync(file.fileno())
         if fresh:
             sync(self.folder)
             sync(self.folder.parent)
-        return kept
+        return spooled
 
     def events(self, say: Callable[[str], None] = lambda line: None) -> list[Event]:
         """What was written down; what cannot be read, a picture or a line that a power cut tore for one, is left out and said."""
@@ -85,14 +85,14 @@ class Spool:
             lines = self.file.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
-        found = []
+        events = []
         for number, line in enumerate(lines, 1):
             try:
-                found.append(self._event(line))
+                events.append(self._event(line))
             except Exception as error:  # decoders meet broken files with anything
                 reason = " ".join(str(error).split())[:160]
                 say(f"warning: {self.file}, line {number} cannot be read ({reason}): left out of the log")
-        return found
+        return events
 
     def _event(self, line: str) -> Event:
         """Raises whatever is wrong with a line, or with the picture that it names."""
@@ -110,12 +110,12 @@ class Spool:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _plain(event: Event) -> dict[str, Any]:
-    told: dict[str, Any] = {"images": event.images, "time": event.time}
+def _to_json(event: Event) -> dict[str, Any]:
+    fields: dict[str, Any] = {"images": event.images, "time": event.time}
     if event.row:
-        told["row"] = dict(event.row)
+        fields["row"] = dict(event.row)
     if isinstance(event.picture, Path):
-        told["picture"] = event.picture.name
+        fields["picture"] = event.picture.name
     if event.end:
-        told |= {"end": event.end, "tags": dict(event.tags)}
-    return told
+        fields |= {"end": event.end, "tags": dict(event.tags)}
+    return fields

@@ -100,12 +100,12 @@ class Shelf:
         return [Offer(name, name, "in models/") for name in folders if not name.startswith(".")]
 
     def _ask(self) -> None:
-        from argan.registry import catalogue, tracking_uri
+        from argan import registry
 
         try:
-            registry, found = catalogue(tracking_uri()), []
-            for model in registry.models():
-                for i, version in enumerate(registry.versions(model.name)):
+            catalogue, found = registry.open_catalogue(registry.tracking_uri()), []
+            for model in catalogue.models():
+                for i, version in enumerate(catalogue.versions(model.name)):
                     aliases = sorted(alias for alias, number in model.aliases.items() if number == version.number)
                     if aliases or i < NEWEST:
                         told = f"version {version.number}" + (f", {' and '.join(aliases)}" if aliases else "")

@@ -162,7 +162,7 @@ def test_the_hash_of_scores_and_weights_follows_every_module_but_those_left_out(
     assert "argan.training.distill" not in counted or name != "weights", (
         "a change to it must not throw the generator away"
     )
-    assert "argan.registry.versions" not in counted
+    assert "argan.registry.registration" not in counted
 
 
 @pytest.mark.parametrize("stage", dependencies.STAGES)

@@ -73,10 +73,10 @@ def test_the_same_model_is_the_same_version(here: Path, monkeypatch: pytest.Monk
     assert first["aliases"] == ["challenger", "champion"] == again["aliases"]
     assert first["name"] == "argan-meadow"
     assert first["tracking_uri"] == f"sqlite:///{here}/mlflow.db"
-    assert registry.registered(first, Mlflow())
-    assert not registry.registered(first | {"version": "2"}, Mlflow())
+    assert registry.is_registered(first, Mlflow())
+    assert not registry.is_registered(first | {"version": "2"}, Mlflow())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/other.db")
-    assert not registry.registered(first, Mlflow())
+    assert not registry.is_registered(first, Mlflow())
 
 
 def test_the_champion_moves_when_the_gate_says_so(here: Path) -> None:
@@ -137,12 +137,12 @@ def test_a_version_shows_card_scores_pictures_and_reason(here: Path) -> None:
 def test_a_run_is_resumed_while_its_server_has_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = params.training("quick")
 
-    def start() -> registry.Run:
+    def start() -> registry.TrainingRun:
         return registry.start_run(Mlflow(), "meadow", config, "abc", here / "checkpoints", say=lambda line: None)
 
     run = start()
-    run.watch(32, {"images": 32, "loss_d": 0.5, "penalty": float("nan")})
-    run.show(32, np.zeros((8, 8, 3), np.uint8))
+    run.log_row(32, {"images": 32, "loss_d": 0.5, "penalty": float("nan")})
+    run.log_picture(32, np.zeros((8, 8, 3), np.uint8))
     run.end("KILLED")
     again = start()
     assert again.id == run.id
@@ -153,18 +153,18 @@ def test_a_run_is_resumed_while_its_server_has_it(here: Path, monkeypatch: pytes
 def test_training_outlives_its_server(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     run = registry.start_run(Mlflow(), "meadow", params.training("quick"), "abc", here / "checkpoints", say=said.append)
-    reach = registry.place.reach
+    reach = registry.connection.check_reachable
 
     def away(uri: str) -> None:
         raise UserError("away")
 
-    monkeypatch.setattr(registry.place, "reach", away)
-    run.watch(32, {"loss_d": 0.5})
-    run.watch(64, {"loss_d": 0.4})
+    monkeypatch.setattr(registry.connection, "check_reachable", away)
+    run.log_row(32, {"loss_d": 0.5})
+    run.log_row(64, {"loss_d": 0.4})
     assert said == ["warning: not logged yet, nothing is lost: away"]
-    monkeypatch.setattr(registry.place, "reach", reach)
-    run._again = 0.0  # the wait before a server is tried again: over, however long the refusal above took here
-    run.watch(96, {"loss_d": 0.3})
+    monkeypatch.setattr(registry.connection, "check_reachable", reach)
+    run._retry_at = 0.0  # the wait before a server is tried again: over, however long the refusal above took here
+    run.log_row(96, {"loss_d": 0.3})
     assert [m.step for m in run.client.get_metric_history(run.id, "loss_d")] == [32, 64, 96]
 
 
@@ -172,14 +172,14 @@ def test_an_end_is_written_down_before_a_server_that_may_hang_is_asked(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = registry.start_run(Mlflow(), "meadow", params.training("quick"), "abc", here / "checkpoints", say=print)
-    run.watch(32, {"loss_d": 0.5})
-    reach, there = registry.place.reach, []
+    run.log_row(32, {"loss_d": 0.5})
+    reach, there = registry.connection.check_reachable, []
 
     def asked(uri: str) -> None:
         there.extend(event.end for event in run.spool.events())
         reach(uri)
 
-    monkeypatch.setattr(registry.place, "reach", asked)
+    monkeypatch.setattr(registry.connection, "check_reachable", asked)
     run.end("KILLED")
     assert there == ["KILLED"]
     assert run.client.get_run(run.id).info.status == "KILLED" and not run.spool.events()
@@ -199,7 +199,7 @@ def test_an_end_is_written_down_before_a_server_that_may_hang_is_asked(
     ],
 )
 def test_secrets_stay_out_of_receipts(uri: str, told: str) -> None:
-    assert registry.public(uri) == told
+    assert registry.redacted_uri(uri) == told
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_a_version_is_compared_with_the_champion_of_the_moment_it_would_succeed(
 
 
 def test_many_processes_change_a_champion_one_at_a_time(here: Path) -> None:
-    from argan.registry import champions
+    from argan.registry import claims
 
     register(model(here / "m"))
     inside: list[int] = []
@@ -305,7 +305,7 @@ def test_many_processes_change_a_champion_one_at_a_time(here: Path) -> None:
     def work() -> None:
         try:
             for _ in range(3):
-                with champions.exclusive(client(here), "argan-meadow"):
+                with claims.exclusive(client(here), "argan-meadow"):
                     inside.append(1)
                     most[0] = max(most[0], len(inside))
                     client(here).get_registered_model("argan-meadow")
@@ -325,15 +325,15 @@ def test_many_processes_change_a_champion_one_at_a_time(here: Path) -> None:
 def test_others_claims_are_waited_for_and_those_of_killed_processes_removed(
     here: Path, monkeypatch: pytest.MonkeyPatch, claim: str
 ) -> None:
-    from argan.registry import champions
+    from argan.registry import claims
 
     register(model(here / "m"))
     client(here).set_registered_model_tag("argan-meadow", claim, "")
     clock = [0.0]
-    monkeypatch.setattr(champions.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(champions.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + 10))
-    with champions.exclusive(client(here), "argan-meadow"):
-        assert clock[0] > champions.CLAIM
+    monkeypatch.setattr(claims.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(claims.time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + 10))
+    with claims.exclusive(client(here), "argan-meadow"):
+        assert clock[0] > claims.STALE
     tags = client(here).get_registered_model("argan-meadow").tags
     assert not [tag for tag in tags if tag.startswith("claim-")]
 
@@ -349,7 +349,7 @@ def remote(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     register(model(here / "m"))
     store = registry.download("models:/argan-meadow/1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(here / "cache"))
-    monkeypatch.setattr("argan.registry.versions.urlsplit", lambda source: type("Parts", (), {"scheme": "s3"}))
+    monkeypatch.setattr("argan.registry.version_files.urlsplit", lambda source: type("Parts", (), {"scheme": "s3"}))
     for name in ("download_artifacts", "list_artifacts"):
         called.pop(name, None)
         monkeypatch.setattr(mlflow.artifacts, name, counted(name, getattr(mlflow.artifacts, name)))
@@ -407,12 +407,12 @@ def test_a_download_that_comes_incomplete_is_reported_and_not_kept(remote: Path,
 
 def test_a_receipt_never_holds_the_password_of_its_registry(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow itself knows the database by a URI without one; ours holds one, and the champion's judge quotes it."""
-    from argan.registry import versions
+    from argan.registry import registration
 
     real = f"sqlite:///{here}/mlflow.db"
     secret = "http://operator:hunter2@mlflow.example.org:5000/?token=hunter2"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", secret)
-    monkeypatch.setattr(versions, "connect", lambda uri: registry.place.connect(real))
+    monkeypatch.setattr(registration, "connect", lambda uri: registry.connection.connect(real))
     register(model(here / "m", "first"))
 
     def decide(champion: Path | None) -> Decision:

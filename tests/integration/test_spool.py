@@ -25,16 +25,16 @@ def here(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def start(said: list[str], **changes: object) -> registry.Run:
+def start(said: list[str], **changes: object) -> registry.TrainingRun:
     folder = Path("checkpoints/abc")
     return registry.start_run(Mlflow(), "meadow", params.training("quick", changes), "abc", folder, say=said.append)
 
 
-def steps(run: registry.Run) -> list[int]:
+def steps(run: registry.TrainingRun) -> list[int]:
     return [m.step for m in run.client.get_metric_history(run.id, "loss_d")]
 
 
-def pictures(run: registry.Run) -> int:
+def pictures(run: registry.TrainingRun) -> int:
     return len([f for f in run.client.list_artifacts(run.id, "images") if f.path.endswith(".png")])
 
 
@@ -45,12 +45,12 @@ def picture() -> np.ndarray:
 def test_what_was_not_sent_arrives_after_the_process_has_ended(here: Path) -> None:
     said: list[str] = []
     run = start(said)
-    run.watch(32, {"loss_d": 0.5})
+    run.log_row(32, {"loss_d": 0.5})
     (here / "mlflow.db").rename(here / "away.db")
     (here / "mlflow.db").mkdir()  # neither a file nor a place to make one
     for images in (64, 96):
-        run.watch(images, {"loss_d": 0.4, "penalty": float("nan")})
-    run.show(96, picture())
+        run.log_row(images, {"loss_d": 0.4, "penalty": float("nan")})
+    run.log_picture(96, picture())
     run.end()
     assert [line[:45] for line in said] == ["warning: not logged yet, nothing is lost: MLf"]
     with pytest.raises(UserError, match="cannot be used"):
@@ -82,15 +82,15 @@ def test_a_row_whose_receipt_was_lost_is_there_once(here: Path) -> None:
 def test_a_resumed_training_repeats_no_row_and_no_picture(here: Path) -> None:
     run = start([])
     for images in (32, 64):
-        run.watch(images, {"loss_d": images / 100})
-        run.show(images, picture())
+        run.log_row(images, {"loss_d": images / 100})
+        run.log_picture(images, picture())
     there = pictures(run)
     Spool(Path("checkpoints/abc/unsent")).append([Event(96, {"loss_d": 0.96}), Event(end="KILLED")])
     again = start([])  # from the checkpoint at 32
     assert (again.id, again.client.get_run(again.id).info.status) == (run.id, "RUNNING")
     for images in (64, 96, 128):
-        again.watch(images, {"loss_d": images / 100})
-    again.show(64, picture())
+        again.log_row(images, {"loss_d": images / 100})
+    again.log_picture(64, picture())
     assert steps(again) == [32, 64, 96, 128]
     assert pictures(again) == there
 
@@ -98,14 +98,14 @@ def test_a_resumed_training_repeats_no_row_and_no_picture(here: Path) -> None:
 def test_another_estimator_of_the_same_generator_is_a_run_with_all_its_curves(here: Path) -> None:
     run = start([])
     rows = [{"images": images, "loss_d": images / 100} for images in (32, 64, 96)]
-    run.remember(rows[:1])
-    run.remember(rows[:2])
+    run.log_missing(rows[:1])
+    run.log_missing(rows[:2])
     assert steps(run) == [32, 64]
     Spool(Path("checkpoints/abc/unsent")).append([Event(96, {"loss_d": 0.96}), Event(end="FINISHED")])
     other = start([], estimator_outline=0)
     assert other.id != run.id and steps(other) == []
     assert steps(run) == [32, 64, 96], "what the one before could not send is not lost"
-    other.remember(rows)
+    other.log_missing(rows)
     assert steps(other) == [32, 64, 96]
     assert start([], estimator_outline=0).id == other.id
 
@@ -125,19 +125,19 @@ def test_a_spool_cut_off_by_a_kill_loses_its_last_line_alone(tmp_path: Path) -> 
 
 def test_a_full_disk_keeps_rows_in_memory(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = start([])
-    reach = registry.place.reach
+    reach = registry.connection.check_reachable
 
     def away(uri: str) -> None:
         raise UserError("away")
 
-    monkeypatch.setattr(registry.place, "reach", away)
+    monkeypatch.setattr(registry.connection, "check_reachable", away)
     Path("checkpoints/abc/unsent").write_text("")  # no folder can be made there
-    run.watch(32, {"loss_d": 0.5})
+    run.log_row(32, {"loss_d": 0.5})
     Path("checkpoints/abc/unsent").unlink()
-    run.watch(64, {"loss_d": 0.4})
+    run.log_row(64, {"loss_d": 0.4})
     assert [event.images for event in run.spool.events()] == [32, 64]
-    monkeypatch.setattr(registry.place, "reach", reach)
-    run.watch(96, {"loss_d": 0.3})
+    monkeypatch.setattr(registry.connection, "check_reachable", reach)
+    run.log_row(96, {"loss_d": 0.3})
     assert steps(run) == [32, 64, 96]
     assert not run.spool.folder.exists()
 
@@ -151,10 +151,10 @@ def test_a_server_that_hangs_does_not_hold_up_training(here: Path, monkeypatch: 
         raise UserError("timed out")
 
     clock = [1000.0]
-    monkeypatch.setattr(registry.place, "reach", hang)
+    monkeypatch.setattr(registry.connection, "check_reachable", hang)
     monkeypatch.setattr(registry.runs.time, "monotonic", lambda: clock[0])
     for images in range(32, 32 * 200, 32):
-        run.watch(images, {"loss_d": 0.5})
+        run.log_row(images, {"loss_d": 0.5})
         clock[0] += 1.0  # a row a second
     assert len(tried) <= 4
     assert len(run.spool.events()) == 199

@@ -24,8 +24,9 @@ from argan.config.params import Mlflow
 from argan.errors import UserError
 from argan.files import write_json
 from argan.registry import card, champions
-from argan.registry.catalogue import Database, Server
-from argan.registry.champions import Change, before, line
+from argan.registry.catalogue_rest import RestCatalogue
+from argan.registry.catalogue_sql import SqlCatalogue
+from argan.registry.history import Change, predecessor, read_history, succession
 from argan.training.checkpoint import write_tensors
 from benchmarks.many_models import fill
 
@@ -93,7 +94,7 @@ def argan(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str
 
 
 def champion(here: Path) -> int | None:
-    found = {m.name: m for m in registry.catalogue(f"sqlite:///{here}/mlflow.db").models()}
+    found = {m.name: m for m in registry.open_catalogue(f"sqlite:///{here}/mlflow.db").models()}
     return found[NAME].champion
 
 
@@ -102,24 +103,19 @@ def champion(here: Path) -> int | None:
 
 def test_a_rollback_goes_back_and_further_back() -> None:
     log = [Change(v, "", how) for v, how in [(1, "gate"), (3, "gate"), (5, "promote")]]
-    assert before(log, {1, 3, 5}, 5) == 3
+    assert predecessor(log, {1, 3, 5}, 5) == 3
     log.append(Change(3, "", "rollback"))
-    assert line(log) == [1, 3]
-    assert before(log, {1, 3, 5}, 3) == 1
+    assert succession(log) == [1, 3]
+    assert predecessor(log, {1, 3, 5}, 3) == 1
     log.append(Change(6, "", "gate"))
-    assert before(log, {1, 3, 5, 6}, 6) == 3
-    assert before(log, {1, 6}, 6) == 1  # 3 was deleted
-    assert before(log, {6}, 6) is None
-    assert before([], {1, 2}, None) is None
+    assert predecessor(log, {1, 3, 5, 6}, 6) == 3
+    assert predecessor(log, {1, 6}, 6) == 1  # 3 was deleted
+    assert predecessor(log, {6}, 6) is None
+    assert predecessor([], {1, 2}, None) is None
 
 
 def test_a_damaged_history_is_none() -> None:
-    assert (
-        champions.history({"champions": "[[1]]"})
-        == champions.history({"champions": "{"})
-        == champions.history({})
-        == []
-    )
+    assert read_history({"champions": "[[1]]"}) == read_history({"champions": "{"}) == read_history({}) == []
 
 
 # ---- The command ----
@@ -141,7 +137,7 @@ def test_list_show_promote_rollback(three: Path, capsys: pytest.CaptureFixture[s
     assert argan(capsys, "promote", "meadow", "3") == "meadow: version 3 is champion, version 1 was\n"
     assert "is the champion already" in argan(capsys, "promote", "meadow", "champion")
     assert champion(three) == 3
-    changes = champions.history(client(three).get_registered_model(NAME).tags)
+    changes = read_history(client(three).get_registered_model(NAME).tags)
     assert [(c.version, c.how) for c in changes] == [
         (1, "gate"), (2, "gate"), (3, "gate"), (2, "rollback"), (1, "rollback"), (3, "promote"),
     ]  # fmt: skip
@@ -195,7 +191,7 @@ def test_a_champion_deleted_in_mlflow_is_told_and_the_one_before_comes_back(
     # The gate compares with the one before, which is champion meanwhile
     worse = register(model(three / "m", "weights 4"), depth_spearman=0.55)
     assert worse["aliases"] == ["challenger"] and champion(three) == 2
-    changes = champions.history(client(three).get_registered_model(NAME).tags)
+    changes = read_history(client(three).get_registered_model(NAME).tags)
     assert (changes[-1].version, changes[-1].how) == (2, "restored")
     assert "no champion" not in argan(capsys, "list")
 
@@ -228,7 +224,7 @@ def test_a_champion_whose_run_is_deleted(three: Path, capsys: pytest.CaptureFixt
     client(three).delete_run(run)
     assert f"`mlflow runs restore --run-id {run}` brings it back" in argan(capsys, "show", "meadow")
     said: list[str] = []
-    assert champions.holder(client(three), NAME, said.append).version == 3
+    assert champions.ensure_champion(client(three), NAME, said.append).version == 3
     assert "mlflow gc" in said[0]
 
 
@@ -378,7 +374,7 @@ def test_a_hostile_data_card_is_text_and_no_page_is_too_long(here: Path, capsys:
 def test_pictures_over_the_steps_are_in_the_run(here: Path) -> None:
     run = registry.start_run(Mlflow(), "meadow", params.training("quick"), "abc", here / "checkpoints", say=print)
     for images in (32, 64):
-        run.show(images, np.zeros((8, 8, 3), np.uint8))
+        run.log_picture(images, np.zeros((8, 8, 3), np.uint8))
     names = [file.path for file in run.client.list_artifacts(run.id, "images")]
     for step in (32, 64):
         assert any(f"step%{step}%" in name or f"step+{step}+" in name for name in names), names
@@ -435,8 +431,8 @@ def test_many_models_in_a_file_are_few_questions(
 ) -> None:
     names = fill(f"sqlite:///{here}/mlflow.db", 12, 6)
     asked: list[str] = []
-    ask = Database._ask
-    monkeypatch.setattr(Database, "_ask", lambda self, *q, **given: (asked.extend(q), ask(self, *q, **given))[1])
+    ask = SqlCatalogue._query
+    monkeypatch.setattr(SqlCatalogue, "_query", lambda self, *q, **given: (asked.extend(q), ask(self, *q, **given))[1])
     told = argan(capsys, "list")
     assert [row.split()[:3] for row in told.splitlines()[1:]] == [[name, "3", "6"] for name in names]
     assert len(asked) == 4
@@ -479,8 +475,10 @@ def test_a_server_answers_as_its_database_does(
     for number, depth in enumerate((0.5, 0.6), 1):
         register(model(tmp_path / "m", f"weights {number}"), depth_spearman=depth, **BOUNDS)
     asked: list[str] = []
-    ask = Server._ask
-    monkeypatch.setattr(Server, "_ask", lambda self, path, **given: (asked.append(path), ask(self, path, **given))[1])
+    ask = RestCatalogue._get
+    monkeypatch.setattr(
+        RestCatalogue, "_get", lambda self, path, **given: (asked.append(path), ask(self, path, **given))[1]
+    )
     told = argan(capsys, "list")
     assert asked == ["registered-models/search"]
     assert [row.split()[:3] for row in told.splitlines() if row.startswith("many-")] == [
@@ -489,8 +487,8 @@ def test_a_server_answers_as_its_database_does(
     ours = next(row for row in told.splitlines() if row.startswith("meadow"))
     assert "0.6000 (0.5500 to 0.6500)" in ours
     newest = int(ours.split()[2])
-    direct = registry.catalogue(f"sqlite:///{servers.home}/mlflow/mlflow.db")
-    over = registry.catalogue(servers.mlflow)
+    direct = registry.open_catalogue(f"sqlite:///{servers.home}/mlflow/mlflow.db")
+    over = registry.open_catalogue(servers.mlflow)
     assert over.models() == direct.models()
     assert over.versions(NAME) == direct.versions(NAME)
     assert f"gate: {'depth: better'}" in argan(capsys, "show", "meadow")

@@ -1,4 +1,4 @@
-"""Where the registry is, and how MLflow is spoken to: what it, its database or its server throws comes out as one line."""
+"""Where the registry is, and the connection to it: whatever MLflow, its database or its server raise becomes a UserError."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 import socket
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -32,7 +31,7 @@ def tracking_uri(settings: Mlflow | None = None) -> str:
     return (settings or Mlflow()).tracking_uri
 
 
-def public(uri: str) -> str:
+def redacted_uri(uri: str) -> str:
     """The URI without user, password and query: fit for a receipt that goes into Git."""
     return redacted(uri).split("?")[0].rstrip("/")
 
@@ -41,8 +40,8 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///").split("?")[0]) if uri.startswith("sqlite:///") else None
 
 
-def reach(uri: str) -> None:
-    """Raises UserError at once where MLflow would try again for minutes."""
+def check_reachable(uri: str) -> None:
+    """Raises UserError at once where MLflow would retry for minutes."""
     parts, file = urlsplit(uri), sqlite_file(uri)
     try:
         if file is not None:
@@ -61,25 +60,24 @@ def reach(uri: str) -> None:
                 "MLflow keeps no registry in a folder; use sqlite:///FILE, postgresql+psycopg://... or http(s)://..."
             )
     except (OSError, ValueError, sqlite3.Error) as error:
-        raise broken(uri, error) from error
+        raise connection_error(uri, error) from error
 
 
-def broken(uri: str, error: Exception) -> UserError:
-    """What went wrong with the registry, in one line without its secrets."""
-    told = re.sub(r"\(Background on this error[^)]*\)", "", str(error)).replace(
-        uri, public(uri)
-    )  # an address elsewhere
-    reason = redacted(" ".join(told.split()))[:300]
+def connection_error(uri: str, error: Exception) -> UserError:
+    """The error of a registry that cannot be used, in one line without its secrets."""
+    message = re.sub(r"\(Background on this error[^)]*\)", "", str(error))  # SQLAlchemy's link to its manual
+    message = message.replace(uri, redacted_uri(uri))
+    reason = redacted(" ".join(message.split()))[:300]
     if isinstance(error, ModuleNotFoundError):
         reason += "; for PostgreSQL: pip install 'argan[postgres]', and a URI that starts with postgresql+psycopg://"
     return UserError(
-        f"MLflow at {public(uri)} cannot be used ({reason}); start it, or set mlflow.tracking_uri or MLFLOW_TRACKING_URI"
+        f"MLflow at {redacted_uri(uri)} cannot be used ({reason}); start it, or set mlflow.tracking_uri or MLFLOW_TRACKING_URI"
     )
 
 
 @contextmanager
-def speaking(uri: str) -> Iterator[None]:
-    """Whatever MLflow, its database or its server throw comes out as one line."""
+def translate_errors(uri: str) -> Iterator[None]:
+    """Whatever MLflow, its database or its server raise becomes a UserError."""
     import requests
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -87,43 +85,25 @@ def speaking(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, ModuleNotFoundError) as error:
-        raise broken(uri, error) from error
+        raise connection_error(uri, error) from error
 
 
 def connect(uri: str) -> MlflowClient:
-    reach(uri)
+    """A client of the registry at `uri`. Raises UserError."""
+    check_reachable(uri)
     from mlflow import MlflowClient
 
-    with speaking(uri):
+    with translate_errors(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def revision() -> str:
-    """The Git commit of this folder, `+` when code or params are changed since; empty without Git."""
-    try:
-        ask = {"capture_output": True, "text": True, "timeout": 20, "check": True}
-        commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **ask).stdout.strip()  # type: ignore[call-overload]
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "-uno", "--", "*.py", "params.yaml"], **ask
-        ).stdout.strip()  # type: ignore[call-overload]
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return commit + ("+" if dirty else "")
-
-
-def or_none(ask: Callable[[], Any]) -> Any:
-    """What `ask` returns, or None where MLflow says that there is no such thing."""
+def none_if_missing(request: Callable[[], Any]) -> Any:
+    """What `request` returns, or None where MLflow says that there is no such thing."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return ask()
+        return request()
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-
-
-def prefect() -> dict[str, str]:
-    """Which flow run of Prefect this process works for, as tags; the flows say so in the environment."""
-    told = {"prefect_flow_run": os.environ.get("ARGAN_PREFECT_RUN"), "prefect_url": os.environ.get("ARGAN_PREFECT_URL")}
-    return {key: public(value) for key, value in told.items() if value}
