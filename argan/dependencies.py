@@ -49,6 +49,20 @@ def closure(roots: Sequence[str], without: Mapping[str, str] | None = None, root
     return {name: path for name in kept if (path := _file(name, root)) is not None}
 
 
+def imports(source: bytes, module: str, *, is_package: bool = False, root: Path = ROOT) -> tuple[set[str], set[str]]:
+    """Names of our modules that a source imports itself: when it is imported, and when a function of it is called."""
+    at_import, later = _imports(source, module, is_package)
+    return _named(at_import, root) - {module}, _named(later, root) - {module}
+
+
+def _named(found: Iterable[Import], root: Path) -> set[str]:
+    names = set()
+    for base, attributes in found:
+        submodules = [f"{base}.{each}" for each in attributes if _file(f"{base}.{each}", root)]
+        names.update(submodules if attributes and len(submodules) == len(attributes) else [*submodules, base])
+    return names
+
+
 def revision(modules: Mapping[str, Path]) -> str:
     """A short hash of the source of modules, as `closure` gives them: another one wherever a byte of one is another."""
     digest = hashlib.sha256()
