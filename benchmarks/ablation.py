@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from argan import networks
-from argan.config.params import training
+from argan.config.schema import training
 from argan.evaluation import evaluate as evaluation
 from argan.files import write_json
 from argan.guided_filter import guided_filter
@@ -78,12 +78,15 @@ def run(name: str, seed: int, images: int, out: Path) -> None:
     """Train and score one row, unless it is there."""
     config = training("quick", ROWS[name] | {"sign_images": images, "images": images, "seed": seed})
     store = Photos.open("data/photos/meadow")
-    mark, path = fingerprint(config.recipe_only, store.fingerprint), out / f"{_file_name(name)}-{images}-{seed}.json"
+    mark, path = (
+        fingerprint(config.learning_params, store.fingerprint),
+        out / f"{_file_name(name)}-{images}-{seed}.json",
+    )
     if path.exists() and json.loads(path.read_text())["mark"] == mark:
         return
     exact = evaluation.exact_maps(Path("data/truth/meadow"), store, "disparity", "index")
     truth = np.stack([exact[row] for row in store.rows("validation")])
-    home = out / fingerprint(config.adversarial_only, store.fingerprint)  # rows that differ in the estimator share it
+    home = out / fingerprint(config.generator_params, store.fingerprint)  # rows that differ in the estimator share it
     with alone(home / ".lock", print, f"{name}: waiting for another to end the same training"):
         trained, verdict = sign.train(config, store.pixels, home, data=store.fingerprint, rows=store.rows("train"))
     student = estimator.distill(trained.generator, config)

@@ -22,7 +22,7 @@ from argan.errors import UserError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from argan.config.params import Training
+    from argan.config.schema import Training
 
 Numbers = dict[str, float]
 Work = Callable[[], Any]
@@ -59,7 +59,7 @@ def optics() -> Numbers:
     from torch.nn.functional import interpolate
 
     from argan import optics
-    from argan.config import params
+    from argan.config import schema
     from argan.networks.mixture import ApertureMixture
     from benchmarks import reference_optics
 
@@ -81,7 +81,7 @@ def optics() -> Numbers:
         image, disparity = maps[:, :3].clone().requires_grad_(), (maps[:, 3:] * 0.1).requires_grad_()
         weight = torch.randn(batch, 3, resolution, resolution, generator=random)
         open_ = 0.1 + 0.9 * torch.rand(batch, generator=random)
-        mixture = ApertureMixture(params.training("quick")).draw(batch, random)
+        mixture = ApertureMixture(schema.training("quick")).draw(batch, random)
         for name, scale in (("", open_), ("mixture_", mixture)):
             inputs = [image, disparity, scale]
             ours, plain = (both_ways(r, inputs, weight) for r in (optics.render, reference_optics.render))
@@ -113,13 +113,13 @@ def step() -> Numbers:
     import numpy as np
     import torch
 
-    from argan.config import params
+    from argan.config import schema
     from argan.training.loop import StepNoise, Trainer, step_random
     from benchmarks import reference_step
 
     numbers: Numbers = {}
     for preset, (batch, rounds) in STEP.items():
-        config = params.training(preset, {"batch": batch})
+        config = schema.training(preset, {"batch": batch})
         exact = config.model_copy(update={"precision": "float32"})
         photos = np.random.default_rng(0).integers(0, 256, (256, config.resolution, config.resolution, 3), np.uint8)
         ours, plain = Trainer(exact, photos, torch.device("cpu")), reference_step.Trainer(config, photos, ["lazy"])
@@ -170,11 +170,11 @@ def choices() -> Numbers:
     one after the other. `gain`: in time, over the one before; `memory_ratio`: in peak memory; `all`: ours over the plain one."""
     import numpy as np
 
-    from argan.config import params
+    from argan.config import schema
     from benchmarks import reference_step
 
     batch, rounds = CHOICES
-    config = params.training("quick", {"batch": batch})
+    config = schema.training("quick", {"batch": batch})
     photos = np.random.default_rng(0).integers(0, 256, (256, config.resolution, config.resolution, 3), np.uint8)
     names = list(reference_step.CHOICES)
     trainers = [reference_step.Trainer(config, photos, names[:n]) for n in range(len(names) + 1)]
@@ -215,13 +215,13 @@ def cost() -> Numbers:
     import numpy as np
     import torch
 
-    from argan.config import params
+    from argan.config import schema
     from argan.training import memory as cost
     from argan.training.loop import Trainer
 
     numbers: Numbers = {}
     for preset in COST:
-        config = params.training(preset, {"batch": 2})
+        config = schema.training(preset, {"batch": 2})
         photos = np.random.default_rng(0).integers(0, 256, (4, config.resolution, config.resolution, 3), np.uint8)
         trainer, key = Trainer(config, photos, torch.device("cpu")), f"cost_{preset}"
         rare, often = _operations(trainer.step), _operations(trainer.step)
@@ -229,7 +229,7 @@ def cost() -> Numbers:
         mean = (rare + (config.penalty_every - 1) * often) / config.penalty_every
         numbers[f"{key}_gflop_per_image"] = mean / config.batch / 1e9
         numbers[f"{key}_gflop_gpu_renderer"] = _operations(partial(_by_torch, config)) / 1e9
-        numbers[f"{key}_memory_gb"] = cost.bytes_needed(params.training(preset), trainer.device) / 1e9
+        numbers[f"{key}_memory_gb"] = cost.bytes_needed(schema.training(preset), trainer.device) / 1e9
         trainer.state.images = 0
         numbers[f"{key}_memory_measured"] = peak_bytes(trainer.step) / (
             2 * cost.bytes_per_image(config, trainer.device)
@@ -466,10 +466,10 @@ PARTS: dict[str, Callable[[], Numbers]] = {
 
 def _untrained(preset: str = "quick") -> Any:
     from argan import networks
-    from argan.config import params
+    from argan.config import schema
     from argan.inference.model import Model
 
-    config = params.training(preset)
+    config = schema.training(preset)
     return Model("none", config, networks.build_generator(config))
 
 

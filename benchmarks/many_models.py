@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from argan.config.params import training
+from argan.config.schema import training
 
 TIMES = 5
 

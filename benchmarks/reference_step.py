@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from argan import networks
-from argan.config.params import Training
+from argan.config.schema import Training
 from argan.optics import Aperture, linear_to_srgb, ray_disparity, srgb_to_linear
 from argan.training import losses as objective
 from argan.training.augment import augment

@@ -36,7 +36,7 @@ from argan.errors import UserError
 from argan.redact import redacted
 
 if TYPE_CHECKING:
-    from argan.config.params import Params
+    from argan.config.schema import Params
 
 CACHE = Path(".argan/features")  # of evaluation; may be deleted at any time
 REEVALUATED = Path(".argan/reevaluated")  # a champion's scores of today, <domain>.json

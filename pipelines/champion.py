@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from argan.config.params import Params
+from argan.config.schema import Params
 from argan.errors import UserError
 from argan.evaluation.gate import Scores
 from pipelines import CACHE

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from argan.config.params import Collection, Domain, Meadow, Params, Published
+from argan.config.schema import Collection, Domain, Meadow, Params, Published
 from argan.effects.iris import Iris, highlights, measured
 from argan.errors import UserError
 from argan.files import swapped

@@ -25,6 +25,8 @@ SHARED = {
     "argan.dependencies": "tells which code this is",
     "argan.errors": "the class of an error",
 }
+# Files that modules read and do not import
+READS = {"argan.config.schema": ("argan/config/presets",)}
 REPORT = "for the report of `argan collection show`"
 SOURCES = {
     "argan.photos.sources": "downloads weights, whose hash is pinned beside their address, and opens users' photos"
@@ -46,9 +48,10 @@ NO_OUTPUT: dict[str, dict[str, str]] = {
 
 
 def code(stage: str, root: Path = dependencies.ROOT) -> list[str]:
-    """The source files a stage depends on, relative to the top folder, in order."""
+    """The source files a stage depends on, and what they read, relative to the top folder, in order."""
     modules = dependencies.closure((f"pipelines.{stage}",), SHARED | NO_OUTPUT[stage], root)
-    return sorted(path.relative_to(root).as_posix() for path in modules.values())
+    read = [path for name in modules for path in READS.get(name, ())]
+    return sorted([*read, *(path.relative_to(root).as_posix() for path in modules.values())])
 
 
 def written(text: str, root: Path = dependencies.ROOT) -> str:

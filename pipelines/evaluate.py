@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from argan.config.params import Params
+from argan.config.schema import Params
 from argan.evaluation import evaluate as evaluation
 from argan.files import swapped, write_json
 from pipelines import CACHE, run, say

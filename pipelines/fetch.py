@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from argan.config.params import Collection, Meadow, Params, Published
+from argan.config.schema import Collection, Meadow, Params, Published
 from argan.files import swapped
 from argan.meadow import scene as meadow
 from argan.photos.store import write_rows

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from argan import registry
-from argan.config.params import Params
+from argan.config.schema import Params
 from argan.errors import UserError
 from argan.evaluation.gate import PRIMARY, mean
 from argan.files import write_json

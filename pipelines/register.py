@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from argan import registry
-from argan.config.params import Params
+from argan.config.schema import Params
 from argan.errors import UserError
 from argan.evaluation import gate
 from argan.evaluation.gate import SPLIT, Decision, Scores

@@ -17,17 +17,18 @@ import torch
 
 from argan import dependencies, networks, registry
 from argan import visualization as pictures
-from argan.config.params import Params, Training
+from argan.config.schema import Params, Training
 from argan.effects.iris import Iris
 from argan.errors import UserError
 from argan.files import swapped, write_json, write_text
 from argan.inference.novelty import Likeness
 from argan.photos.store import Photos
+from argan.tensors import write_tensors
 from argan.training import distill as estimator
 from argan.training import distributed as processes
 from argan.training import loop as training
 from argan.training import sign
-from argan.training.checkpoint import fingerprint, write_tensors
+from argan.training.checkpoint import fingerprint
 from argan.training.distributed import Processes
 from pipelines import alone, in_a_hurry, run, say
 
@@ -89,7 +90,7 @@ def train(domain: str, params: Params) -> None:
             home / ".lock", say, busy, waiting=lambda: group.broadcast(False)
         ):  # else the others take it for lost
             group.broadcast(True)
-            folder = checkpoints(home, fingerprint(config.adversarial_only, data))
+            folder = checkpoints(home, fingerprint(config.generator_params, data))
             if computes:
                 say(f"{domain}: on {device}: {computes}")
             _train(domain, params, config, store, data, folder, device, group)
@@ -157,7 +158,7 @@ def _train(
         show(trained.images, trained.generator)
         say(f"{domain}: distilling the depth estimator from {config.estimator_images} generated photos")
         began = time.perf_counter()
-        mark = fingerprint(config.recipe_only, f"{data}-{code_revision('argan.training.distill', NO_WEIGHT)}")
+        mark = fingerprint(config.learning_params, f"{data}-{code_revision('argan.training.distill', NO_WEIGHT)}")
         student = estimator.distill(
             trained.generator, config, device=device, folder=folder / "estimator", mark=mark, say=say
         )

@@ -18,7 +18,7 @@ from typing import Any
 
 from argan import registry
 from argan.config import params
-from argan.config.params import Params
+from argan.config.schema import Params
 from argan.errors import UserError
 from pipelines import fail, guarded, say
 from pipelines.services import auth as guard

@@ -164,9 +164,9 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from argan import networks
-    from argan.config.params import training
+    from argan.config.schema import training
     from argan.files import write_json
-    from argan.training.checkpoint import write_tensors
+    from argan.tensors import write_tensors
 
     folder = tmp_path_factory.mktemp("untrained")
     torch.manual_seed(0)

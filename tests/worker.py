@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from argan.config.params import training
+from argan.config.schema import training
+from argan.tensors import write_tensors
 from argan.training import distributed as processes
 from argan.training import sign
-from argan.training.checkpoint import write_tensors
 from argan.training.distributed import Processes
 from pipelines import guarded, say
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from argan import dependencies, networks
-from argan.config.params import Evaluate, Training
+from argan.config.schema import Evaluate, Training
 from argan.errors import UserError
 from argan.evaluation import page
 from argan.evaluation import plots as pictures

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from argan.config.params import Register
+from argan.config.schema import Register
 from argan.errors import UserError
 from argan.evaluation.bootstrap import Comparison, compare
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from argan.config.params import Training
+from argan.config.schema import Training
 from argan.metrics.depth import correlation, rank_correlation
 from argan.training import losses as objective
 from argan.training.health import ALIKE, COPIED, FLAT, LUMA

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from argan import networks
-from argan.config.params import REMOVED, Training
+from argan.config.schema import REMOVED, Training
 from argan.effects.bokeh import COLLECTION, SHAPES, Shape, refocus
 from argan.effects.iris import Iris
 from argan.errors import UserError
@@ -28,7 +28,7 @@ from argan.networks.estimator import estimate_with_error
 from argan.optics import Aperture
 from argan.photos import photograph
 from argan.photos.photograph import Photograph
-from argan.training.checkpoint import read_tensors
+from argan.tensors import read_tensors
 
 Pixels = NDArray[np.uint8]
 Disparity = NDArray[Any]  # float32

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from argan.metrics.features import Extractor, extractor
-from argan.training.checkpoint import read_tensors, write_tensors
+from argan.tensors import read_tensors, write_tensors
 
 FEATURES = "efficientnet-lite0"  # in a package, so that it is there wherever a model is used
 NEIGHBOUR = 5  # the fifth nearest: one odd photograph among those learned from excuses nothing

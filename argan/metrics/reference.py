@@ -47,7 +47,7 @@ def reference(device: torch.device) -> Callable[[NDArray[np.uint8]], Maps]:
         raise UserError(
             f"evaluate.reference: {NAME} needs the package transformers; pip install 'argan[reference]'"
         ) from error
-    from argan.training.checkpoint import read_tensors
+    from argan.tensors import read_tensors
 
     config = DepthAnythingConfig(backbone_config=Dinov2Config(**BACKBONE), **HEAD)
     network = DepthAnythingForDepthEstimation(config).eval().requires_grad_(False)

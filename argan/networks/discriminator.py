@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from argan.config.params import Training
+from argan.config.schema import Training
 from argan.networks.blocks import SLOPE, ResidualBlock, channel_widths, conv, initialise
 from argan.optics import as_float32
 

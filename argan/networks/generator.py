@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from argan.config.params import Training
+from argan.config.schema import Training
 from argan.networks.blocks import SLOPE, channel_widths, conv, initialise, upsample
 from argan.networks.mixture import ApertureMixture
 from argan.optics import Aperture, DepthExpansion, as_float32, light_field, linear_to_srgb, render, srgb_to_linear

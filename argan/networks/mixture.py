@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from argan.config.params import Training
+from argan.config.schema import Training
 
 BINS = 8  # parts of the learned distribution: an eighth of the full aperture is half a pixel of blur at 32 px
 GAIN = 10.0  # Adam moves a parameter by its rate, whatever its meaning: a share then follows within some thousand steps

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from argan.config.params import Training
+from argan.config.schema import Training
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -30,7 +30,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from argan.config.params import Floors
+from argan.config.schema import Floors
 from argan.errors import UserError
 from argan.files import swapped
 from argan.photos import decode, ingest, report

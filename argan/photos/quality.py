@@ -39,7 +39,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from argan.config.params import Floors
+from argan.config.schema import Floors
 from argan.errors import UserError
 from argan.photos import sharpness
 from argan.photos.sharpness import CELLS, Maps

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from argan.config.params import Floors
+from argan.config.schema import Floors
 from argan.effects.iris import ANGLES, Iris
 from argan.files import write_json, write_text
 from argan.html import figure, page, table, uri

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from argan.config.params import Mlflow
+from argan.config.schema import Mlflow
 from argan.errors import UserError
 from argan.redact import redacted
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from argan.config.params import Mlflow
+from argan.config.schema import Mlflow
 from argan.errors import UserError
 from argan.registry.champions import deleted_run_warning, live_versions, refresh, set_champion
 from argan.registry.claims import exclusive

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from argan.config.params import Mlflow
+from argan.config.schema import Mlflow
 from argan.errors import UserError
 from argan.registry import card, lineage, manifest
 from argan.registry.champions import ensure_champion, refresh, replace_champion

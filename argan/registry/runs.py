@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from argan.config.params import Mlflow, Training
+from argan.config.schema import Mlflow, Training
 from argan.errors import UserError
 from argan.registry import connection, lineage
 from argan.registry.connection import connect, none_if_missing, redacted_uri, tracking_uri, translate_errors
@@ -162,7 +162,7 @@ def start_run(
     from argan.files import write_json
     from argan.training.checkpoint import fingerprint
 
-    spool, recipe = Spool(folder / UNSENT), fingerprint(training.recipe_only, data)
+    spool, recipe = Spool(folder / UNSENT), fingerprint(training.learning_params, data)
     earlier = _reference(folder)
     if run := open_run(settings, earlier.get("run_id"), say, spool):
         if earlier.get("recipe") == recipe:

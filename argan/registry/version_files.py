@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from argan.config.params import Mlflow
+from argan.config.schema import Mlflow
 from argan.errors import UserError
 from argan.registry import manifest
 from argan.registry.champions import missing_champion

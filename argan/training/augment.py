@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from argan.config.params import Training
+from argan.config.schema import Training
 
 
 def draw_numbers(count: int, config: Training, random: Generator) -> Tensor:

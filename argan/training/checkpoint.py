@@ -1,24 +1,24 @@
-"""Checkpoints: atomic, fingerprinted, resumable. Safetensors with a JSON header; nothing is ever pickled.
+"""Checkpoints: atomic, fingerprinted, resumable.
 
-A checkpoint is one file `<images seen>.safetensors`. Its fingerprint (params, data, schema) must match, else training starts
-fresh and says so. A damaged file is passed over, by name, for the one before it.
+A checkpoint is one safetensors file `<images seen>.safetensors`. Its fingerprint (params, data, schema) must match, else training
+starts fresh and reports it. A damaged file is skipped, by name, in favour of the one before it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from argan.errors import UserError
-from argan.files import atomic
 from argan.interrupt import uninterrupted_save
+from argan.tensors import read_tensors, write_tensors
 
 SCHEMA = 1  # raise when the meaning of a stored tensor changes
 
@@ -29,58 +29,51 @@ def fingerprint(params: dict[str, Any], data: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any] | None = None) -> None:
-    """Tensors and a JSON-able description, in one safetensors file, atomically."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic(path) as temporary:
-        try:
-            save_file(plain, temporary, metadata={"meta": json.dumps(meta or {}, sort_keys=True)})
-        except SafetensorError as error:  # what the system said, a full disk for one
-            raise OSError(str(error)) from error
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The reverse of `write_tensors`. Raises UserError for a file that is missing, half written or something else."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            names, header = list(file.keys()), file.metadata() or {}
-            return {name: file.get_tensor(name) for name in names}, json.loads(header.get("meta", "{}"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is not there; train the model first (dvc repro)") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged or no safetensors file ({error}); delete it and run the stage again"
-        ) from error
+def training_folder(home: Path, fingerprint: str, say: Callable[[str], None]) -> Path:
+    """The folder of the training with this fingerprint within `home`. The previous training's folder stays, to be resumed should
+    the params change back; older ones are removed."""
+    folder = home / fingerprint
+    others = sorted((p for p in home.iterdir() if p.is_dir() and p != folder), key=lambda p: p.stat().st_mtime)
+    if others and not folder.exists():
+        say(f"params, photos or code are not those of the checkpoints in {others[-1]}: starting fresh (those stay)")
+    for old in others[:-1]:
+        say(f"removing the checkpoints in {old}: those of the training before stay, and of none older")
+        shutil.rmtree(old)
+    folder.mkdir(exist_ok=True)
+    os.utime(folder)  # files written into subfolders do not change its time
+    return folder
 
 
 def save(folder: Path, images: int, tensors: dict[str, Tensor], meta: dict[str, Any], keep: int) -> Path:
-    """Write the checkpoint of `images` seen and drop what came before it but for the newest `keep` in all.
+    """Write the checkpoint at `images` seen, and remove earlier ones beyond the newest `keep`.
 
     However slow the disk, no signal's watchdog cuts it off (`argan.interrupt`).
     """
     path = folder / f"{images:012d}.safetensors"
     with uninterrupted_save():
         write_tensors(path, tensors, meta)
-        for old in [p for p in _numbered(folder) if int(p.stem) <= images][keep:]:
+        for old in [p for p in _newest_first(folder) if int(p.stem) <= images][keep:]:
             old.unlink()
     return path
 
 
-def newest(folder: Path, print_: str, say: Callable[[str], None]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest valid checkpoint whose fingerprint is `print_`, or None to start fresh. Whatever is refused is said.
+def newest(
+    folder: Path, fingerprint: str, say: Callable[[str], None]
+) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest valid checkpoint with this fingerprint, or None to start fresh. Every rejected file is reported through `say`.
 
-    What a kill in the middle of a write has left is removed: only one training at a time uses a folder.
+    Temporary files left by a kill in the middle of a write are removed: only one training at a time uses a folder.
     """
-    for half in folder.glob(".*.safetensors.*.tmp"):
-        half.unlink()
+    for temporary in folder.glob(".*.safetensors.*.tmp"):
+        temporary.unlink()
     foreign = None
-    for path in _numbered(folder):
+    for path in _newest_first(folder):
         try:
             tensors, meta = read_tensors(path)
         except UserError as error:
             say(f"checkpoint passed over: {error}")
             continue
-        if meta.get("fingerprint") != print_:
+        if meta.get("fingerprint") != fingerprint:
             foreign = foreign or path
             continue
         return tensors, meta
@@ -89,7 +82,7 @@ def newest(folder: Path, print_: str, say: Callable[[str], None]) -> tuple[dict[
     return None
 
 
-def _numbered(folder: Path) -> list[Path]:
+def _newest_first(folder: Path) -> list[Path]:
     return sorted(
         (p for p in folder.glob("*.safetensors") if p.stem.isdigit()), key=lambda p: int(p.stem), reverse=True
     )

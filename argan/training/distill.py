@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from argan import networks
-from argan.config.params import Training
+from argan.config.schema import Training
 from argan.guided_filter import guided_filter
 from argan.interrupt import deferred_signals
 from argan.networks.mixture import aperture_noise

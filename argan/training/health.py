@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from argan.config.params import Training
+from argan.config.schema import Training
 from argan.errors import UserError
 
 Row = Mapping[str, float]

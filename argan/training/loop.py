@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from argan import networks
-from argan.config.params import Training
+from argan.config.schema import Training
 from argan.errors import UserError
 from argan.interrupt import deferred_signals
 from argan.networks.mixture import aperture_noise
@@ -448,7 +448,7 @@ def train(
     trainer, last = Trainer(config, photos, device, rows, processes), min(until or config.images, config.images)
     state, first = trainer.state, processes.rank == 0
     tell = say if first else lambda line: None
-    mark = checkpoint.fingerprint(config.adversarial_only, data)
+    mark = checkpoint.fingerprint(config.generator_params, data)
     processes.require_equal("params, code or photos", mark)
     if found := processes.broadcast(checkpoint.newest(folder, mark, say) if first else None):
         state.restore(*found)

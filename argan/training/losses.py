@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from argan.config.params import Training
+from argan.config.schema import Training
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, recipe: str) -> Tensor:

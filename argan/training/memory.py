@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from argan import networks
-from argan.config.params import Training
+from argan.config.schema import Training
 from argan.errors import UserError
 from argan.optics import Aperture
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from argan import networks
-from argan.config.params import Training
+from argan.config.schema import Training
 from argan.errors import UserError
 from argan.files import write_json
 from argan.guided_filter import guided_filter

@@ -8,7 +8,7 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.states import Completed, Failed
 from pydantic import Field
 
-from argan.config import params
+from argan.config import params, schema
 from argan.errors import UserError
 from argan.redact import NO_SECRET
 from pipelines import workspace
@@ -20,7 +20,7 @@ from pipelines.flows.stages import passes
 
 # Prefect's server checks this before it stores a parameter, and its form while somebody types
 Source = Annotated[str, Field(min_length=1, json_schema_extra={"pattern": NO_SECRET})]
-Name = Annotated[str, Field(pattern=f"^{params.NAME.pattern}$")]
+Name = Annotated[str, Field(pattern=f"^{schema.NAME.pattern}$")]
 
 
 @task(

@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime
 from prefect.states import Failed
 
-from argan.config.params import STAGES
+from argan.config.schema import STAGES
 from pipelines import workspace
 from pipelines.driver import Driver
 from pipelines.flows.shared import HOOKS, Domain, clear, command, settings_of

@@ -18,7 +18,7 @@ from prefect.states import Failed
 from pydantic import Field
 
 from argan.config import params
-from argan.config.params import Params
+from argan.config.schema import Params
 from argan.errors import UserError
 from argan.redact import redacted
 from pipelines import workspace

@@ -10,7 +10,7 @@ from prefect import get_run_logger, runtime, task
 from prefect.states import Completed, Failed
 
 from argan.config import params
-from argan.config.params import STAGES
+from argan.config.schema import STAGES
 from argan.errors import UserError
 from pipelines import workspace
 from pipelines.driver import Driver

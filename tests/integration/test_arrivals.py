@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from argan.config import params
+from argan.config import params, schema
 from argan.errors import UserError
 from argan.photos import collection
 from pipelines import arrivals
@@ -30,7 +30,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         seen.append(files)
         return collection.Added(len(files), len(files), {}, len(files), "r")
 
-    monkeypatch.setattr(params, "load", lambda: params.Params.model_construct(crop=params.Crop()))
+    monkeypatch.setattr(params, "load", lambda: schema.Params.model_construct(crop=schema.Crop()))
     monkeypatch.setattr(params, "check_collection_name", lambda name, settings: None)
     monkeypatch.setattr(params, "record_revision", lambda name, revision: None)
     monkeypatch.setattr(collection, "add", add)
@@ -57,10 +57,10 @@ def test_what_was_added_is_not_asked_for_again_and_the_note_is_private(tmp_path:
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[2])
-from argan.config import params
+from argan.config import params, schema
 from argan.sources import collection
 from pipelines import arrivals
-params.load = lambda: params.Params.model_construct(crop=params.Crop())
+params.load = lambda: schema.Params.model_construct(crop=schema.Crop())
 params.free = params.record = lambda name, other: None
 collection.add = lambda *given, **options: os.kill(os.getpid(), signal.SIGKILL)
 arrivals.take("mine", sys.argv[1], print)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from argan.config.params import training
+from argan.config.schema import training
 from argan.errors import UserError
 from argan.files import write_json
 from benchmarks import ablation, bench

@@ -15,10 +15,10 @@ from PIL import Image
 
 import argan
 from argan import cli, networks
-from argan.config.params import training
+from argan.config.schema import training
 from argan.effects.iris import RAYS, Iris
 from argan.files import write_json
-from argan.training.checkpoint import write_tensors
+from argan.tensors import write_tensors
 
 SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from argan import registry
-from argan.config import params
-from argan.config.params import Mlflow
+from argan.config import schema
+from argan.config.schema import Mlflow
 from argan.errors import UserError
 from argan.evaluation import page
 from argan.evaluation.bootstrap import compare
@@ -40,7 +40,7 @@ def model(folder: Path, content: str = "weights", data: str = "abc", run_id: str
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     for name in ("generator", "estimator"):
         (folder / f"{name}.safetensors").write_text(content)
-    training = params.training("quick").model_dump()
+    training = schema.training("quick").model_dump()
     config = {"domain": "meadow", "training": training, "data": data, "mlflow": {"run_id": run_id}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "card.md").write_text("# argan-meadow\n")
@@ -128,14 +128,14 @@ def test_a_version_shows_card_scores_pictures_and_reason(here: Path) -> None:
     assert told == "<h1>report</h1><h2>Champion</h2><p>the first healthy model</p>"
     assert version.tags["data_revision"] == "abc"
     run = client.get_run(receipt["run_id"])
-    assert run.data.params["images"] == str(params.training("quick").images)
+    assert run.data.params["images"] == str(schema.training("quick").images)
     assert run.data.metrics["eval/depth_spearman"] == 0.6
     # Trained against another MLflow (or none): the curves came along.
     assert [m.step for m in client.get_metric_history(receipt["run_id"], "loss_d")] == [32, 64]
 
 
 def test_a_run_is_resumed_while_its_server_has_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = params.training("quick")
+    config = schema.training("quick")
 
     def start() -> registry.TrainingRun:
         return registry.start_run(Mlflow(), "meadow", config, "abc", here / "checkpoints", say=lambda line: None)
@@ -152,7 +152,7 @@ def test_a_run_is_resumed_while_its_server_has_it(here: Path, monkeypatch: pytes
 
 def test_training_outlives_its_server(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    run = registry.start_run(Mlflow(), "meadow", params.training("quick"), "abc", here / "checkpoints", say=said.append)
+    run = registry.start_run(Mlflow(), "meadow", schema.training("quick"), "abc", here / "checkpoints", say=said.append)
     reach = registry.connection.check_reachable
 
     def away(uri: str) -> None:
@@ -171,7 +171,7 @@ def test_training_outlives_its_server(here: Path, monkeypatch: pytest.MonkeyPatc
 def test_an_end_is_written_down_before_a_server_that_may_hang_is_asked(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = registry.start_run(Mlflow(), "meadow", params.training("quick"), "abc", here / "checkpoints", say=print)
+    run = registry.start_run(Mlflow(), "meadow", schema.training("quick"), "abc", here / "checkpoints", say=print)
     run.log_row(32, {"loss_d": 0.5})
     reach, there = registry.connection.check_reachable, []
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from argan import registry
-from argan.config import params
-from argan.config.params import Mlflow
+from argan.config import schema
+from argan.config.schema import Mlflow
 from argan.errors import UserError
 from argan.registry.spool import Event, Spool
 
@@ -27,7 +27,7 @@ def here(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def start(said: list[str], **changes: object) -> registry.TrainingRun:
     folder = Path("checkpoints/abc")
-    return registry.start_run(Mlflow(), "meadow", params.training("quick", changes), "abc", folder, say=said.append)
+    return registry.start_run(Mlflow(), "meadow", schema.training("quick", changes), "abc", folder, say=said.append)
 
 
 def steps(run: registry.TrainingRun) -> list[int]:

@@ -30,7 +30,7 @@ from PIL import Image, ImageCms
 from typer.testing import CliRunner
 
 from argan import networks
-from argan.config.params import training
+from argan.config.schema import training
 from argan.effects.iris import RAYS, Iris
 from argan.errors import UserError
 from argan.files import write_json
@@ -42,7 +42,7 @@ from argan.studio.parts import shapes
 from argan.studio.routes import application
 from argan.studio.uploads import Uploads
 from argan.studio.work import Scene
-from argan.training.checkpoint import write_tensors
+from argan.tensors import write_tensors
 
 SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
 PATIENCE = 60_000  # milliseconds on a busy machine

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from worker import small
 
 import pipelines.train
-from argan.config.params import training
+from argan.config.schema import training
 from argan.errors import UserError
 from argan.training import distributed as processes
 from argan.training.loop import set_up

@@ -19,15 +19,15 @@ from servers import Servers
 from test_registry import model, register
 
 from argan import cli, networks, registry
-from argan.config import params
-from argan.config.params import Mlflow
+from argan.config import schema
+from argan.config.schema import Mlflow
 from argan.errors import UserError
 from argan.files import write_json
 from argan.registry import card, champions
 from argan.registry.catalogue_rest import RestCatalogue
 from argan.registry.catalogue_sql import SqlCatalogue
 from argan.registry.history import Change, predecessor, read_history, succession
-from argan.training.checkpoint import write_tensors
+from argan.tensors import write_tensors
 from benchmarks.many_models import fill
 
 NAME = "argan-meadow"
@@ -372,7 +372,7 @@ def test_a_hostile_data_card_is_text_and_no_page_is_too_long(here: Path, capsys:
 
 
 def test_pictures_over_the_steps_are_in_the_run(here: Path) -> None:
-    run = registry.start_run(Mlflow(), "meadow", params.training("quick"), "abc", here / "checkpoints", say=print)
+    run = registry.start_run(Mlflow(), "meadow", schema.training("quick"), "abc", here / "checkpoints", say=print)
     for images in (32, 64):
         run.log_picture(images, np.zeros((8, 8, 3), np.uint8))
     names = [file.path for file in run.client.list_artifacts(run.id, "images")]
@@ -385,7 +385,7 @@ def test_pictures_over_the_steps_are_in_the_run(here: Path) -> None:
 
 def test_a_model_is_loaded_where_there_is_no_mlflow(here: Path) -> None:
     """The files of a version need torch and safetensors, and neither MLflow nor a database."""
-    config = params.training(
+    config = schema.training(
         "quick", {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
     )
     folder = model(here / "m")

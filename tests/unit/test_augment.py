@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from argan.config.params import training
+from argan.config.schema import training
 from argan.training import augment
 
 

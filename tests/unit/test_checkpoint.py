@@ -95,7 +95,7 @@ def test_what_a_kill_in_the_middle_of_a_write_left_is_removed(tmp_path: Path) ->
 SCRIPT = """
 import os, sys, numpy as np
 from pathlib import Path
-from argan.config.params import training
+from argan.config.schema import training
 from argan.training.loop import train
 from pipelines import guarded
 small = {"images": 96, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,

@@ -367,6 +367,7 @@ def test_params_get_the_revision_and_keep_their_comments(tmp_path: Path) -> None
         "---\ndomains:\n- meadow\nmeadow: {source: meadow}\nmine:\n  source: collection\n  # why\n\n  revision: '77' # one\nzoo:\n"
         "  source: meadow\n",
         "domains: [meadow]\nmine: {source: collection, preset: quick, revision: abc}\nmeadow: {source: meadow}\n",
+        'domains: [meadow]\nmeadow: {source: meadow}\n"mine": {source: collection, "revision": "abc"}\n',
     ],
 )
 def test_params_change_in_one_place_alone(tmp_path: Path, text: str) -> None:
@@ -380,9 +381,9 @@ def test_params_change_in_one_place_alone(tmp_path: Path, text: str) -> None:
         assert len([1 for a, b in zip(before.splitlines(), after.splitlines(), strict=True) if a != b]) == 1
     else:
         assert after.startswith(before)
-    file.write_text(
-        'domains: [meadow]\nmeadow: {source: meadow}\n"mine": {source: collection, "revision": \'' + "7" * 16 + "'}\n"
-    )
+    # An alias: a change to one section is a change to both
+    shared = f"zoo: &zoo {{source: collection, revision: '{'7' * 16}'}}\nmine: *zoo\n"
+    file.write_text(f"domains: [meadow]\nmeadow: {{source: meadow}}\n{shared}")
     before = file.read_text()
     with pytest.raises(UserError, match=f"write mine.revision: '{revision}' there"):
         params.record_revision("mine", lambda: revision, file)

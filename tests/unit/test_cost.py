@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from argan import networks
-from argan.config.params import PRESETS, training
+from argan.config.schema import PRESETS, training
 from argan.errors import UserError
 from argan.training import memory as cost
 from argan.training.loop import Trainer, train

@@ -16,7 +16,7 @@ from archives import bird_files, flower_files, thumbnails, zipped
 from conftest import ROOT
 from loopback import Server, serving
 
-from argan.config import params
+from argan.config import params, schema
 from argan.effects.iris import Iris
 from argan.errors import UserError
 from argan.photos.sources import birds, faces
@@ -27,7 +27,7 @@ from pipelines.fetch import fetch
 COUNT, TRAIN = 60, 40
 
 
-def settings(folder: Path, refused_max: float = 0.1) -> params.Params:
+def settings(folder: Path, refused_max: float = 0.1) -> schema.Params:
     (folder / "params.yaml").write_text(
         f"domains: [meadow]\ncrop: {{refused_max: {refused_max}}}\nmeadow: {{source: meadow, validation: 16, test: 16}}\n"
     )
@@ -127,7 +127,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield made
 
 
-def domain(name: str, files: dict[str, bytes], server: Server) -> params.Params:
+def domain(name: str, files: dict[str, bytes], server: Server) -> schema.Params:
     """The domain as it is in params.yaml, at 32 px, with its files from this machine's server."""
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     given = {
@@ -139,7 +139,7 @@ def domain(name: str, files: dict[str, bytes], server: Server) -> params.Params:
     return params.load()
 
 
-def brought_in(name: str, settings: params.Params) -> tuple[Photos, pd.Series, np.ndarray]:
+def brought_in(name: str, settings: schema.Params) -> tuple[Photos, pd.Series, np.ndarray]:
     """The store, the rows of the photos with masks, and the masks."""
     fetch(name, settings)
     crop(name, settings)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from argan import networks
-from argan.config.params import Training, training
+from argan.config.schema import Training, training
 from argan.errors import UserError
 from argan.guided_filter import guided_filter
 from argan.networks.estimator import estimate, estimate_with_error

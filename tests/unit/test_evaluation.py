@@ -24,7 +24,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from argan import networks
-from argan.config.params import Evaluate, Register, Training, training
+from argan.config.schema import Evaluate, Register, Training, training
 from argan.errors import UserError
 from argan.evaluation import evaluate as evaluation
 from argan.evaluation import gate, page
@@ -40,8 +40,8 @@ from argan.networks.mixture import ApertureMixture
 from argan.optics.rendering import Aperture, render
 from argan.photos import store as photos
 from argan.photos.store import Photos
+from argan.tensors import read_tensors, write_tensors
 from argan.training import losses as objective
-from argan.training.checkpoint import read_tensors, write_tensors
 
 REACH = 0.1
 SPLITS = ["train"] * 4 + ["validation"] * 10 + ["test"] * 40

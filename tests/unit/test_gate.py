@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from argan.config.params import Register
+from argan.config.schema import Register
 from argan.errors import UserError
 from argan.evaluation.gate import Scores, judge
 

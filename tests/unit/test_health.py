@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from argan.config.params import Training, training
+from argan.config.schema import Training, training
 from argan.errors import UserError
 from argan.training import health
 from argan.training.loop import MetricAccumulator, Trainer, photo_spread, train

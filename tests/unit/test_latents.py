@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from argan import networks
-from argan.config.params import training
+from argan.config.schema import training
 from argan.errors import UserError
 from argan.inference import latents
 from argan.inference.model import Model

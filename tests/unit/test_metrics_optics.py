@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from argan import networks
-from argan.config.params import training
+from argan.config.schema import training
 from argan.evaluation.optics import Optics
 from argan.meadow import scene as meadow
 

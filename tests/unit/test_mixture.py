@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from argan.config.params import training
+from argan.config.schema import training
 from argan.networks.mixture import BINS, GAIN, ApertureMixture, aperture_noise
 from argan.training.loop import Trainer
 

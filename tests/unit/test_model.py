@@ -14,12 +14,12 @@ from PIL import Image
 
 import argan
 from argan import networks
-from argan.config.params import training
+from argan.config.schema import training
 from argan.errors import UserError
 from argan.files import write_json
 from argan.inference.model import Model, fit_to_edges, read_photo
 from argan.inference.novelty import Likeness
-from argan.training.checkpoint import write_tensors
+from argan.tensors import write_tensors
 
 SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from argan import networks
-from argan.config.params import Training, training
+from argan.config.schema import Training, training
 from argan.networks.blocks import upsample
 from argan.networks.generator import _InstanceNorm
 from argan.optics.rendering import srgb_to_linear

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from argan.config.params import training
+from argan.config.schema import training
 from argan.training import losses as objective
 
 

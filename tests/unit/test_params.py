@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from argan.config import params
+from argan.config import params, schema
 from argan.errors import UserError
 
 GOOD = {"domains": ["meadow"], "train": {"seed": 1}, "meadow": {"source": "meadow", "preset": "quick"}}
 
 
-def load(tmp_path: Path, **changes: object) -> params.Params:
+def load(tmp_path: Path, **changes: object) -> schema.Params:
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump({**GOOD, **changes}))
     return params.load(path)
@@ -24,15 +24,15 @@ def test_the_committed_file_is_right() -> None:
     assert settings.domains == ["meadow"] and settings.training("meadow").preset == "quick"
 
 
-@pytest.mark.parametrize("preset", params.PRESETS)
+@pytest.mark.parametrize("preset", schema.PRESETS)
 def test_every_preset_is_whole(preset: str) -> None:
-    training = params.training(preset)
+    training = schema.training(preset)
     assert preset == "quick" or training.resolution == int(preset)
 
 
 def test_the_train_section_overrides_the_preset(tmp_path: Path) -> None:
     training = load(tmp_path, train={"seed": 7, "images": 10}).training("meadow")
-    assert (training.seed, training.images, training.batch) == (7, 10, params.PRESETS["quick"]["batch"])
+    assert (training.seed, training.images, training.batch) == (7, 10, schema.preset_values("quick")["batch"])
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_a_prior_without_a_direction_cannot_tell_the_sign() -> None:
         {"prior_sign": 0.0, "prior_slope": 0.0, "sign": "photographs"},
     ):
         with pytest.raises(UserError, match="tells no sign"):
-            params.training("quick", flat)
-    params.training("quick", {"prior_slope": 0.0, "prior_sign": 0.0})
+            schema.training("quick", flat)
+    schema.training("quick", {"prior_slope": 0.0, "prior_sign": 0.0})
 
 
 def test_a_missing_file_says_where_to_be(tmp_path: Path) -> None:

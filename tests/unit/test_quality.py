@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from argan.config.params import Floors
+from argan.config.schema import Floors
 from argan.errors import UserError
 from argan.meadow import scene as meadow
 from argan.photos import ingest, quality, report, sharpness

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from argan import networks
-from argan.config.params import Training
-from argan.config.params import training as preset
+from argan.config.schema import Training
+from argan.config.schema import training as preset
 from argan.errors import UserError
 from argan.training import loop as training
 from argan.training import sign

@@ -20,7 +20,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from argan import networks
-from argan.config.params import Training, training
+from argan.config.schema import Training, training
 from argan.errors import UserError
 from argan.training import checkpoint
 from argan.training import losses as objective
@@ -218,9 +218,9 @@ def test_where_and_how_it_runs_may_change_on_the_way(tmp_path: Path, photos: np.
         "accumulate": 4, "device": "cpu", "precision": "float32", "stop_when_hopeless": True,
         "log_every": 32, "samples_every": 8, "checkpoint_every": 8, "checkpoints_kept": 1,
     }  # fmt: skip
-    mark = checkpoint.fingerprint(small().recipe_only, "d")
-    assert checkpoint.fingerprint(small(**running).recipe_only, "d") == mark
-    assert checkpoint.fingerprint(small(learning_rate=1e-3).recipe_only, "d") != mark
+    mark = checkpoint.fingerprint(small().learning_params, "d")
+    assert checkpoint.fingerprint(small(**running).learning_params, "d") == mark
+    assert checkpoint.fingerprint(small(learning_rate=1e-3).learning_params, "d") != mark
     said: list[str] = []
     trained = train(small(**running), photos, tmp_path, data="d", say=said.append)
     assert said == ["resuming at 48 of 96 images"] and trained.images == 96
@@ -381,7 +381,7 @@ def test_a_signal_beside_the_last_step_is_heard(tmp_path: Path, photos: np.ndarr
 def test_what_is_restored_lies_where_training_runs(tmp_path: Path, photos: np.ndarray) -> None:
     """Quantities of the steps since the last row are stacked with those of the next; on a GPU, on the GPU."""
     train(small(), photos, tmp_path, data="d", until=24)
-    found = checkpoint.newest(tmp_path, checkpoint.fingerprint(small().adversarial_only, "d"), print)
+    found = checkpoint.newest(tmp_path, checkpoint.fingerprint(small().generator_params, "d"), print)
     assert found is not None
     elsewhere = State.fresh(small(), torch.device("meta"))
     elsewhere.restore(*found)
