@@ -46,7 +46,7 @@ NO_WEIGHT = {
     "argan.effects.iris": "goes with the model, measured on photos",
     "argan.inference.novelty": "goes with the model, measured on photos",
     "argan.metrics": "looks at photos, for the likeness",
-    "argan.config.params": "its values are in the fingerprint themselves",
+    "argan.config": "its values are in the fingerprint themselves",
     "argan.visualization": "draws",
     "argan.registry": "keeps runs and models; a change in it must not throw checkpoints away",
 }
