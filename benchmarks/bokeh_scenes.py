@@ -30,7 +30,7 @@ def planes(*spec: tuple[str, float, tuple[int, int, int] | None]) -> Truth:
     scene, photo = [], np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     radii = np.zeros((HEIGHT, WIDTH), np.float32)
     for name, radius, disc in spec:
-        picture = photograph.read(PHOTOS / f"{name}.webp").seen
+        picture = photograph.read(PHOTOS / f"{name}.webp").in_8_bits
         picture = cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
         inside = np.hypot(y - disc[0], x - disc[1]) < disc[2] if disc else np.ones((HEIGHT, WIDTH), bool)
         scene.append((linear(picture).astype(np.float32), inside.astype(np.float32), radius))
@@ -88,7 +88,7 @@ def traced(width: int = WIDTH, samples: int = 1024) -> Truth:
     at, wall, half = 4.0, 10.0, math.tan(math.radians(20))  # distances; half the width of the view at distance 1
 
     def bearing(name: str) -> dict[str, Any]:
-        picture = linear(photograph.read(PHOTOS / f"{name}.webp").seen).astype(np.float32)
+        picture = linear(photograph.read(PHOTOS / f"{name}.webp").in_8_bits).astype(np.float32)
         texture = {"type": "bitmap", "bitmap": mi.Bitmap(picture), "raw": True}
         return {
             "bsdf": {"type": "diffuse", "reflectance": {"type": "rgb", "value": 0}},
@@ -144,7 +144,7 @@ def traced(width: int = WIDTH, samples: int = 1024) -> Truth:
 def aloe(folder: Path) -> Truth:
     """The plant in its pot, at half its size; 0 is unknown."""
     photo, disparity = (
-        photograph.read(folder / "aloeL.jpg").seen,
+        photograph.read(folder / "aloeL.jpg").in_8_bits,
         cv2.imread(str(folder / "aloeGT.png"), cv2.IMREAD_UNCHANGED),
     )
     return measured(photo[::2, ::2], disparity[::2, ::2].astype(np.float32), disparity[::2, ::2] == 0, 12, 0.9)

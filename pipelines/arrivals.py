@@ -20,7 +20,7 @@ from typing import Any
 from argan.config import params
 from argan.errors import UserError
 from argan.files import write_json
-from argan.photos import collection, decode, ingest
+from argan.photos import collection, ingest, photo_file
 from argan.photos.collection import Added, Collection
 from argan.redact import redacted
 
@@ -203,7 +203,7 @@ def _wanted(name: str) -> bool:
     safe = all(
         part not in ("", ".", "..") and len(part) < 200 and part.isprintable() and "\\" not in part for part in parts
     )
-    return safe and not any(part.startswith(".") for part in parts) and name.lower().endswith(decode.SUFFIXES)
+    return safe and not any(part.startswith(".") for part in parts) and name.lower().endswith(photo_file.SUFFIXES)
 
 
 def _mark(info: dict[str, Any]) -> str:

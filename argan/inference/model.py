@@ -292,15 +292,15 @@ def _fill(network: torch.nn.Module, path: Path) -> None:
 def read_photo(photo: Photo) -> Pixels:
     """A photograph, upright, as uint8 (H, W, 3). Raises UserError naming the file and why it is refused."""
     if isinstance(photo, Photograph):
-        return photo.seen
+        return photo.in_8_bits
     if isinstance(photo, str | Path):
-        return photograph.read(photo).seen
+        return photograph.read(photo).in_8_bits
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.size == 0:
             raise UserError(f"a photo as an array must be uint8 (H, W, 3), got {photo.dtype} {photo.shape}")
         photo = Image.fromarray(photo)
     try:
-        return photograph.eight(ImageOps.exif_transpose(photo))
+        return photograph.to_8_bit(ImageOps.exif_transpose(photo))
     except Exception as error:  # decoders meet broken files with anything
         raise UserError(f"the photo cannot be read ({error or type(error).__name__}); it may be cut off") from error
 

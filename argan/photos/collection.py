@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 from argan.config.schema import Floors
 from argan.errors import UserError
 from argan.files import swapped
-from argan.photos import decode, ingest, report
+from argan.photos import ingest, photo_file, report
 from argan.photos.duplicates import Splits
 from argan.photos.listing import photographs
 from argan.photos.prepare import File
@@ -251,7 +251,7 @@ def _add(
         raise UserError(f"{source}: none of its {len(entries)} entries can be taken; {entries[0][0]}: {entries[0][1]}")
     if not found:
         raise UserError(
-            f"{source} holds no photographs: no file in it ends in {', '.join(decode.SUFFIXES[:8])} or a raw suffix"
+            f"{source} holds no photographs: no file in it ends in {', '.join(photo_file.SUFFIXES[:8])} or a raw suffix"
         )
     looked, facts = _hashed(found, home / f".{name}.seen.parquet")
     collection = there or Collection(
@@ -299,7 +299,7 @@ def _add(
             told = pd.concat([told, added], ignore_index=True).drop_duplicates(["source", "reason"])
             index, faults = _preview(collection, [*before, *new], told, preview, processes, progress)
             refused |= dict(zip(faults["source"], faults["reason"], strict=True))
-            photos = [reason for entry, reason in entries if entry.lower().endswith(decode.SUFFIXES)]
+            photos = [reason for entry, reason in entries if entry.lower().endswith(photo_file.SUFFIXES)]
             _judge([*faults["reason"], *photos], len(found) + len(photos), refused_max, source)
             taken = set(index["file_sha256"])
             if taken - {file.sha256 for file in (*before, *new)}:
@@ -423,7 +423,7 @@ def _source(
         else:
             with tempfile.TemporaryDirectory(dir=home, prefix=f".{name}.unpacked.") as unpacked:
                 say(f"unpacking {shown(source)}")
-                result = extract(path, Path(unpacked) / "photos", suffixes=decode.SUFFIXES)
+                result = extract(path, Path(unpacked) / "photos", suffixes=photo_file.SUFFIXES)
                 yield Path(unpacked) / "photos", result.refused
     except UserError:  # what came whole and will not do is not asked for again in vain
         shutil.rmtree(fetched, ignore_errors=True)

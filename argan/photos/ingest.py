@@ -25,11 +25,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from argan.errors import UserError
-from argan.photos import decode, duplicates
+from argan.photos import duplicates, photo_file
 from argan.photos import store as photos
 from argan.photos.crop import Rule
-from argan.photos.decode import Limits
 from argan.photos.duplicates import Pairs, Splits
+from argan.photos.photo_file import PhotoLimits
 from argan.photos.pool import Lost, in_order
 from argan.photos.prepare import Fault, File, Known, Prepare, Prepared
 
@@ -82,7 +82,7 @@ def find(folder: Path) -> list[File]:
 
     for parent, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        wanted = [name for name in names if name.lower().endswith(decode.SUFFIXES) and not name.startswith(".")]
+        wanted = [name for name in names if name.lower().endswith(photo_file.SUFFIXES) and not name.startswith(".")]
         found += [Path(parent) / name for name in wanted]
     return [File(path, printable(path.relative_to(folder).as_posix())) for path in sorted(found)]
 
@@ -93,7 +93,7 @@ def ingest(
     size: int,
     *,
     rule: Rule | None = None,
-    limits: Limits | None = None,
+    limits: PhotoLimits | None = None,
     splits: Splits | None = None,
     previous: Path | None = None,
     refused_max: float = 0.05,
@@ -108,7 +108,7 @@ def ingest(
     this very process, without protection from files that hang or kill a decoder. seconds: for one file.
     Raises UserError when too many are refused or none is left.
     """
-    rule, limits, splits = rule or Rule(), limits or Limits(), splits or Splits()
+    rule, limits, splits = rule or Rule(), limits or PhotoLimits(), splits or Splits()
     prepare = Prepare(size, rule, limits)
     settings = {"version": VERSION, "size": size, "rule": asdict(rule), "limits": asdict(limits)}
     before = _Before.open(previous, settings)
@@ -261,7 +261,7 @@ def _facts(file: File, photo: Prepared) -> dict[str, Any]:
 def _check(files: Sequence[File], faults: list[Refusal], refused_max: float) -> None:
     if not files:
         raise UserError(
-            f"there are no photographs: no file ends in {', '.join(decode.SUFFIXES[:8])} or a raw format's suffix"
+            f"there are no photographs: no file ends in {', '.join(photo_file.SUFFIXES[:8])} or a raw format's suffix"
         )
     if not faults or (len(faults) <= refused_max * len(files) and len(faults) < len(files)):
         return

@@ -14,7 +14,7 @@ from argan.effects import iris
 from argan.effects.iris import Iris
 from argan.errors import UserError
 from argan.photos import decode
-from argan.photos.decode import Refused
+from argan.photos.decode import DecodeFailure
 from argan.photos.pool import Lost, in_order
 
 LOOKED_AT = 400  # photos at most: where 3 in 100 show highlights, the six that are needed are there 49 times of 50
@@ -51,6 +51,6 @@ def _look(path: Path) -> NDArray[np.float64]:
     """Outlines (n, RAYS) of a file's highlights; none of what cannot be read."""
     try:
         photo = decode.decode(path, lambda width, height: iris.LONGEST / max(width, height))
-        return np.empty((0, iris.RAYS)) if isinstance(photo, Refused) else iris.highlights(photo.pixels)
+        return np.empty((0, iris.RAYS)) if isinstance(photo, DecodeFailure) else iris.highlights(photo.pixels)
     except Exception:  # one odd photo must not end the work on all others
         return np.empty((0, iris.RAYS))

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import httpx
 
 from argan.errors import UserError
-from argan.photos import decode
+from argan.photos import photo_file
 from argan.photos.sources.download import download
 from argan.photos.sources.web import LATER, Again, Hopeless, Patience, ask, refusal, retry_after, shown
 
@@ -28,7 +28,7 @@ def photographs(url: str, folder: Path, say: Say = lambda line: None, patience: 
 
     What is in `folder` already is not fetched again. Raises UserError where a page is no listing or a file cannot be had.
     """
-    patience = replace(patience or Patience(), ceiling=decode.Limits().file_bytes)
+    patience = replace(patience or Patience(), ceiling=photo_file.PhotoLimits().file_bytes)
     if reason := refusal(url):
         raise UserError(f"{shown(url)} {reason}")
     found = list(_below(httpx.URL(url), patience))
@@ -62,7 +62,7 @@ def _below(top: httpx.URL, patience: Patience) -> Iterator[tuple[str, str]]:
             seen.add(place)
             if place.endswith("/"):
                 waiting.append(target.copy_with(query=None))
-            elif Path(name).suffix.lower() in decode.SUFFIXES:
+            elif Path(name).suffix.lower() in photo_file.SUFFIXES:
                 yield name, str(target)
 
 

@@ -19,11 +19,12 @@ from PIL import Image
 
 from argan.errors import UserError
 from argan.files import atomic
-from argan.photos import photo_file, tiff
+from argan.photos import photo_file
+from argan.photos.formats import exif as exif_format
 from argan.photos.icc import grey_to_srgb, to_srgb
-from argan.photos.photo_file import PIXELS, Limits
+from argan.photos.photo_file import MAX_PIXELS, PhotoLimits
 
-__all__ = ["PIXELS", "Photograph", "TooManyPixels", "eight", "png", "read", "write_png"]
+__all__ = ["MAX_PIXELS", "Photograph", "TooManyPixels", "png", "read", "to_8_bit", "write_png"]
 
 
 class TooManyPixels(UserError):
@@ -40,18 +41,18 @@ class Photograph:
     cicp: bytes | None = None  # PNG's code of the colours, which goes before the profile
 
     @property
-    def seen(self) -> NDArray[np.uint8]:
+    def in_8_bits(self) -> NDArray[np.uint8]:
         """The same in 8 bits, as networks see it; the profile is left out of account, as in most photographs it may be."""
         return self.pixels if self.pixels.dtype == np.uint8 else (self.pixels >> 8).astype(np.uint8)
 
 
-def read(path: str | Path, pixels: int = PIXELS) -> Photograph:
-    """Read JPEG, PNG, WebP, TIFF, HEIC or camera raw, told by content.
+def read(path: str | Path, pixels: int = MAX_PIXELS) -> Photograph:
+    """Read JPEG, PNG, WebP, TIFF, HEIC or camera raw, identified by content.
 
     pixels: the most that are decoded. Raises TooManyPixels where the photograph has more, UserError for any other reason, each
     naming the file.
     """
-    path, limits = Path(path), Limits(pixels=pixels)
+    path, limits = Path(path), PhotoLimits(pixels=pixels)
     try:
         return _photograph(photo_file.identify(photo_file.load(path, limits), limits, path.name))
     except photo_file.TooLarge as error:
@@ -59,7 +60,7 @@ def read(path: str | Path, pixels: int = PIXELS) -> Photograph:
         raise TooManyPixels(f"{path} is refused, too large: {size}; make it smaller") from error
     except photo_file.Animated as error:
         raise UserError(f"{path} is an animation, not a photo; save one frame of it") from error
-    except photo_file.Unknown as error:
+    except photo_file.UnknownFormat as error:
         empty = " (it is empty)" * str(error).startswith("empty")
         raise UserError(
             f"{path} is no photo in a known format{empty}; save it as JPEG, PNG, WebP, TIFF or HEIC"
@@ -74,31 +75,27 @@ def read(path: str | Path, pixels: int = PIXELS) -> Photograph:
         raise UserError(f"{path} cannot be read ({reason}){cut}") from error
 
 
-def _photograph(file: photo_file.File) -> Photograph:
+def _photograph(file: photo_file.PictureFile) -> Photograph:
     icc = file.profile
     pixels: NDArray[Any]
-    if file.sixteen is not None:
-        pixels = _opaque(file.sixteen())
+    if file.decode_16_bit is not None:
+        pixels = _on_white(file.decode_16_bit())
         if pixels.shape[2] == 1:
             pixels, icc = grey_to_srgb(pixels, icc), None
     else:
-        image = photo_file.opaque(file.image()[0])
-        if image.mode not in (
-            "RGB",
-            "YCbCr",
-        ):  # a PNG is to hold RGB, which profiles of grey and of inks do not describe
+        image = photo_file.on_white(file.decode()[0])
+        if image.mode not in ("RGB", "YCbCr"):
+            # A PNG is to hold RGB, which profiles of grey and of inks do not describe
             image, icc = to_srgb(image, icc)[0], None
         pixels = np.asarray(image.convert("RGB"))
-    end = pixels[-max(1, len(pixels) // 50) :]
-    if np.ptp(end, (0, 1)).max() == 0 and not file.whole():
-        raise photo_file.Refusal("truncated: its data end before the picture does")
+    file.check_complete(pixels)
     pixels = photo_file.upright(pixels, file.orientation)
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, 2)
-    return Photograph(pixels, icc, tiff.upright(file.exif) if file.exif else None, file.cicp)
+    return Photograph(pixels, icc, exif_format.upright(file.exif) if file.exif else None, file.cicp)
 
 
-def _opaque(samples: NDArray[np.uint16]) -> NDArray[np.uint16]:
+def _on_white(samples: NDArray[np.uint16]) -> NDArray[np.uint16]:
     """(H, W, 1 or 3) of 16 bits; what is transparent is laid on white."""
     colours = 1 if samples.shape[2] < 3 else 3
     if samples.shape[2] == colours:
@@ -107,11 +104,11 @@ def _opaque(samples: NDArray[np.uint16]) -> NDArray[np.uint16]:
     return (samples[..., :colours] * alpha + 65535 * (1 - alpha)).round().astype(np.uint16)
 
 
-def eight(image: Image.Image) -> NDArray[np.uint8]:
+def to_8_bit(image: Image.Image) -> NDArray[np.uint8]:
     """Any picture as uint8 (H, W, 3): 16 bits shortened, what is transparent on white."""
     if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip
         return np.repeat((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)[..., None], 3, 2)
-    return np.array(photo_file.opaque(image).convert("RGB"))
+    return np.array(photo_file.on_white(image).convert("RGB"))
 
 
 def write_png(

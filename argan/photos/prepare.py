@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from argan.photos import crop as geometry
-from argan.photos import decode, sharpness
+from argan.photos import crop, decode, sharpness
 from argan.photos.crop import Box, Rule
-from argan.photos.decode import Exif, Limits, Refused
+from argan.photos.decode import DecodeFailure, Exif
 from argan.photos.duplicates import perceptual_hash
+from argan.photos.photo_file import PhotoLimits
 
 cv2.setNumThreads(1)  # the processes share the cores already
 SEEN = 256  # pixels (decoded at twice that) of the shorter side, in which sharp and soft can still be told apart
@@ -72,12 +72,12 @@ class Prepare:
 
     size: int
     rule: Rule = field(default_factory=Rule)
-    limits: Limits = field(default_factory=Limits)
+    limits: PhotoLimits = field(default_factory=PhotoLimits)
     known: frozenset[str] = field(default_factory=frozenset)
 
     def __call__(self, file: File) -> Prepared | Known | Fault:
-        content = decode.attempt(file.path, self.limits)
-        if isinstance(content, Refused):
+        content = decode.load(file.path, self.limits)
+        if isinstance(content, DecodeFailure):
             return Fault(content.reason)
         digest = hashlib.sha256(content).hexdigest()
         if digest in self.known:
@@ -90,24 +90,24 @@ class Prepare:
             return Fault(f"damaged: {' '.join(str(error).split())[:100] or type(error).__name__}", digest)
 
     def _prepared(self, file: File, content: bytes, digest: str) -> Prepared | Fault:
-        def wanted(width: int, height: int) -> float:
+        def target_scale(width: int, height: int) -> float:
             # At least what sharpness is measured at: the measure is then the same whatever size is asked for
-            scale = max(self.size, sharpness.SIZE) / geometry.side(self.rule, width, height, self.size, file.box)
+            scale = max(self.size, sharpness.SIZE) / crop.side(self.rule, width, height, self.size, file.box)
             return max(scale, SEEN / min(width, height)) if self.rule.where == "sharpness" else scale
 
         limits = replace(self.limits, shorter=max(self.limits.shorter, self.size))
-        photo = decode.decode(content, wanted, limits, name=file.path.name)
-        if isinstance(photo, Refused):
+        photo = decode.decode(content, target_scale, limits, name=file.path.name)
+        if isinstance(photo, DecodeFailure):
             return Fault(photo.reason, digest)
-        box = geometry.square(self.rule, photo.width, photo.height, self.size, file.box, photo.pixels)
-        pixels = geometry.cut(photo.pixels, photo.reduction, box, self.size)
+        box = crop.square(self.rule, photo.width, photo.height, self.size, file.box, photo.pixels)
+        pixels = crop.cut(photo.pixels, photo.reduction, box, self.size)
         if int(np.ptp(pixels, (0, 1)).max()) < FLAT:
             return Fault("constant: every pixel has the same value", digest)
         measured = min(sharpness.SIZE, box.width)  # nothing is upscaled
         square = pixels
         if self.size != measured:
-            # As `geometry.cut` scales, without what albumentations takes to be called: half a millisecond
-            region = geometry.region(photo.pixels, photo.reduction, box)
+            # As `crop.cut` scales, without what albumentations takes to be called: half a millisecond
+            region = crop.region(photo.pixels, photo.reduction, box)
             square = np.asarray(cv2.resize(region, (measured, measured), interpolation=cv2.INTER_AREA), np.uint8)
         return Prepared(
             pixels,

@@ -291,5 +291,5 @@ def _thumbnail(path: Path | None) -> Pixels | None:
         return None
     try:
         return photo_file.pixels(path, TILE)
-    except (photo_file.Refusal, OSError):  # broken it is: that is why it was refused
+    except (photo_file.PhotoError, OSError):  # damaged, which is why it was refused
         return None

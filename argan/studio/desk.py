@@ -164,7 +164,7 @@ class Desk:
             shutil.copyfile(path, kept)
         height, width = taken.pixels.shape[:2]
         token = kept.parent.name
-        photo = Photo(token, kept, width, height, work.reduced(taken.seen), taken.icc)
+        photo = Photo(token, kept, width, height, work.reduced(taken.in_8_bits), taken.icc)
         with self._lock:
             self._photos[token] = photo
             while len(self._photos) > PHOTOS:

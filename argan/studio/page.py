@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from gradio.utils import get_upload_folder
 
 from argan.errors import UserError
-from argan.photos.photo_file import PIXELS, SUFFIXES
+from argan.photos.photo_file import MAX_PIXELS, SUFFIXES
 from argan.studio import about, work
 from argan.studio.desk import FILE_BYTES, Desk
 from argan.studio.parts import JOB, QUIET, Stage, Value, download, shapes, stage, told
@@ -202,7 +202,7 @@ def _photo(desk: Desk, first: str, model: gr.Dropdown) -> tuple[Stage, gr.Button
             file = gr.File(
                 label="Your photo", show_label=False, file_types=TYPES, elem_id="drop", height=136, buttons=[]
             )
-            limits = f"up to {FILE_BYTES >> 20} MB and {PIXELS // 1_000_000} megapixels"
+            limits = f"up to {FILE_BYTES >> 20} MB and {MAX_PIXELS // 1_000_000} megapixels"
             gr.HTML(
                 f"JPEG, PNG, WebP, TIFF, HEIC or camera raw, {limits}. It stays on this machine.", elem_classes="hint"
             )

@@ -17,7 +17,8 @@ from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
 from argan.photos import decode
-from argan.photos.decode import Exif, Limits, Photo, Refused
+from argan.photos.decode import DecodedPhoto, DecodeFailure, Exif
+from argan.photos.photo_file import PhotoLimits
 
 
 def picture(width: int = 96, height: int = 64, seed: int = 0) -> np.ndarray:
@@ -35,16 +36,16 @@ def saved(image: np.ndarray | Image.Image, kind: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def good(content: bytes, **options: Any) -> Photo:
+def good(content: bytes, **options: Any) -> DecodedPhoto:
     result = decode.decode(content, **options)
-    assert isinstance(result, Photo), result
+    assert isinstance(result, DecodedPhoto), result
     assert result.pixels.dtype == np.uint8 and result.pixels.ndim == 3 and result.pixels.shape[2] == 3
     return result
 
 
 def reason(content: bytes | Path, **options: Any) -> str:
     result = decode.decode(content, **options)
-    assert isinstance(result, Refused), result
+    assert isinstance(result, DecodeFailure), result
     assert "\n" not in result.reason and "Traceback" not in result.reason and len(result.reason) < 160
     return result.reason
 
@@ -226,14 +227,14 @@ def test_limits_hold_before_a_pixel_is_decoded(tmp_path: Path) -> None:
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = struct.pack(">HH", 30_000, 30_000)
     assert reason(bytes(jpeg)).startswith("bomb: ")
-    assert reason(saved(np.zeros((1, 1, 3), np.uint8), "PNG"), limits=Limits(shorter=32)) == (
+    assert reason(saved(np.zeros((1, 1, 3), np.uint8), "PNG"), limits=PhotoLimits(shorter=32)) == (
         "too small: 1 x 1 pixels, the shorter side must have 32"
     )
-    assert reason(saved(picture(), "PNG"), limits=Limits(shorter=65)).startswith("too small: 96 x 64")
-    assert reason(saved(picture(), "PNG"), limits=Limits(pixels=6_000)).startswith("bomb: 96 x 64 pixels")
+    assert reason(saved(picture(), "PNG"), limits=PhotoLimits(shorter=65)).startswith("too small: 96 x 64")
+    assert reason(saved(picture(), "PNG"), limits=PhotoLimits(pixels=6_000)).startswith("bomb: 96 x 64 pixels")
     large = tmp_path / "large.jpg"
     large.write_bytes(b"0" * (2 << 20))
-    assert reason(large, limits=Limits(file_bytes=1 << 20)) == "file too large: 2 MiB, more than 1"
+    assert reason(large, limits=PhotoLimits(file_bytes=1 << 20)) == "file too large: 2 MiB, more than 1"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -241,7 +242,7 @@ def test_truncated_anywhere(kind: str) -> None:
     content = saved(picture(), kind)
     for part in np.linspace(1, len(content) - 24, 24).astype(int):
         result = decode.decode(content[:part])
-        assert isinstance(result, Refused), part
+        assert isinstance(result, DecodeFailure), part
     assert reason(content[: len(content) * 3 // 4]).split(":")[0] in ("truncated", "damaged", "not an image")
 
 
@@ -258,7 +259,7 @@ def test_flipped_bytes_never_raise(kind: str) -> None:
         damaged = bytearray(content)
         for at in random.integers(0, len(content), 5):
             damaged[at] = random.integers(256)
-        assert isinstance(decode.decode(bytes(damaged)), Photo | Refused)
+        assert isinstance(decode.decode(bytes(damaged)), DecodedPhoto | DecodeFailure)
 
 
 def test_paths(tmp_path: Path) -> None:
@@ -268,7 +269,7 @@ def test_paths(tmp_path: Path) -> None:
     folder.mkdir()
     assert reason(pipe) == reason(folder) == "no regular file"
     assert reason(link) == reason(tmp_path / "missing") == "not there"
-    assert isinstance(decode.attempt(pipe), Refused) and isinstance(decode.attempt(link), Refused)
+    assert isinstance(decode.load(pipe), DecodeFailure) and isinstance(decode.load(link), DecodeFailure)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -383,4 +384,4 @@ def test_camera_raw() -> None:
         h, w, _ = shape
         assert photo.pixels[: h // 3, -w // 3 :].mean() > photo.pixels[-h // 3 :].mean() + 30  # turned by its EXIF
     assert reason(content[:-50_000]).split(":")[0] in ("truncated", "damaged")
-    assert reason(content, limits=Limits(pixels=10_000)).startswith("bomb: ")
+    assert reason(content, limits=PhotoLimits(pixels=10_000)).startswith("bomb: ")

@@ -15,7 +15,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from argan.errors import UserError
-from argan.photos import decode, photo_file, photograph, tiff
+from argan.photos import decode, photo_file, photograph
+from argan.photos.formats import ifd, tiff
+from argan.photos.formats.exif import orientation
 
 CORNERS = (
     (220, 30, 30),
@@ -50,9 +52,9 @@ def both(folder: Path, content: bytes, name: str = "photo.jpg") -> list[np.ndarr
     path = folder / name
     path.write_bytes(content)
     taken = decode.decode(path)
-    made: list[np.ndarray | str] = [taken.pixels if isinstance(taken, decode.Photo) else taken.reason]
+    made: list[np.ndarray | str] = [taken.pixels if isinstance(taken, decode.DecodedPhoto) else taken.reason]
     try:
-        made.append(photograph.read(path).seen)
+        made.append(photograph.read(path).in_8_bits)
     except UserError as error:
         made.append(str(error))
     for text in made:
@@ -87,7 +89,7 @@ def tiff_of(tags: dict[int, tuple[int, int, bytes]], data: bytes = b"", order: s
     """A TIFF of these tags (type, count, bytes) with `data` from byte 8."""
     at = 8 + len(data) + len(data) % 2
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", at)
-    return head + data + bytes(len(data) % 2) + tiff._written(tags, at, order, False)
+    return head + data + bytes(len(data) % 2) + ifd.write_directory(tags, at, order, False)
 
 
 def number(*values: int) -> tuple[int, int, bytes]:
@@ -222,6 +224,15 @@ def test_where_the_data_of_a_jpeg_end_decides_not_the_colour(tmp_path: Path) -> 
     refused(tmp_path, content[: len(content) // 2] + b"\xff\xd9", "truncated")
 
 
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_jpegs_closed_after_a_cut_are_refused_at_every_orientation(tmp_path: Path, turn: int) -> None:
+    """What is missing lies at the end of the stored rows: rotated by EXIF, it is at another edge of the photo."""
+    content = saved(picture(320, 240), "JPEG", quality=92)
+    cut = content[: len(content) // 2] + b"\xff\xd9"
+    exif = tiff_of({274: (3, 1, struct.pack("<H", turn))})
+    refused(tmp_path, with_exif(cut, exif), "truncated")
+
+
 def test_content_decides_and_not_the_name(tmp_path: Path) -> None:
     for content in (heic(picture()), saved(picture(), "PNG"), saved(picture(), "WEBP", quality=95)):
         for name in ("photo.jpg", "photo.nef.jpg", "photo", "photo.heic"):
@@ -240,7 +251,7 @@ def raw(orientation: int) -> bytes:
         273: number(8 + len(preview)), 277: number(1), 278: number(240), 279: number(2 * mosaic.size),
         33421: (3, 2, struct.pack("<HH", 2, 2)), 33422: (1, 4, bytes([0, 1, 1, 2])), 50717: number(65535),
     }  # fmt: skip
-    below = tiff._written(sub, 8 + len(data), "<", False)
+    below = ifd.write_directory(sub, 8 + len(data), "<", False)
     first = {
         254: number(1), 256: number(40), 257: number(32), 258: number(8, 8, 8), 259: number(1), 262: number(2),
         271: (2, 5, b"Test\0"), 272: (2, 6, b"Raw 1\0"), 273: number(8), 274: (3, 1, struct.pack("<H", orientation)),
@@ -305,8 +316,11 @@ def test_numbers_without_a_white_are_refused(tmp_path: Path, kind: int, word: st
 
 
 def jpeg_with(exif: bytes, pixels: np.ndarray | None = None) -> bytes:
-    content = saved(picture() if pixels is None else pixels, "JPEG", quality=95)
-    return content[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 8) + b"Exif\0\0" + exif + content[2:]
+    return with_exif(saved(picture() if pixels is None else pixels, "JPEG", quality=95), exif)
+
+
+def with_exif(jpeg: bytes, exif: bytes) -> bytes:
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 8) + b"Exif\0\0" + exif + jpeg[2:]
 
 
 def test_broken_exif_is_dropped_and_never_the_photo(tmp_path: Path) -> None:
@@ -330,7 +344,7 @@ def test_exif_is_kept_byte_for_byte_but_for_the_orientation(tmp_path: Path) -> N
         exif = tiff_of({270: (2, len(words), words), 274: turn, 37500: (7, 6, b"\xff\0\1\2\3\4")}, order=order)
         (tmp_path / "photo.jpg").write_bytes(jpeg_with(exif))
         found = photograph.read(tmp_path / "photo.jpg")
-        assert found.exif is not None and tiff.orientation(found.exif) == 1
+        assert found.exif is not None and orientation(found.exif) == 1
         assert len(found.exif) == len(exif) and sum(a != b for a, b in zip(found.exif, exif, strict=True)) == 1
         photograph.write_png(tmp_path / "made.png", found.pixels, found.icc, found.exif)
         assert photograph.read(tmp_path / "made.png").exif == found.exif
@@ -341,17 +355,17 @@ def test_what_a_tiff_says_of_its_camera_is_kept(tmp_path: Path) -> None:
     deep = picture().astype("<u2") * 257
     content = sixteen(deep)
     at = len(content)
-    tags = {t: (e.kind, e.count, tiff.first(content).data(t)) for t, e in tiff.first(content).entries.items()}
+    tags = {t: (e.kind, e.count, ifd.first(content).data(t)) for t, e in ifd.first(content).entries.items()}
     tags |= {315: (2, len(words), words), 34665: number(at)}
-    camera = tiff._written({33437: (5, 1, struct.pack("<II", 28, 10))}, at, "<", False)
+    camera = ifd.write_directory({33437: (5, 1, struct.pack("<II", 28, 10))}, at, "<", False)
     made = content + camera
-    made = made[:4] + struct.pack("<I", len(made)) + made[8:] + tiff._written(tags, len(made), "<", False)
+    made = made[:4] + struct.pack("<I", len(made)) + made[8:] + ifd.write_directory(tags, len(made), "<", False)
     (tmp_path / "photo.tif").write_bytes(made)
     found = photograph.read(tmp_path / "photo.tif").exif
-    assert found is not None and tiff.first(found).data(315) == words
-    assert tiff.first(found).below(34665).real(33437) == 2.8
+    assert found is not None and ifd.first(found).data(315) == words
+    assert ifd.first(found).below(34665).real(33437) == 2.8
     taken_in = decode.decode(tmp_path / "photo.tif")
-    assert isinstance(taken_in, decode.Photo) and taken_in.exif.aperture == 2.8
+    assert isinstance(taken_in, decode.DecodedPhoto) and taken_in.exif.aperture == 2.8
 
 
 def test_inks_and_greys_are_converted_by_their_profile(tmp_path: Path) -> None:
@@ -378,11 +392,11 @@ def test_how_a_png_codes_its_colours_is_kept(tmp_path: Path) -> None:
         pixels[:4] = 60
         (tmp_path / "a.png").write_bytes(png_with(linear, pixels=pixels))
         taken_in = decode.decode(tmp_path / "a.png")
-        assert isinstance(taken_in, decode.Photo) and 178 <= taken_in.pixels[16:].mean() <= 183
+        assert isinstance(taken_in, decode.DecodedPhoto) and 178 <= taken_in.pixels[16:].mean() <= 183
         found = photograph.read(tmp_path / "a.png")
         photograph.write_png(tmp_path / "b.png", found.pixels, found.icc, found.exif, found.cicp)
         again = decode.decode(tmp_path / "b.png")
-        assert isinstance(again, decode.Photo) and np.array_equal(again.pixels, taken_in.pixels)
+        assert isinstance(again, decode.DecodedPhoto) and np.array_equal(again.pixels, taken_in.pixels)
     for chunks in (
         (chunk(b"gAMA", struct.pack(">I", 45_455)),),
         (chunk(b"sRGB", b"\0"), linear),
@@ -409,5 +423,5 @@ def test_pictures_that_programs_made(tmp_path: Path) -> None:
     assert np.array_equal(photo_file.pixels(tmp_path / "a.png"), picture())
     assert photo_file.pixels(tmp_path / "a.png", 24).shape == (16, 24, 3)
     for name in ("missing.png", "."):
-        with pytest.raises((photo_file.Refusal, OSError)):
+        with pytest.raises((photo_file.PhotoError, OSError)):
             photo_file.pixels(tmp_path / name)

@@ -32,7 +32,7 @@ def test_sixteen_bits_come_and_go(tmp_path: Path, deep: np.ndarray, suffix: str)
     cv2.imwrite(str(tmp_path / f"deep.{suffix}"), deep[..., ::-1])
     found = photograph.read(tmp_path / f"deep.{suffix}")
     assert found.pixels.dtype == np.uint16 and np.array_equal(found.pixels, deep)
-    assert np.array_equal(found.seen, deep >> 8)
+    assert np.array_equal(found.in_8_bits, deep >> 8)
     photograph.write_png(tmp_path / "again.png", found.pixels)
     assert np.array_equal(photograph.read(tmp_path / "again.png").pixels, deep)
 
