@@ -285,7 +285,7 @@ def test_decoded_small_is_the_same_picture(kind: str, size: tuple[int, int]) -> 
         image, kind, **({"quality": 95} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {})
     )
     full = good(content)
-    small = good(content, wanted=lambda w, h: 64 / h)
+    small = good(content, target_scale=lambda w, h: 64 / h)
     assert full.reduction == 1 and small.reduction == (8 if kind == "JPEG" else 9)
     assert (small.width, small.height) == size
     assert min(small.pixels.shape[:2]) >= decode.MARGIN * 64
@@ -297,7 +297,7 @@ def test_decoded_small_is_the_same_picture(kind: str, size: tuple[int, int]) -> 
 def test_never_decoded_below_twice_the_wanted_size() -> None:
     content = saved(picture(800, 600), "JPEG")
     for wanted in (10, 37, 38, 75, 76, 149, 150, 151, 299, 600):
-        photo = good(content, wanted=lambda w, h, wanted=wanted: wanted / h)
+        photo = good(content, target_scale=lambda w, h, wanted=wanted: wanted / h)
         assert min(photo.pixels.shape[:2]) >= min(600, 2 * wanted)
         assert photo.reduction in (1, 2, 4, 8) or wanted == 10
 
@@ -318,7 +318,7 @@ def test_heic() -> None:
     photo = good(content)
     assert photo.format == "HEIF" and photo.exif.aperture == 1.8
     assert np.abs(photo.pixels.astype(int) - picture()).mean() < 8
-    assert good(saved(picture(640, 480), "HEIF"), wanted=lambda w, h: 60 / h).pixels.shape == (120, 160, 3)
+    assert good(saved(picture(640, 480), "HEIF"), target_scale=lambda w, h: 60 / h).pixels.shape == (120, 160, 3)
     assert reason(content[: len(content) // 2]).split(":")[0] in ("truncated", "damaged")
 
 
@@ -378,7 +378,7 @@ def test_camera_raw() -> None:
     mosaic[:120, :160] = 50_000
     content = dng(mosaic)
     for wanted, reduction, shape in ((None, 1, (320, 240, 3)), (lambda w, h: 40 / 240, 2, (160, 120, 3))):
-        photo = good(content, wanted=wanted)
+        photo = good(content, target_scale=wanted)
         assert (photo.width, photo.height, photo.reduction, photo.format) == (240, 320, reduction, "RAW")
         assert photo.pixels.shape == shape and photo.exif.camera == "Raw 1"
         h, w, _ = shape

@@ -263,8 +263,8 @@ def raw(orientation: int) -> bytes:
 
 @pytest.mark.parametrize("name", ["a.dng", "a.tif", "a.jpg", "a.nrw", "a.3fr", "a.rwl", "photo"])
 def test_camera_raw_is_never_taken_for_its_preview(tmp_path: Path, name: str) -> None:
-    for orientation, shape in ((1, (240, 320, 3)), (6, (320, 240, 3))):
-        for pixels in both(tmp_path, raw(orientation), name):
+    for turn, shape in ((1, (240, 320, 3)), (6, (320, 240, 3))):
+        for pixels in both(tmp_path, raw(turn), name):
             assert isinstance(pixels, np.ndarray) and pixels.shape == shape, pixels
 
 
