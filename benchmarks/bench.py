@@ -244,11 +244,12 @@ def _by_torch(config: Training) -> None:
     """A photograph and its gradients, as a GPU makes them."""
     import torch
 
-    from argan.optics.rendering import Aperture, _blur, _composite, _layers
+    from argan.optics import Aperture
+    from argan.optics.layered import blur_layers, composite, slice_layers
 
     image, disparity = (torch.zeros(1, c, config.resolution, config.resolution, requires_grad=True) for c in (3, 1))
-    stack, levels = _layers(image, disparity, config.layers, config.disparity_max)
-    _composite(_blur(stack, levels, torch.ones(1), Aperture())).sum().backward()
+    stack, levels = slice_layers(image, disparity, config.layers, config.disparity_max)
+    composite(blur_layers(stack, levels, torch.ones(1), Aperture())).sum().backward()
 
 
 def _operations(work: Work) -> float:

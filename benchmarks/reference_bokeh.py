@@ -12,19 +12,21 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from argan.color import linear_to_srgb, srgb_to_linear
+
 Float = NDArray[Any]
 
 
 def linear(photo: Float) -> Float:
     """sRGB in 8 or 16 bits -> light, 0..1."""
-    v = photo.astype(np.float32) / np.iinfo(photo.dtype).max
-    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+    light: Float = srgb_to_linear(photo.astype(np.float32) / np.iinfo(photo.dtype).max)
+    return light
 
 
 def encoded(light: Float) -> Float:
     """Light -> sRGB, 0..1."""
-    light = np.clip(light, 0, 1)
-    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    values: Float = linear_to_srgb(light)
+    return values
 
 
 def scatter(light: Float, radius: Float) -> Float:

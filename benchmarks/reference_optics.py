@@ -22,7 +22,7 @@ def look_up(source: Tensor, shift: Tensor, u: Tensor) -> Tensor:
 
 
 def render(image: Tensor, disparity: Tensor, aperture: Aperture, scale: Tensor) -> Tensor:
-    """P(x) = sum_u A(u) I(x + s u D~(x, u)) with D~(x, u) = D(x + u D(x)): the interface of `argan.optics.rendering.render`."""
+    """P(x) = sum_u A(u) I(x + s u D~(x, u)) with D~(x, u) = D(x + u D(x)): the interface of `argan.optics.render`."""
     photo = torch.zeros_like(image)
     for u, weight in zip(aperture.offsets, aperture.weights, strict=True):
         ray = look_up(disparity, disparity[:, 0], u)[:, 0]

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from argan import networks
+from argan.color import light_to_pixels, pixels_to_light
 from argan.config.schema import Training
-from argan.optics import Aperture, linear_to_srgb, ray_disparity, srgb_to_linear
+from argan.optics import Aperture, ray_disparity
 from argan.training import losses as objective
 from argan.training.augment import augment
 from argan.training.loop import PhotoOrder, State, StepNoise, step_random
@@ -68,7 +69,7 @@ class Trainer:
             return image, disparity, self.generator.photograph(image, disparity, scale)
         if self.generator.light == "display":
             return image, disparity, render(image, disparity, scale, self.generator)
-        photo = linear_to_srgb(render(srgb_to_linear(image), disparity, scale, self.generator))
+        photo = light_to_pixels(render(pixels_to_light(image), disparity, scale, self.generator))
         return image, disparity, torch.where(scale[:, None, None, None] == 0, image, photo)
 
     def laid_out(self, photos: Tensor) -> Tensor:
@@ -139,7 +140,7 @@ class Trainer:
 
 
 def render(image: Tensor, disparity: Tensor, scale: Tensor, scene: networks.SceneGenerator) -> Tensor:
-    """The photo as `argan.optics.rendering.render` defines it, by 25 look-ups, whose views are all kept until they are averaged."""
+    """The photo as `argan.optics.render` defines it, by 25 look-ups, whose views are all kept until they are averaged."""
     aperture: Aperture = scene.aperture
     if scene.renderer == "gather":
         rays = ray_disparity(disparity, aperture)

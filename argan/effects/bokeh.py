@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from argan import jit
+from argan.color import linear_to_srgb, srgb_to_linear
 from argan.errors import UserError
 
 Pixels = NDArray[Any]  # uint8 or uint16
@@ -613,14 +614,15 @@ def _chords(shape: Shape, v: Float, field: tuple[float, float]) -> tuple[Float, 
 
 @lru_cache
 def _decoded(kind: np.dtype[Any]) -> Float:
-    """sRGB (IEC 61966-2-1): light, 0..1, of each value."""
-    v = np.arange(np.iinfo(kind).max + 1) / np.iinfo(kind).max
-    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4).astype(np.float32)
+    """Light, 0..1, of each value of this type."""
+    levels = np.iinfo(kind).max
+    light: Float = srgb_to_linear(np.arange(levels + 1) / levels).astype(np.float32)
+    return light
 
 
 _STEPS = 65536
-_v = np.arange(_STEPS + 2) / _STEPS  # of the square root of light, where sRGB is nearly linear
-ENCODE = np.where(_v**2 <= 0.0031308, 12.92 * _v**2, 1.055 * _v ** (2 / 2.4) - 0.055).clip(0, 1).astype(np.float32)
+# sRGB values by the square root of light, in which they are nearly linear
+ENCODE = linear_to_srgb((np.arange(_STEPS + 2) / _STEPS) ** 2).astype(np.float32)
 
 
 @_compiled

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from argan.color import srgb_to_linear
 from argan.errors import UserError
 from argan.files import write_json
 
@@ -98,8 +99,7 @@ class Iris:
 
 # ---- One photograph --------------------------------------------------------------------------------------------------
 
-_v = np.arange(256) / 255
-_LIGHT = np.where(_v <= 0.04045, _v / 12.92, ((_v + 0.055) / 1.055) ** 2.4).astype(np.float32)  # of sRGB values
+_LIGHT = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # of each value
 
 
 def highlights(photo: Pixels) -> Float:

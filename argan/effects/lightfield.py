@@ -76,7 +76,7 @@ def settled(disparity: Float, parallax: float = 0.02) -> Float:
 
 
 def aperture_grid(size: int = 5) -> Offsets:
-    """The views of `argan.optics.rendering.Aperture`, row by row from the top left."""
+    """The views of `argan.optics.Aperture`, row by row from the top left."""
     line = np.linspace(-1, 1, size).tolist() if size > 1 else [0.0]
     return [(x, y) for y in line for x in line]
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from argan import dependencies, networks
+from argan.color import LUMA
 from argan.config.schema import Evaluate, Training
 from argan.errors import UserError
 from argan.evaluation import page
@@ -49,7 +50,6 @@ from argan.metrics.neighbours import NEIGHBOUR
 from argan.networks.estimator import estimate
 from argan.photos.store import Photos
 from argan.training import losses as objective
-from argan.training.health import LUMA
 from argan.training.loop import step_random
 from argan.visualization import disparity_colors, grid, light_field_gif, write_png
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from argan import networks
+from argan.color import luminance
 from argan.evaluation.scenes import QUANTISATION, log_sharpness
 from argan.metrics.depth import rank_correlation
-from argan.training.health import FLAT, LUMA
+from argan.training.health import FLAT
 
 JUDGED = 32  # pixels across, to which photos are averaged first: the 21 views of a wide aperture leave finer ghosts
 WINDOW = 5  # of those pixels, over which sharpness is local: 3 see single details, 9 mix a petal with what is behind it
@@ -84,8 +85,8 @@ class Optics:
 
     def _parallax(self, scene: networks.SceneGenerator, image: Tensor, disparity: Tensor) -> None:
         moving, full = scene.aperture.moving, torch.ones(len(image), device=image.device)
-        views = _luminance(scene.views(image, disparity, full)[:, moving])
-        centre = _luminance(image)[:, None]
+        views = luminance(scene.views(image, disparity, full)[:, moving])
+        centre = luminance(image)[:, None]
         back, seen = _lead_back(views, disparity, scene.aperture.offsets[moving].to(disparity))
         share = seen / _filter(seen, BINOMIAL).clamp(min=1e-9)  # smoothing is to take nothing from what is not seen
         led_back, moved = (_filter((x - centre) * seen, BINOMIAL) * share for x in (back, views))
@@ -116,11 +117,6 @@ def _reduced(maps: Tensor) -> Tensor:
     return F.avg_pool2d(maps, max(1, maps.shape[3] // JUDGED))
 
 
-def _luminance(images: Tensor) -> Tensor:
-    """(..., 3, H, W) -> (..., H, W)."""
-    return torch.einsum("...chw,c->...hw", images, torch.tensor(LUMA).to(images))
-
-
 def _filter(maps: Tensor, kernel: list[list[float]]) -> Tensor:
     """A 3 x 3 kernel over each of (N, V, H, W), the border replicated."""
     flat = F.pad(maps.flatten(0, 1)[:, None], [1] * 4, mode="replicate")
@@ -129,7 +125,7 @@ def _filter(maps: Tensor, kernel: list[list[float]]) -> Tensor:
 
 def _energy(images: Tensor) -> Tensor:
     """Squared Laplacian of luminance, (N, 3, H, W) -> (N, 1, H, W)."""
-    return _filter(_luminance(images)[:, None], [[0, 1, 0], [1, -4, 1], [0, 1, 0]]).square()
+    return _filter(luminance(images)[:, None], [[0, 1, 0], [1, -4, 1], [0, 1, 0]]).square()
 
 
 def _local(maps: Tensor) -> Tensor:

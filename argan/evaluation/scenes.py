@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from argan.color import luminance
 from argan.config.schema import Training
 from argan.metrics.depth import correlation, rank_correlation
 from argan.training import losses as objective
-from argan.training.health import ALIKE, COPIED, FLAT, LUMA
+from argan.training.health import ALIKE, COPIED, FLAT
 
 # The degenerate answers that training cannot see; docs/method.md says what exact scenes have.
 UNSHARP = 0.5  # defocus gap: exact meadow scenes have 1.1 to 1.8, with all blur painted into the image 0.25 to 0.43
@@ -45,7 +46,7 @@ class Scenes:
         row = {
             "std": spread / self.disparity_max,
             "prior_correlation": correlation(depth, np.broadcast_to(self.prior, depth.shape)),
-            "luminance_correlation": np.abs(rank_correlation(depth, _luminance(image)[:, 0].double().cpu().numpy())),
+            "luminance_correlation": np.abs(rank_correlation(depth, luminance(image).double().cpu().numpy())),
             "sharpness_gap": (log_sharpness(image) - log_sharpness(photo)).cpu().numpy(),
             "defocus_gap": (log_sharpness(image, blurred) - log_sharpness(photo, blurred)).cpu().numpy(),
         }
@@ -80,7 +81,7 @@ def log_sharpness(images: Tensor, weight: Tensor | None = None) -> Tensor:
     weight (N, 1, H, W), >= 0, says how much each pixel counts; by default all count alike.
     """
     kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], device=images.device)[None, None]
-    energy = F.conv2d(F.pad(_luminance(images), [1] * 4, mode="replicate"), kernel).double().square()
+    energy = F.conv2d(F.pad(luminance(images)[:, None], [1] * 4, mode="replicate"), kernel).double().square()
     weight = torch.ones_like(energy) if weight is None else weight.double()
     mean = (energy * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1e-9)
     return (mean + QUANTISATION).log()
@@ -88,11 +89,6 @@ def log_sharpness(images: Tensor, weight: Tensor | None = None) -> Tensor:
 
 # Energy that rounding to 8 bits alone puts into a picture, 20 (the kernel's squares) * (2/255)^2 / 12: below it is no detail.
 QUANTISATION = 20 * (2 / 255) ** 2 / 12
-
-
-def _luminance(images: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, 1, H, W)."""
-    return torch.einsum("nchw,c->nhw", images, torch.tensor(LUMA).to(images))[:, None]
 
 
 def degenerate(metrics: Mapping[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from argan import jit
+from argan.color import linear_to_srgb
 
 Array = NDArray[Any]  # float32; OpenCV promises its type checker less than it is given
 
@@ -389,8 +390,8 @@ def _over(film: Array, image: Array, top: int, left: int) -> None:
 def develop(linear: Array, gain: float) -> NDArray[np.uint8]:
     """Linear radiance to 8-bit sRGB, through a film-like shoulder that keeps highlights from clipping hard."""
     exposed = 1 - np.exp(-gain * np.maximum(linear, 0))
-    encoded = np.where(exposed <= 0.0031308, 12.92 * exposed, 1.055 * exposed ** (1 / 2.4) - 0.055)
-    return np.rint(255 * encoded).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(255 * linear_to_srgb(exposed)).astype(np.uint8)
+    return pixels
 
 
 def surface(layers: list[Layer], resolution: int) -> Array:

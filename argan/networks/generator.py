@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from argan.color import light_to_pixels, pixels_to_light
 from argan.config.schema import Training
 from argan.networks.blocks import SLOPE, channel_widths, conv, initialise, upsample
 from argan.networks.mixture import ApertureMixture
-from argan.optics import Aperture, DepthExpansion, as_float32, light_field, linear_to_srgb, render, srgb_to_linear
+from argan.optics import Aperture, DepthExpansion, as_float32, light_field, render
 
 
 class SceneGenerator(nn.Module):
@@ -53,7 +54,7 @@ class SceneGenerator(nn.Module):
         """
         linear = self.light == "linear"
         photo = render(
-            srgb_to_linear(image) if linear else image,
+            pixels_to_light(as_float32(image)) if linear else image,
             disparity,
             aperture or self.aperture,
             scale,
@@ -62,13 +63,13 @@ class SceneGenerator(nn.Module):
             layers=(self.layers - 1) * widen + 1,
             disparity_max=self.disparity_max * widen,
         )
-        return torch.where(scale[:, None, None, None] == 0, image, linear_to_srgb(photo)) if linear else photo
+        return torch.where(scale[:, None, None, None] == 0, image, light_to_pixels(photo)) if linear else photo
 
     def views(self, image: Tensor, disparity: Tensor, scale: Tensor, aperture: Aperture | None = None) -> Tensor:
         """The same, view by view: `argan.optics.light_field`. Pixel values; their light is what adds up to the photo."""
         linear = self.light == "linear"
         views = light_field(
-            srgb_to_linear(image) if linear else image,
+            pixels_to_light(as_float32(image)) if linear else image,
             disparity,
             aperture or self.aperture,
             scale,
@@ -77,7 +78,7 @@ class SceneGenerator(nn.Module):
             layers=self.layers,
             disparity_max=self.disparity_max,
         )
-        return linear_to_srgb(views) if linear else views
+        return light_to_pixels(views) if linear else views
 
     def _heads(self, image: Tensor, disparity: Tensor) -> tuple[Tensor, Tensor]:
         return torch.tanh(as_float32(image)), self.disparity_max * torch.tanh(as_float32(disparity))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from argan.color import luminance
 from argan.config.schema import Training
 from argan.errors import UserError
 
@@ -77,7 +78,6 @@ COLLAPSED = 0.3  # spread of generated pictures, of the photographs' own: health
 SETTLED = 0.05  # of the training: before that everything is in motion
 GIVE_UP = 0.1  # of the training: who has stood wrong for so long does not come back
 
-LUMA = (0.299, 0.587, 0.114)  # BT.601, of the encoded values
 # Degenerate depth, here and in evaluation (argan/evaluation/scenes.py); docs/method.md says what exact scenes have
 FLAT = 0.05  # mean spread of disparity in a scene, of its range: a quarter of a pixel of blur at 32 px: invisible
 ALIKE = 0.9  # mean correlation of two scenes' disparity: 1 is one map for all, as the prior alone would give
@@ -102,7 +102,7 @@ def depth_statistics(image: Tensor, disparity: Tensor) -> dict[str, Tensor]:
     """
     image, disparity = image.detach(), disparity.detach()
     depth = _standard(disparity[:, 0])
-    light = _standard(torch.einsum("nchw,c->nhw", image, torch.tensor(LUMA).to(image)))
+    light = _standard(luminance(image))
     return {"depth_map": depth.mean(0), "luminance_correlation": (depth * light).mean((1, 2)).abs()}
 
 

@@ -13,7 +13,7 @@ import torch
 from argan.effects import bokeh
 from argan.errors import UserError
 from argan.inference.model import read_photo
-from argan.optics.rendering import Aperture, render
+from argan.optics import Aperture, render
 from benchmarks.bokeh_scenes import traced
 from benchmarks.reference_bokeh import encoded, linear, many_planes, scatter
 

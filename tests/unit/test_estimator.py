@@ -14,7 +14,7 @@ from argan.config.schema import Training, training
 from argan.errors import UserError
 from argan.guided_filter import guided_filter
 from argan.networks.estimator import estimate, estimate_with_error
-from argan.optics.rendering import Aperture, render
+from argan.optics import Aperture, render
 from argan.training import distill as estimator
 
 SMALL = {

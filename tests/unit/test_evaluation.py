@@ -37,7 +37,7 @@ from argan.meadow import scene as meadow
 from argan.metrics import reference
 from argan.metrics.features import Extractor
 from argan.networks.mixture import ApertureMixture
-from argan.optics.rendering import Aperture, render
+from argan.optics import Aperture, render
 from argan.photos import store as photos
 from argan.photos.store import Photos
 from argan.tensors import read_tensors, write_tensors

@@ -12,7 +12,7 @@ from PIL import Image
 from argan.effects.layers import bounded, layers
 from argan.effects.lightfield import Field, aperture_grid, circle, quilt, quilt_name, settled, sweep, write_animation
 from argan.errors import UserError
-from argan.optics.rendering import Aperture
+from argan.optics import Aperture
 
 
 def texture(h: int, w: int, seed: int = 0) -> np.ndarray:

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from argan import networks
+from argan.color import pixels_to_light
 from argan.config.schema import Training, training
 from argan.networks.blocks import upsample
 from argan.networks.generator import _InstanceNorm
-from argan.optics.rendering import srgb_to_linear
 
 
 @pytest.fixture(params=["modern", "paper"])
@@ -82,9 +82,9 @@ def test_defocus_averages_linear_light_and_not_pixel_values() -> None:
         assert torch.equal(photo[0], image[0]), "a closed aperture gives the image exactly"
         middle = (photo[1, :, 16, 15:17].mean() + 1) / 2 * 255
         assert abs(middle - 188) < 4
-        light = srgb_to_linear(lens.views(image, disparity, scale)[1])
+        light = pixels_to_light(lens.views(image, disparity, scale)[1])
         added = torch.einsum("v,vchw->chw", lens.aperture.weights, light)
-        torch.testing.assert_close(added, srgb_to_linear(photo[1]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(added, pixels_to_light(photo[1]), atol=1e-5, rtol=0)
         on_screen = networks.build_generator(config.model_copy(update={"light": "display"})).photograph(
             image, disparity, scale
         )

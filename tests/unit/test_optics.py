@@ -10,22 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from argan.optics import gather
-from argan.optics.rendering import (
-    Aperture,
-    DepthExpansion,
-    _blur,
-    _composite,
-    _gather,
-    _gather_backward,
-    _layers,
-    light_field,
-    linear_to_srgb,
-    ray_disparity,
-    refined_rays,
-    render,
-    srgb_to_linear,
-)
+from argan.color import light_to_pixels, pixels_to_light
+from argan.optics import Aperture, DepthExpansion, gather, gather_cpu, light_field, ray_disparity, refined_rays, render
+from argan.optics.layered import blur_layers, composite, slice_layers
 from benchmarks import reference_optics
 
 APERTURE = Aperture()
@@ -110,12 +97,12 @@ def test_a_point_of_light_is_the_aperture_upright_behind_and_turned_before_the_f
     for right, down in aperture.VIEWS:  # the photographer's right, and down
         expected[y - round(down * disparity * 32), x - round(right * disparity * 32)] = 1 / 7
     one, views = torch.ones(1), aperture.offsets[aperture.moving]
-    stack, levels = _layers(image, depth, 5, 0.125)
+    stack, levels = slice_layers(image, depth, 5, 0.125)
     photos = {
         "gather": render(image, depth, aperture, one),
-        "gather of torch": _gather(image, depth, views, one),
+        "gather of torch": gather.forward(image, depth, views, one),
         "occlusion": render(image, depth, aperture, one, renderer="occlusion", disparity_max=0.125),
-        "occlusion of torch": _composite(_blur(stack, levels, one, aperture)),
+        "occlusion of torch": composite(blur_layers(stack, levels, one, aperture)),
     }
     for renderer in RENDERERS:
         field = light_field(image, depth, aperture, one, renderer=renderer, disparity_max=0.125)
@@ -257,10 +244,10 @@ def test_the_compiled_gather_is_the_one_of_torch(h: int, w: int, views: int) -> 
     rays = (disparity * 5).expand(-1, views, -1, -1) * torch.linspace(0.5, 1, views, dtype=torch.float64)[:, None, None]
     scale, grad = torch.tensor([0.3, 1.0, 0.8], dtype=torch.float64), torch.randn(3, 3, h, w, dtype=torch.float64)
     directions = APERTURE.offsets[APERTURE.moving].double()
-    photo = gather.forward(image, rays.contiguous(), directions * w, scale)
-    torch.testing.assert_close(photo, _gather(image, rays, directions, scale))
-    compiled = gather.backward(grad, image, rays.contiguous(), directions * w, scale)
-    for ours, torchs in zip(compiled, _gather_backward(grad, image, rays, directions, scale), strict=True):
+    photo = gather_cpu.forward(image, rays.contiguous(), directions * w, scale)
+    torch.testing.assert_close(photo, gather.forward(image, rays, directions, scale))
+    compiled = gather_cpu.backward(grad, image, rays.contiguous(), directions * w, scale)
+    for ours, torchs in zip(compiled, gather.backward(grad, image, rays, directions, scale), strict=True):
         torch.testing.assert_close(ours, torchs)
 
 
@@ -279,7 +266,7 @@ def test_the_compiled_layers_are_those_of_torch(h: int, w: int, size: int) -> No
         if compiled:
             photo = render(i, d, Aperture(size), scale, renderer="occlusion", layers=7, disparity_max=0.15)
         else:
-            photo = _composite(_blur(*_layers(i, d, 7, 0.15), scale, Aperture(size)))
+            photo = composite(blur_layers(*slice_layers(i, d, 7, 0.15), scale, Aperture(size)))
         answers.append((photo, *torch.autograd.grad(photo, (i, d), grad)))
     for ours, torchs in zip(*answers, strict=True):
         torch.testing.assert_close(ours, torchs)
@@ -515,14 +502,14 @@ def test_a_finer_aperture_is_the_same_lens(renderer: str) -> None:
 
 def test_light_is_read_by_srgbs_curve_and_written_back() -> None:
     values = torch.linspace(-1, 1, 256, dtype=torch.double)
-    light = srgb_to_linear(values)
-    torch.testing.assert_close(linear_to_srgb(light), values)
+    light = pixels_to_light(values)
+    torch.testing.assert_close(light_to_pixels(light), values)
     assert light[0] == 0 and light[-1] == 1
     torch.testing.assert_close(light[128], torch.tensor(0.2158605, dtype=torch.double), atol=1e-6, rtol=0)
     inside = torch.rand(9, generator=torch.Generator().manual_seed(0), dtype=torch.double).requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: linear_to_srgb(0.5 * srgb_to_linear(v) + 0.1), inside)
+    assert torch.autograd.gradcheck(lambda v: light_to_pixels(0.5 * pixels_to_light(v) + 0.1), inside)
     dark = torch.zeros(3, requires_grad=True)
-    linear_to_srgb(dark).sum().backward()
+    light_to_pixels(dark).sum().backward()
     assert dark.grad is not None and torch.isfinite(dark.grad).all(), "black has a gradient too"
 
 

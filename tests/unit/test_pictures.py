@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from argan.evaluation import plots as report
-from argan.optics.rendering import Aperture
+from argan.optics import Aperture
 from argan.visualization import disparity_colors, enlarge, grid, light_field_gif, panel
 
 
