@@ -14,7 +14,19 @@ ROOT = dependencies.ROOT
 LONGEST = 15  # modules in a chain of imports stay below
 # Each package may import those above it in this list. Top-level files come first, the command line last.
 LAYERS = (
-    ("errors", "files", "redact", "jit", "interrupt", "html", "visualization", "guided_filter", "dependencies"),
+    (
+        "errors",
+        "files",
+        "redact",
+        "jit",
+        "interrupt",
+        "html",
+        "visualization",
+        "guided_filter",
+        "dependencies",
+        "color",
+        "tensors",
+    ),
     ("config",),
     ("optics",),
     ("effects",),
