@@ -5,53 +5,27 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from loopback import Server, good, html, serving, status
+from photo_folders import noise, photo_folder, put
 from PIL import Image
 
 from argan import cli
 from argan.config import params
 from argan.errors import UserError
 from argan.photos import collection
-from argan.photos.collection import Collection, add, remove
-from argan.photos.sources.web import Patience
-
-DATA = Path(__file__).parents[1] / "data"
+from argan.photos.collection import Collection, remove
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three photographs of animals and nine of noise."""
-    made = tmp_path / "photos"
-    made.mkdir()
-    for path in DATA.glob("*.webp"):
-        shutil.copy(path, made)
-    for i in range(9):
-        noise(made / f"{i}.png", i)
-    return made
-
-
-def noise(path: Path, seed: int) -> Path:
-    """A soft random picture, unlike any other."""
-    small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    Image.fromarray(small).resize((160, 120), Image.Resampling.BICUBIC).save(path)
-    return path
-
-
-def put(source: Any, home: Path, **options: Any) -> collection.Added:
-    return add("mine", str(source), home, processes=0, **options)
+    return photo_folder(tmp_path / "photos")
 
 
 def state(home: Path) -> dict[str, bytes]:
@@ -152,66 +126,6 @@ def test_an_archive_gives_the_same_photos_as_its_folder(folder: Path, tmp_path: 
     assert not list((tmp_path / "home").glob(".mine.unpacked*")) and not (tmp_path / "escaped.jpg").exists()
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("ARGAN_ALLOW_HTTP", "loopback")
-    for name in ("download", "photographs"):
-        hasty = partial(getattr(collection, name), patience=Patience(sleep=lambda seconds: None))
-        monkeypatch.setattr(collection, name, hasty)
-    with serving() as made:
-        yield made
-
-
-def test_an_address_of_an_archive_is_fetched_and_its_hash_checked(folder: Path, tmp_path: Path, server: Server) -> None:
-    archive = Path(shutil.make_archive(str(tmp_path / "all"), "zip", folder)).read_bytes()
-    url = server.offer("/all.zip", archive, status(503), good(cut=999), good())
-    wrong = "0" * 64
-    with pytest.raises(UserError, match=f"wrong bytes .*{wrong}"):
-        put(url, tmp_path / "home", sha256=wrong)
-    assert collection.names(tmp_path / "home") == []
-    assert put(url, tmp_path / "home").new == 12
-    assert put(folder, tmp_path / "home").new == 0
-    with pytest.raises(UserError, match="HTML page"):
-        put(server.offer("/login.zip", b"", html()), tmp_path / "home")
-
-
-def test_an_address_of_a_folder_gives_what_its_listing_links_to(folder: Path, tmp_path: Path, server: Server) -> None:
-    """As nginx and Apache write one; links out of the folder, and tricks with names, are left alone."""
-    for path in folder.iterdir():
-        where = "/mine/b%20c/" if path.suffix == ".webp" else "/mine/"
-        server.offer(where + path.name, path.read_bytes(), good(cut=99), good())
-    names = {suffix: [path.name for path in folder.glob(f"*{suffix}")] for suffix in (".webp", ".png")}
-    elsewhere = [
-        "../",
-        "/",
-        "https://example.org/x.jpg",
-        "/other/x.jpg",
-        "..%2f..%2fx.jpg",
-        "?C=M;O=A",
-        "notes.txt",
-        "%00.jpg",
-    ]
-
-    def page(*links: str) -> bytes:
-        rows = "".join(f'<tr><td><a href="{link}">{link[:9]}..&gt;</a></td></tr>' for link in links)
-        return f"<!DOCTYPE html><html><title>Index of /mine</title><table>{rows}</table>".encode()
-
-    listing = good(kind="text/html;charset=UTF-8")
-    url = server.offer("/mine/", page(*elsewhere, *names[".png"], "b%20c/"), status(429, Retry_After=0), listing)
-    server.offer("/mine/b%20c/", page("/mine/", "./", *names[".webp"], "../b%20c/"), listing)
-    assert put(url, tmp_path / "home").new == 12
-    assert sorted(Collection.open("mine", tmp_path / "home").index["source"])[-1] == "b c/owl.webp"
-    assert {path for path, _ in server.asked if "x.jpg" in path or "notes" in path} == set()
-    assert not list((tmp_path / "home").glob(".mine.fetched"))
-    with pytest.raises(UserError, match=r"/gone/ cannot be listed: status 404"):
-        put(url.replace("mine", "gone"), tmp_path / "home")
-    server.offer("/mine/9.png", b"", status(404))
-    server.offer("/mine/", page("9.png"), listing)
-    with pytest.raises(UserError, match=r"cannot download 9.png .*status 404"):
-        put(url, tmp_path / "home")
-    assert len(Collection.open("mine", tmp_path / "home").index) == 12
-
-
 def test_faults_are_told_once_each_and_most_of_them_stop_the_add(folder: Path, tmp_path: Path) -> None:
     (folder / "empty.jpg").touch()
     (folder / "text.jpg").write_text("no photo")
@@ -276,74 +190,11 @@ def test_frozen_it_is_what_it_was(folder: Path, tmp_path: Path) -> None:
     assert again.revision == first.revision == frozen.revision and len(again.files()) == 12
 
 
-ADD = """
-import os, signal, sys
-from pathlib import Path
-from argan.photos.collection import add
-left = int(sys.argv[3])
-def count(event, arguments):  # every step by which a file or folder changes; -1: never
-    global left
-    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.copyfile") and sys.argv[2] in str(arguments):
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
-add("mine", sys.argv[1], Path(sys.argv[2]), processes=0)
-print(-1 - left)
-"""
-
-
-def start(folder: Path, home: Path, kill_at: int = -1) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", ADD, str(folder), str(home), str(kill_at)], stdout=subprocess.PIPE, text=True
-    )
-
-
-@pytest.mark.pipeline
-def test_killed_at_any_step_it_is_what_it_was_or_what_it_should_be(folder: Path, tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    put(folder, home)
-    before = Collection.open("mine", home).revision
-    for i in range(3):
-        noise(folder / f"more{i}.png", 200 + i)
-    after = add("mine", str(folder), shutil.copytree(home, tmp_path / "other"), processes=0).revision
-    told, _ = start(folder, shutil.copytree(home, tmp_path / "whole")).communicate()
-    steps = int(told)
-    assert steps > 20
-    at = sorted({*range(1, steps, 7), *range(steps - 6, steps + 1)})
-    seen = []
-    processes = []
-    for step in at:
-        tried = shutil.copytree(home, tmp_path / f"try{step}")
-        processes.append((tried, start(folder, tried, step)))
-        if len(processes) < 2 and step != at[-1]:
-            continue
-        for tried, process in processes:
-            assert process.wait() == -signal.SIGKILL
-            with collection._alone("mine", tried, print):  # what every change begins with
-                seen.append(Collection.open("mine", tried).revision)
-            assert put(folder, tried).revision == after
-            stored = {path.stem for path in (tried / "mine" / "photos").rglob("*.*")}
-            assert stored == set(Collection.open("mine", tried).index["file_sha256"])
-        processes = []
-    assert set(seen) == {before, after}
-
-
 def test_killed_between_the_two_renames_it_comes_back(folder: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     revision = put(folder, home).revision
     (home / "mine" / "preview").replace(home / "mine" / ".preview.old")
     assert put(folder, home) == collection.Added(12, 0, {}, 12, revision)
-
-
-def test_two_adds_at_once_both_come_in(folder: Path, tmp_path: Path) -> None:
-    home, other = tmp_path / "home", tmp_path / "other"
-    other.mkdir()
-    for i in range(12):
-        noise(other / f"{i}.png", 100 + i)
-    processes = [start(folder, home), start(other, home)]
-    assert [process.wait() for process in processes] == [0, 0]
-    assert len(Collection.open("mine", home).files()) == 24
 
 
 def test_params_get_the_revision_and_keep_their_comments(tmp_path: Path) -> None:
@@ -501,15 +352,6 @@ def test_odd_names_and_dates_end_no_add(folder: Path, tmp_path: Path) -> None:
     assert put(folder, tmp_path / "home").new == 0
 
 
-def test_an_archive_that_was_bad_is_asked_for_again(folder: Path, tmp_path: Path, server: Server) -> None:
-    whole = Path(shutil.make_archive(str(tmp_path / "all"), "zip", folder)).read_bytes()
-    url = server.offer("/all.zip", whole[:-100])
-    with pytest.raises(UserError, match="is damaged"):
-        put(url, tmp_path / "home")
-    server.offer("/all.zip", whole)
-    assert put(url, tmp_path / "home").new == 12
-
-
 def test_what_the_machine_lacked_is_looked_at_again(folder: Path, tmp_path: Path) -> None:
     (folder / "text.jpg").write_text("no photo")
     home, cat = tmp_path / "home", (folder / "cat.webp").read_bytes()
@@ -538,13 +380,6 @@ def test_a_zip_says_why_nothing_of_it_can_be_taken(folder: Path, tmp_path: Path)
     assert sources == {"holiday/a.png", "12:30:00.png", "Blüte.png"}
     with pytest.raises(UserError, match="is not what --sha256 says"):
         put(tmp_path / "b.zip", tmp_path / "home", sha256="0" * 64)
-
-
-@pytest.mark.parametrize("page", [b"<![foo[bar]]><a href=x.jpg>", b"\0" * 100, b"<a href='http://[bad/x.jpg'>"])
-def test_a_listing_that_makes_no_sense_is_one_line(tmp_path: Path, server: Server, page: bytes) -> None:
-    url = server.offer("/nonsense/", page, good(kind="text/html"))
-    with pytest.raises(UserError, match=r"cannot be listed|lists no photographs"):
-        put(url, tmp_path / "home")
 
 
 def test_an_old_revision_that_is_frozen_stays_frozen(folder: Path, tmp_path: Path) -> None:

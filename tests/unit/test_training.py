@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,56 +117,6 @@ def test_a_signal_ends_the_step_and_saves(tmp_path: Path, photos: np.ndarray, nu
     resumed = train(small(), photos, tmp_path / "cut", data="d", say=said.append)
     equal = same(whole, resumed)
     assert equal and said == ["resuming at 40 of 96 images"]
-
-
-@pytest.mark.pipeline
-def test_a_step_that_takes_too_long_is_left_in_the_middle(tmp_path: Path) -> None:
-    """Handlers wait until torch is back; a spot instance's notice does not."""
-    script = """
-import torch
-from argan import interrupt
-from pipelines import guarded, say
-def work():
-    with interrupt.deferred_signals(lambda: say("left")):
-        say("begins")
-        for _ in range(10**9):
-            torch.linalg.svd(torch.rand(3000, 3000))
-guarded(work)
-"""
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process = subprocess.Popen(
-            [sys.executable, "-c", script],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"ARGAN_GRACE_SECONDS": "0.5"},
-        )
-        assert process.stdout is not None and process.stdout.readline() == "begins\n"
-        process.send_signal(number)
-        assert process.communicate(timeout=60)[0] == "left\n" and process.returncode == code
-
-
-@pytest.mark.pipeline
-def test_what_is_left_to_do_after_a_signal_ends_in_time() -> None:
-    script = """
-import signal, time
-import pipelines
-def work():
-    try:
-        signal.raise_signal(signal.{})
-    except KeyboardInterrupt as error:
-        with pipelines.in_a_hurry(error):
-            pass  # in time
-        with pipelines.in_a_hurry(error):
-            print("saved", flush=True)
-            time.sleep(3600)
-pipelines.guarded(work)
-"""
-    for name, code in (("SIGTERM", 143), ("SIGINT", 130)):
-        environment = os.environ | {"ARGAN_GRACE_SECONDS": "0.5"}
-        process = subprocess.run(
-            [sys.executable, "-c", script.format(name)], capture_output=True, text=True, env=environment
-        )
-        assert (process.stdout, process.stderr, process.returncode) == ("saved\n", "", code)
 
 
 def test_who_waits_for_another_training_says_so_and_goes_on_telling(tmp_path: Path) -> None:
