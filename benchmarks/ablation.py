@@ -30,7 +30,7 @@ from argan.training import distill as estimator
 from argan.training import sign
 from argan.training.checkpoint import fingerprint
 from argan.training.loop import step_random
-from pipelines import alone
+from pipelines.locks import exclusive_lock
 
 ROWS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -87,7 +87,7 @@ def run(name: str, seed: int, images: int, out: Path) -> None:
     exact = evaluation.exact_maps(Path("data/truth/meadow"), store, "disparity", "index")
     truth = np.stack([exact[row] for row in store.rows("validation")])
     home = out / fingerprint(config.generator_params, store.fingerprint)  # rows that differ in the estimator share it
-    with alone(home / ".lock", print, f"{name}: waiting for another to end the same training"):
+    with exclusive_lock(home / ".lock", print, f"{name}: waiting for another to end the same training"):
         trained, verdict = sign.train(config, store.pixels, home, data=store.fingerprint, rows=store.rows("train"))
     student = estimator.distill(trained.generator, config)
     scores = score(trained.generator, student, store, truth)

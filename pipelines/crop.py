@@ -23,7 +23,7 @@ from argan.photos.prepare import File
 from argan.photos.report import About
 from argan.photos.sources import DATASETS
 from argan.photos.store import Photos, sha256
-from pipelines import run, say
+from pipelines.stage import run_stage, say
 
 EVERY = 10.0  # seconds between two lines of progress
 NO_TRUTH = "No exact depth is known for these photographs: evaluation leaves the depth scores out.\n"
@@ -215,4 +215,4 @@ def _truth(domain: str, disparity: np.ndarray, rows: np.ndarray, count: int) -> 
 
 
 if __name__ == "__main__":
-    run(crop)
+    run_stage(crop)

@@ -13,14 +13,16 @@ from pathlib import Path
 from argan import dependencies
 from argan.errors import UserError
 from argan.files import write_text
-from pipelines import guarded, say
+from pipelines.stage import run_command, say
 
 STAGES = ("fetch", "crop", "train", "evaluate", "register")
 BEGIN, END = "# code: `python -m pipelines.dependencies --write`", "# end of code"
 
 # What stages import and nothing that they write depends on, and why.
 SHARED = {
-    "pipelines.__init__": "runs a stage and ends it",
+    "pipelines.__init__": "sets the environment",
+    "pipelines.locks": "lets one process train at a time",
+    "pipelines.stage": "runs a stage and ends it",
     "argan.__init__": "names the parts of the package",
     "argan.dependencies": "tells which code this is",
     "argan.errors": "the class of an error",
@@ -91,4 +93,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    guarded(lambda: main(sys.argv[1:]))
+    run_command(lambda: main(sys.argv[1:]))

@@ -19,7 +19,8 @@ import yaml
 
 import pipelines.flows  # noqa: F401  (Prefect's settings, before it is imported)
 from argan.errors import UserError
-from pipelines import arrivals, guarded, say, workspace
+from pipelines import arrivals, workspace
+from pipelines.stage import run_command, say
 
 TAG = "argan"
 FLOWS = ["retrain", "retrain-all", "ingest", "reevaluate"]
@@ -127,4 +128,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m pipelines.deploy", description=__doc__)
     parser.add_argument("--notice", type=int, default=NOTICE, metavar="SECONDS", help="without a sign of life: killed")
     options = parser.parse_args()
-    guarded(lambda: deploy(options.notice))
+    run_command(lambda: deploy(options.notice))

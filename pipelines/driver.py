@@ -29,7 +29,8 @@ from filelock import FileLock, Timeout
 from argan import interrupt
 from argan.errors import UserError
 from argan.redact import redacted
-from pipelines import alone, guarded, say
+from pipelines.locks import exclusive_lock
+from pipelines.stage import run_command, say
 
 LOCKS = Path(".dvc/tmp/argan")
 MARK = "\x1eargan "  # begins the line with an exit code; no stage prints such a thing
@@ -172,7 +173,7 @@ def serve(domain: str) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the stages read nothing
     threading.Thread(target=_read, args=(told, commands), daemon=True).start()
     busy = f"{domain}: another run works on it in this workspace; waiting for it to end"
-    with alone(LOCKS / f"{domain}.lock", say, busy):
+    with exclusive_lock(LOCKS / f"{domain}.lock", say, busy):
         from dvc.cli import main  # type: ignore[import-untyped]
 
         print(f"{MARK}0", flush=True)
@@ -200,4 +201,4 @@ def _module(command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    guarded(lambda: serve(sys.argv[1]))
+    run_command(lambda: serve(sys.argv[1]))

@@ -12,7 +12,8 @@ import torch
 from argan.config.schema import Params
 from argan.evaluation import evaluate as evaluation
 from argan.files import swapped, write_json
-from pipelines import CACHE, run, say
+from pipelines import CACHE
+from pipelines.stage import run_stage, say
 
 
 def evaluate(domain: str, params: Params) -> None:
@@ -36,4 +37,4 @@ def evaluate(domain: str, params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run(evaluate)
+    run_stage(evaluate)

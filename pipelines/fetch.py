@@ -14,7 +14,7 @@ from argan.config.schema import Collection, Meadow, Params, Published
 from argan.files import swapped
 from argan.meadow import scene as meadow
 from argan.photos.store import write_rows
-from pipelines import run, say
+from pipelines.stage import run_stage, say
 
 CHUNK = 2000  # scenes between two lines of progress
 TOLD = 20  # entries of archives that were not unpacked, named in the log
@@ -78,4 +78,4 @@ def _meadow(domain: str, settings: Meadow, raw: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(fetch)
+    run_stage(fetch)

@@ -14,7 +14,8 @@ from argan.config.schema import Params
 from argan.errors import UserError
 from argan.evaluation.gate import PRIMARY, mean
 from argan.files import write_json
-from pipelines import REEVALUATED, champion, run, say
+from pipelines import REEVALUATED, champion
+from pipelines.stage import run_stage, say
 
 SCORES = tuple(dict.fromkeys((*PRIMARY, "depth_sign_agreement")))
 
@@ -48,4 +49,4 @@ def reevaluate(domain: str, params: Params) -> None:
 
 
 if __name__ == "__main__":
-    run(reevaluate)
+    run_stage(reevaluate)

@@ -12,7 +12,8 @@ from argan.errors import UserError
 from argan.evaluation import gate
 from argan.evaluation.gate import SPLIT, Decision, Scores
 from argan.files import write_json
-from pipelines import champion, run, say
+from pipelines import champion
+from pipelines.stage import run_stage, say
 
 
 def register(domain: str, params: Params) -> None:
@@ -71,4 +72,4 @@ def _read(path: Path, domain: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run(register)
+    run_stage(register)

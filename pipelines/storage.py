@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from argan.errors import UserError
-from pipelines import fail, guarded, say
+from pipelines.stage import fail, run_command, say
 
 SECONDS = 5  # to connect; a bucket that takes longer is of no use
 
@@ -51,17 +51,15 @@ def check(url: str, remote: Mapping[str, str] | None = None) -> None:
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code"))
         told = {
-            "NoSuchBucket": f"the bucket {parts.netloc} is not there; create it, or mend its name",
-            "404": f"the bucket {parts.netloc} is not there; create it, or mend its name",
-            "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID is not known there; mend it",
-            "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY is wrong; mend it",
-        }.get(
-            code, f"access refused ({code}); mend AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the bucket's rights"
-        )
+            "NoSuchBucket": f"the bucket {parts.netloc} is not there; create it, or fix its name",
+            "404": f"the bucket {parts.netloc} is not there; create it, or fix its name",
+            "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID is not known there; fix it",
+            "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY is wrong; fix it",
+        }.get(code, f"access refused ({code}); fix AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the bucket's rights")
         raise UserError(f"{where}: {told}") from error
     except (BotoCoreError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{where} cannot be reached ({reason}); start it, or mend AWS_ENDPOINT_URL") from error
+        raise UserError(f"{where} cannot be reached ({reason}); start it, or fix AWS_ENDPOINT_URL") from error
 
 
 def remote() -> tuple[str, dict[str, str]]:
@@ -93,11 +91,11 @@ def dvc(command: str, targets: list[str]) -> None:
 def main(arguments: list[str]) -> None:
     match arguments:
         case ["check"]:
-            guarded(lambda: check(*remote()))
+            run_command(lambda: check(*remote()))
         case ["check", url]:
-            guarded(lambda: check(url))
+            run_command(lambda: check(url))
         case ["push" | "pull" as command, *targets]:
-            guarded(lambda: dvc(command, targets))
+            run_command(lambda: dvc(command, targets))
         case _:
             fail("usage: python -m pipelines.storage check [s3://BUCKET/PREFIX] | push [TARGET...] | pull [TARGET...]")
 

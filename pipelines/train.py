@@ -30,7 +30,8 @@ from argan.training import loop as training
 from argan.training import sign
 from argan.training.checkpoint import fingerprint
 from argan.training.distributed import Processes
-from pipelines import alone, in_a_hurry, run, say
+from pipelines.locks import exclusive_lock
+from pipelines.stage import grace_period, run_stage, say
 
 # What training imports and no weight depends on, and why. A change to any other module that it imports makes another training:
 # an old checkpoint must not pass for the new code's work.
@@ -86,7 +87,7 @@ def train(domain: str, params: Params) -> None:
             sign.train(config, store.pixels, home, data=data, rows=store.rows("train"), device=device, processes=group)
             return
         busy = f"{domain}: another training of it runs in this workspace; waiting for it to end"
-        with alone(
+        with exclusive_lock(
             home / ".lock", say, busy, waiting=lambda: group.broadcast(False)
         ):  # else the others take it for lost
             group.broadcast(True)
@@ -168,7 +169,7 @@ def _train(
         if isinstance(error, Exception):
             tracked.end("FAILED")
         else:
-            with in_a_hurry(error):
+            with grace_period(error):
                 tracked.end("KILLED")
         raise
     other = config.sign_images if verdict else 0  # seen the other way round: in the seconds, and not in the model
@@ -296,4 +297,4 @@ Method: aperture rendering GAN (Kaneko, CVPR 2021). Files: safetensors, JSON, CS
 
 
 if __name__ == "__main__":
-    run(train)
+    run_stage(train)

@@ -20,8 +20,8 @@ from argan import registry
 from argan.config import params
 from argan.config.schema import Params
 from argan.errors import UserError
-from pipelines import fail, guarded, say
 from pipelines.services import auth as guard
+from pipelines.stage import fail, run_command, say
 
 LOCAL = Path(".dvc/config.local")
 TABLE = {  # score -> how it reads; those with a baseline beside them first
@@ -175,11 +175,11 @@ def _json(path: Path) -> dict[str, Any] | None:
 def main(arguments: list[str]) -> None:
     match arguments:
         case ["prepare"]:
-            guarded(prepare)
+            run_command(prepare)
         case ["finish"]:
-            guarded(finish)
+            run_command(finish)
         case ["registry", port] if port.isdigit():
-            guarded(lambda: serve(int(port)))
+            run_command(lambda: serve(int(port)))
         case _:
             fail("usage: python -m pipelines.workspace prepare | finish | registry PORT")
 

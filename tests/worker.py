@@ -19,7 +19,7 @@ from argan.tensors import write_tensors
 from argan.training import distributed as processes
 from argan.training import sign
 from argan.training.distributed import Processes
-from pipelines import guarded, say
+from pipelines.stage import run_command, say
 
 SMALL = {
     "images": 96, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,
@@ -54,4 +54,4 @@ if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)  # in which what Adam makes of rounding is nothing
     if sys.argv[3:4] == ["launch"]:
         sys.exit(processes.launch(int(sys.argv[4]), sys.argv[:3]))
-    guarded(work)
+    run_command(work)

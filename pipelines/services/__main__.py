@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from argan.errors import UserError
-from pipelines import guarded
 from pipelines.services.databases import Databases
 from pipelines.services.servers import Services, Settings, kept_settings
+from pipelines.stage import run_command
 
 
 def home() -> Path:
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     verify.add_argument("file", type=Path, metavar="FILE")
     options = vars(parser.parse_args(arguments))
     command = options.pop("command")
-    guarded(lambda: _do(command, options))
+    run_command(lambda: _do(command, options))
 
 
 def _do(command: str, options: dict[str, Any]) -> None:

@@ -26,9 +26,9 @@ from typing import IO, Any
 
 from argan.errors import UserError
 from argan.files import atomic, locked, swapped, write_json
-from pipelines import say
 from pipelines.services.databases import NAMES, Databases, installed, tool
 from pipelines.services.servers import Services, Settings, kept_settings
+from pipelines.stage import say
 
 FORMAT = 1
 WORKSPACE = (

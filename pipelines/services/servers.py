@@ -26,10 +26,11 @@ from typing import Any
 
 from argan.errors import UserError
 from argan.files import atomic, write_json
-from pipelines import say, storage
+from pipelines import storage
 from pipelines.services import auth as guard
 from pipelines.services.daemon import Daemon
 from pipelines.services.databases import Databases, embedded, initialise
+from pipelines.stage import say
 
 POOL = "argan"
 GPU = "gpu"

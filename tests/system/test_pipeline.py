@@ -265,11 +265,11 @@ def test_the_prefect_flow_runs_the_five_stages(finished: Workspace, tmp_path: Pa
     raw.unlink()
     np.save(raw, pixels)
     workspace.run("dvc", "commit", "-f", "fetch@meadow")
-    guarded = f"from pipelines import guarded; {retrain.replace('; ', '; guarded(lambda: ')})"
-    told = workspace.run("python", "-c", guarded, code=2)
+    command = f"from pipelines.stage import run_command; {retrain.replace('; ', '; run_command(lambda: ')})"
+    told = workspace.run("python", "-c", command, code=2)
     assert "error: crop@meadow: data/raw/meadow: 1 of 200 photos refused" in told
     assert "Traceback" not in told
-    unknown = guarded.replace("('meadow')", "('medow')")
+    unknown = command.replace("('meadow')", "('medow')")
     assert "unknown domain 'medow'" in workspace.run("python", "-c", unknown, code=2)
 
 

@@ -32,7 +32,8 @@ from argan.training.loop import (
     train,
 )
 from benchmarks import reference_step
-from pipelines import alone, guarded
+from pipelines.locks import exclusive_lock
+from pipelines.stage import run_command
 
 SMALL = {
     "images": 96, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,
@@ -127,12 +128,12 @@ def test_who_waits_for_another_training_says_so_and_goes_on_telling(tmp_path: Pa
         told.append("waits")
         other.release()
 
-    with alone(tmp_path / "lock", told.append, "busy", waiting):
+    with exclusive_lock(tmp_path / "lock", told.append, "busy", waiting):
         assert told == ["busy", "waits"]
         with pytest.raises(Timeout):
             other.acquire(timeout=0)
     other.acquire(timeout=0)
-    with alone(tmp_path / "free", told.append, "busy", waiting):
+    with exclusive_lock(tmp_path / "free", told.append, "busy", waiting):
         assert len(told) == 2
 
 
@@ -360,7 +361,7 @@ def test_memory_that_ran_out_is_said_in_one_line(capsys: pytest.CaptureFixture[s
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     try:
         with pytest.raises(SystemExit) as left:
-            guarded(work)
+            run_command(work)
     finally:
         for n, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(n, handler)
