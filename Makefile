@@ -1,5 +1,6 @@
 # make repro   set everything up and run the whole pipeline (dvc repro) on the embedded domain
 # make test    set everything up, then lint, type check and test
+# make mutants   plant COUNT=100 mistakes one by one (SEED=0) and print those that the unit tests miss
 # make registry   show the registered models in the browser (PORT=5000)
 # make services   Prefect's and MLflow's servers and a worker (PREFECT_PORT=4200 MLFLOW_PORT=5000); services-stop, services-status
 # make deploy   bring prefect.yaml (schedules, flows) to the Prefect server in use
@@ -19,7 +20,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: setup repro registry services services-stop services-status deploy backup restore test lint
+.PHONY: setup repro registry services services-stop services-status deploy backup restore test lint mutants
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -74,3 +75,8 @@ lint: setup
 JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 4))')
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
+
+COUNT ?= 100
+SEED ?= 0
+mutants: setup
+	@$(BIN)/python -m benchmarks.mutants --count $(COUNT) --seed $(SEED)
