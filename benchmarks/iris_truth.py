@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from argan.effects import iris
 from argan.effects.bokeh import ENCODE
-from argan.inference.model import read_photo
+from argan.inference.photo import read_photo
 from argan.visualization import write_png
 from benchmarks.reference_bokeh import linear
 

@@ -14,7 +14,8 @@ import trimesh
 
 import argan
 from argan.effects.mesh import write_glb, write_ply
-from argan.inference.model import fit_to_edges, read_photo
+from argan.inference.edges import fit_to_edges
+from argan.inference.photo import read_photo
 from argan.visualization import enlarge
 
 

@@ -21,7 +21,7 @@ from argan.config.schema import Params, Training
 from argan.effects.iris import Iris
 from argan.errors import UserError
 from argan.files import swapped, write_json, write_text
-from argan.inference.novelty import Likeness
+from argan.inference.novelty import NOVELTY_FILE, NoveltyDetector
 from argan.photos.store import Photos
 from argan.tensors import write_tensors
 from argan.training import distill as estimator
@@ -46,7 +46,7 @@ NO_WEIGHT = {
     "argan.training.health": "watches a training and ends it; a step it lets pass is as without it",
     "argan.effects.iris": "goes with the model, measured on photos",
     "argan.inference.novelty": "goes with the model, measured on photos",
-    "argan.metrics": "looks at photos, for the likeness",
+    "argan.metrics": "features of photos, for novelty",
     "argan.config": "its values are in the fingerprint themselves",
     "argan.visualization": "draws",
     "argan.registry": "keeps runs and models; a change in it must not throw checkpoints away",
@@ -164,7 +164,7 @@ def _train(
             trained.generator, config, device=device, folder=folder / "estimator", mark=mark, say=say
         )
         say(f"{domain}: distilled in {time.perf_counter() - began:.0f} s")
-        likeness = Likeness.of(store.pixels, rows, store.rows("validation"))
+        novelty = NoveltyDetector.fit(store.pixels, rows, store.rows("validation"))
     except BaseException as error:
         if isinstance(error, Exception):
             tracked.end("FAILED")
@@ -198,7 +198,7 @@ def _train(
         shape = {"domain": domain, "training": recipe}
         write_tensors(new / "generator.safetensors", trained.generator.state_dict(), shape)
         write_tensors(new / "estimator.safetensors", student.state_dict(), shape)
-        likeness.save(new / "likeness.safetensors")
+        novelty.save(new / NOVELTY_FILE)
         write_json(new / "config.json", meta)
         pd.DataFrame(trained.history).to_csv(new / "history.csv", index=False)
         (new / "samples").mkdir()

@@ -129,7 +129,7 @@ def interpolate(
         raise UserError("a way goes from one scene to another; give --from SEED twice or more")
     loaded = load(model)
     keys = np.concatenate([loaded.latents([0], seed, truncation) for seed in seeds])
-    points = latents.path(keys, frames)
+    points = latents.trajectory(keys, frames)
     folder(out)
     shown = []
     for part in progress(np.array_split(points, max(1, len(points) // 32)), max(1, len(points) // 32), "scenes"):
@@ -166,9 +166,9 @@ def project(
 
     check_outputs([photo], out, (".png", ".gif", ".json", ".latent.npy", ".disparity.npy"))
     loaded = load(model)
-    with bar("steps") as watch:
+    with bar("steps") as report:
         found = latents.project(
-            loaded, photo, steps=steps, starts=starts, seed=seed, watch=watch or (lambda done, total: None)
+            loaded, photo, steps=steps, starts=starts, seed=seed, progress=report or (lambda done, total: None)
         )
     folder(out)
     colors = pictures.disparity_colors(found.disparity, loaded.config.disparity_max)
@@ -219,7 +219,8 @@ def _each(
     """one(stem, photo, disparity, the model's own views or None) for every photo, or for every new scene."""
     import numpy as np
 
-    from argan.inference.model import fit_to_edges, read_photo
+    from argan.inference.edges import fit_to_edges
+    from argan.inference.photo import read_photo
     from argan.visualization import enlarge
 
     if photos:

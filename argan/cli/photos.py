@@ -71,7 +71,7 @@ def bokeh(
 
     place = _focus(focus)
     loaded = load(model)
-    loaded.opening(shape)  # of what it has not, said once and not for each photo
+    loaded.aperture_shape(shape)  # of what it has not, said once and not for each photo
 
     def one(path: Path) -> None:
         photo = photograph.read(path)

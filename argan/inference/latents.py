@@ -1,6 +1,7 @@
-"""The space of scenes: ways through it, and the way back from a photograph.
+"""The latent space: interpolation between scenes, and projection of a photograph (GAN inversion).
 
-A latent is a standard normal vector of Z numbers, so all of them lie near a sphere of radius sqrt(Z): ways go along it (slerp).
+A latent is a standard normal vector of Z numbers, so all of them lie near a sphere of radius sqrt(Z), and interpolation goes
+along it (slerp).
 """
 
 from __future__ import annotations
@@ -18,12 +19,17 @@ from torch import Tensor
 
 from argan import networks
 from argan.errors import UserError
+from argan.inference.photo import Photo, Pixels, read_photo
 
 if TYPE_CHECKING:
-    from argan.inference.model import Model, Photo
+    from argan.inference.model import Model
 
 Latents = NDArray[Any]  # float32
-Pixels = NDArray[np.uint8]
+
+PYRAMID = 4  # scales of the distance between photos: full size, halves, quarters, eighths
+CANDIDATES = 32  # random scenes per start of a projection
+LEARNING_RATE = 0.05  # of latents and apertures in a projection
+NORM_WEIGHT = 0.1  # of the penalty on latents away from the sphere
 
 
 def slerp(a: Latents, b: Latents, t: float) -> Latents:
@@ -38,22 +44,24 @@ def slerp(a: Latents, b: Latents, t: float) -> Latents:
     return (direction * ((1 - t) * length_a + t * length_b)).astype(np.float32)
 
 
-def path(keys: Latents, frames: int, loop: bool = True) -> Latents:
-    """Through all of `keys` (K, Z), `frames` a leg, slowing down at each: (F, Z). A loop goes back to the first and repeats
-    no frame; else the last key ends it. Raises UserError for less than two keys."""
+def trajectory(keys: Latents, frames: int, loop: bool = True) -> Latents:
+    """Through all of `keys` (K, Z) with `frames` points a segment, slowing down at each key: (F, Z).
+
+    A loop goes back to the first key and repeats no point; else the last key ends it. Raises UserError for less than two keys.
+    """
     if len(keys) < 2 or frames < 1:
         raise UserError(
             f"a way through scenes needs at least two of them and one frame a leg, got {len(keys)}, {frames}"
         )
-    legs = list(zip(keys, np.roll(keys, -1, 0), strict=True))[: None if loop else -1]
+    segments = list(zip(keys, np.roll(keys, -1, 0), strict=True))[: None if loop else -1]
     eased = [0.5 - 0.5 * np.cos(np.pi * k / frames) for k in range(frames)]
-    points = [slerp(a, b, t) for a, b in legs for t in eased]
+    points = [slerp(a, b, t) for a, b in segments for t in eased]
     return np.stack(points if loop else [*points, keys[-1]])
 
 
 @dataclass(frozen=True)
 class Projection:
-    """The scene nearest to a photograph that was found. R is the model's resolution."""
+    """The generated scene nearest to a photograph. R is the model's resolution."""
 
     latent: Latents  # (Z,)
     aperture: float  # through which its photo is nearest, 0 to 1
@@ -63,9 +71,9 @@ class Projection:
     disparity: NDArray[Any]  # (R, R)
     views: Pixels  # (25, R, R, 3), its light field through the full aperture
     rmse: float  # between target and photo, of 0..255
-    rmse_start: float  # the same of the best of the random scenes it started from
-    rmse_flat: float  # the same of a picture of one colour, the target's mean
-    rmse_mean: float  # the same of the mean photo of the scenes it started from: what knowing the domain alone scores
+    rmse_start: float  # of the best of the random scenes it started from
+    rmse_flat: float  # of a picture of one colour, the target's mean
+    rmse_mean: float  # of the mean photo of the scenes it started from: the score of the domain alone
 
 
 def project(
@@ -75,56 +83,65 @@ def project(
     steps: int = 300,
     starts: int = 8,
     seed: int = 0,
-    watch: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Projection:
-    """The latent whose photo is nearest to the middle square of `photo`; which aperture it was taken with is found as well.
+    """The latent whose photo is nearest to the middle square of `photo`, and the aperture it was taken with.
 
-    Least squares over four scales (so that a petal two pixels off still pulls), from the best `starts` of 32 times as many random
-    scenes, by Adam with its rate going to zero; latents are held near the sphere they come from. The model's domain limits
-    what can be found: read `rmse` beside `rmse_mean` and `rmse_flat`. Raises UserError for what is no photo or too small a one.
+    Least squares over PYRAMID scales (so that a petal two pixels off still has a gradient), from the best `starts` of CANDIDATES
+    times as many random scenes, by Adam with cosine annealing; a penalty keeps latents near the sphere they come from. The model's
+    domain limits the result: read `rmse` beside `rmse_mean` and `rmse_flat`. Raises UserError for what is no photo or too small.
     """
     if steps < 1 or starts < 1:
         raise UserError(f"steps and starts must be at least 1, got {steps} and {starts}")
-    target = square(photo, model.config.resolution)
-    wanted = networks.from_uint8(torch.from_numpy(target).permute(2, 0, 1)[None])
-    random = model.latents(range(32 * starts), seed)
+    target = center_square(photo, model.config.resolution)
+    target_tensor = networks.from_uint8(torch.from_numpy(target).permute(2, 0, 1)[None])
+    candidates = torch.from_numpy(model.latents(range(CANDIDATES * starts), seed))
     with torch.no_grad():
-        parts = [_photograph(model, z, torch.full((len(z),), 0.5)) for z in torch.from_numpy(random).split(32)]
-        first = torch.cat([_difference(part, wanted) for part in parts])
+        parts = [_photograph(model, z, torch.full((len(z),), 0.5)) for z in candidates.split(32)]
+        distances = torch.cat([_distance(part, target_tensor) for part in parts])
         mean = torch.stack([part.mean(0) for part in parts]).mean(0)[None]
-    best = first.argsort()[:starts]
-    z = torch.from_numpy(random)[best].requires_grad_()
-    opening = torch.zeros(starts, requires_grad=True)  # the aperture is its sigmoid
-    start = _rmse(model, z[:1].detach(), torch.full((1,), 0.5), wanted)
-    adam = torch.optim.Adam([{"params": [z], "lr": 0.05}, {"params": [opening], "lr": 0.05}], betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    z = candidates[distances.argsort()[:starts]].requires_grad_()
+    aperture_logit = torch.zeros(starts, requires_grad=True)
+    rmse_start = _rmse(model, z[:1].detach(), torch.full((1,), 0.5), target_tensor)
+    groups = [{"params": [z], "lr": LEARNING_RATE}, {"params": [aperture_logit], "lr": LEARNING_RATE}]
+    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
-        adam.zero_grad(set_to_none=True)
-        # The length of a standard normal vector is known to within a few percent: a point elsewhere is no scene of the domain
-        astray = (z.norm(dim=1) / z.shape[1] ** 0.5 - 1).square()
-        (_difference(_photograph(model, z, opening.sigmoid()), wanted) + 0.1 * astray).sum().backward()
-        adam.step()
+        optimizer.zero_grad(set_to_none=True)
+        # The norm of a standard normal vector varies by a few percent: a point elsewhere is no scene of the domain
+        norm_error = (z.norm(dim=1) / z.shape[1] ** 0.5 - 1).square()
+        distance = _distance(_photograph(model, z, aperture_logit.sigmoid()), target_tensor)
+        (distance + NORM_WEIGHT * norm_error).sum().backward()
+        optimizer.step()
         schedule.step()
-        watch(step + 1, steps)
+        progress(step + 1, steps)
     with torch.no_grad():
-        scale = opening.sigmoid()
-        error = (_photograph(model, z, scale) - wanted).square().mean((1, 2, 3))
-        k = int(error.argmin())
-        z, scale = z[k : k + 1].detach(), scale[k : k + 1]
+        scale = aperture_logit.sigmoid()
+        error = (_photograph(model, z, scale) - target_tensor).square().mean((1, 2, 3))
+        best = int(error.argmin())
+        z, scale = z[best : best + 1].detach(), scale[best : best + 1]
         image, disparity = model.generator(z)
-        views = networks.to_uint8(model.generator.views(image, disparity, torch.ones(1))[0])
-        found = networks.to_uint8(model.generator.photograph(image, disparity, scale))[0]
-    flat, average = (float((wanted - x).square().mean().sqrt()) * 127.5 for x in (wanted.mean((2, 3), True), mean))
+        views = model.generator.views(image, disparity, torch.ones(1))[0]
+        photo_tensor = model.generator.photograph(image, disparity, scale)
+    flat = target_tensor.mean((2, 3), keepdim=True)
+    rmse_flat, rmse_mean = (float((target_tensor - x).square().mean().sqrt()) * 127.5 for x in (flat, mean))
     return Projection(
-        z[0].numpy(), float(scale), target, found, networks.to_uint8(image)[0], disparity[0, 0].numpy(), views,
-        _rmse(model, z, scale, wanted), start, flat, average,
-    )  # fmt: skip
+        latent=z[0].numpy(),
+        aperture=float(scale),
+        target=target,
+        photo=networks.to_uint8(photo_tensor)[0],
+        image=networks.to_uint8(image)[0],
+        disparity=disparity[0, 0].numpy(),
+        views=networks.to_uint8(views),
+        rmse=_rmse(model, z, scale, target_tensor),
+        rmse_start=rmse_start,
+        rmse_flat=rmse_flat,
+        rmse_mean=rmse_mean,
+    )
 
 
-def square(photo: Photo, resolution: int) -> Pixels:
+def center_square(photo: Photo, resolution: int) -> Pixels:
     """The middle square of a photo as the model sees photos: (R, R, 3)."""
-    from argan.inference.model import read_photo
-
     pixels = read_photo(photo)
     h, w = pixels.shape[:2]
     side = min(h, w)
@@ -141,16 +158,16 @@ def _photograph(model: Model, z: Tensor, scale: Tensor) -> Tensor:
     return photo
 
 
-def _difference(photos: Tensor, wanted: Tensor) -> Tensor:
-    """(N,): mean squared differences at full size and at halves, quarters and eighths of it, added up."""
-    difference = photos - wanted
+def _distance(photos: Tensor, target: Tensor) -> Tensor:
+    """(N,): the mean squared difference, summed over PYRAMID scales."""
+    difference = photos - target
     total = difference.square().mean((1, 2, 3))
-    for _ in range(3):
+    for _ in range(PYRAMID - 1):
         difference = F.avg_pool2d(difference, 2)
         total = total + difference.square().mean((1, 2, 3))
     return total
 
 
-def _rmse(model: Model, z: Tensor, scale: Tensor, wanted: Tensor) -> float:
+def _rmse(model: Model, z: Tensor, scale: Tensor, target: Tensor) -> float:
     with torch.no_grad():
-        return float((_photograph(model, z, scale) - wanted).square().mean().sqrt()) * 127.5
+        return float((_photograph(model, z, scale) - target).square().mean().sqrt()) * 127.5

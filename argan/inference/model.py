@@ -1,4 +1,4 @@
-"""A trained model in use: sample scenes, and see the depth of a photograph that was never seen."""
+"""A trained model in use: sample scenes, estimate the depth of photographs and blur them by it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from argan import networks
@@ -22,43 +21,40 @@ from argan.config.schema import REMOVED, Training
 from argan.effects.bokeh import COLLECTION, SHAPES, Shape, refocus
 from argan.effects.iris import Iris
 from argan.errors import UserError
-from argan.guided_filter import UPPER, solve_symmetric
-from argan.inference.novelty import UNLIKE, Likeness
+from argan.inference.edges import Disparity, fit_to_edges
+from argan.inference.novelty import NOVELTY_FILE, NOVELTY_THRESHOLD, NoveltyDetector
+from argan.inference.photo import Photo, Pixels, read_photo, resize
 from argan.networks.estimator import estimate_with_error
 from argan.optics import Aperture
 from argan.photos import photograph
 from argan.photos.photograph import Photograph
 from argan.tensors import read_tensors
 
-Pixels = NDArray[np.uint8]
-Disparity = NDArray[Any]  # float32
-Photo = str | Path | Image.Image | Pixels | Photograph
-
 MODELS = Path("models")
 BATCH = 32  # scenes generated at a time
 VIEWS = Aperture.size  # along each side of the aperture, as trained
-MOST_VIEWS = 33  # 66 dB from twice as many at 256 px
-LONGEST = 64  # times the shorter side: the model sees as many of its frames side by side; panoramas have 3 to 20
-NEAR = 0.1  # of the whole range of disparity: off by less, far, focal plane and near are still told apart
-GUIDE = 512  # longest side, in pixels, at which depth is fitted to the photo's edges
+MAX_VIEWS = 33  # 66 dB from twice as many at 256 px
+MAX_ASPECT = 64  # longest side over shortest: the model sees as many of its frames side by side; panoramas have 3 to 20
+CONFIDENCE_TOLERANCE = 0.1  # of the whole range of disparity: off by less, far, focal plane and near stay distinct
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a model says of a photograph's depth, and how far it is to be believed."""
+    """A photograph's depth as a model estimates it, and its reliability.
 
-    disparity: Disparity  # (H, W), signed, 0 in the focal plane, larger = nearer, fraction of the photo's width
-    confidence: (
-        Disparity  # (H, W) in 0..1: the chance that the disparity is within NEAR of the model's range, see `estimate`
-    )
-    unlike: (
-        float | None
-    )  # 0..1: the share of the domain's own photos that are more like what was learned from; None unknown
+    disparity: (H, W), signed, 0 in the focal plane, larger = nearer, fraction of the photo's width. confidence: (H, W) in 0..1,
+    the probability that the disparity is within CONFIDENCE_TOLERANCE of the model's range, see `Model.estimate`. novelty: 0..1,
+    the share of the domain's own photos that lie nearer to the training photos than this one; None where that is unknown.
+    """
+
+    disparity: Disparity
+    confidence: Disparity
+    novelty: float | None
 
     @property
     def warning(self) -> str | None:
         """One sentence where the photograph is not of the kind the model learned from; None where it may be."""
-        if self.unlike is None or self.unlike < UNLIKE:
+        if self.novelty is None or self.novelty < NOVELTY_THRESHOLD:
             return None
         return (
             "this is unlike the photographs the model learned from; its depth may be wrong whatever the confidence says"
@@ -67,7 +63,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Scenes:
-    """What one latent each became. R is the model's resolution."""
+    """N generated scenes, one per latent. R is the model's resolution."""
 
     images: Pixels  # (N, R, R, 3), all in focus
     photos: Pixels  # (N, R, R, 3), through the full aperture
@@ -105,27 +101,27 @@ class Model:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged ({error!r}); run `dvc repro` or fetch the model again") from error
         generator = networks.build_generator(config)
-        _fill(generator, folder / "generator.safetensors")
+        _load_weights(generator, folder / "generator.safetensors")
         return cls(domain, config, generator, folder)
 
     @cached_property
     def estimator(self) -> networks.Estimator:
         student = networks.Estimator(self.config.estimator_channels, self.config.disparity_max)
         if self.folder is not None:
-            _fill(student, self.folder / "estimator.safetensors")
+            _load_weights(student, self.folder / "estimator.safetensors")
         return student.eval().requires_grad_(False)
 
     @cached_property
-    def likeness(self) -> Likeness | None:
-        """What the domain's photographs look like; None where the folder does not say."""
-        return Likeness.load(self.folder / "likeness.safetensors") if self.folder else None
+    def novelty_detector(self) -> NoveltyDetector | None:
+        """Fitted to the domain's photographs; None where the folder has none."""
+        return NoveltyDetector.load(self.folder / NOVELTY_FILE) if self.folder else None
 
     @cached_property
     def iris(self) -> Iris | None:
         """The lens that the domain's photographs were taken with; None where the folder does not say."""
         return Iris.load(self.folder) if self.folder else None
 
-    def opening(self, shape: str) -> Shape:
+    def aperture_shape(self, shape: str) -> Shape:
         """What `argan.effects.bokeh.refocus` takes for the shape of that name: "collection" is the photographs' own.
 
         Raises UserError where that is not known.
@@ -143,7 +139,7 @@ class Model:
             f"the model '{self.domain}' knows no aperture shape of its collection ({reason}); there is: {others}"
         )
 
-    # Scenes
+    # Generated scenes
 
     def sample(self, count: int = 1, seed: int = 0, truncation: float = 1.0, views: int = VIEWS) -> Scenes:
         """`count` scenes. Scene i depends on (seed, i) alone: asking for more leaves the first ones as they are.
@@ -172,7 +168,7 @@ class Model:
 
     @torch.inference_mode()
     def scenes(self, latents: Disparity, views: int = VIEWS) -> Scenes:
-        """What latents (N, Z) become."""
+        """The scenes of latents (N, Z)."""
         aperture = _aperture(views)
         image, disparity = self.generator(torch.from_numpy(latents))
         photo = self.generator.photograph(image, disparity, torch.ones(len(image)), aperture=aperture)
@@ -191,42 +187,44 @@ class Model:
         """Disparity of a photograph at its own size: float32 (H, W), larger = nearer, as a fraction of the photo's width.
 
         photo: a path, a PIL image (EXIF orientation is applied) or uint8 (H, W, 3). The estimator sees it with its shorter
-        side at the resolution the model was trained at; its answer is then fitted to the photo's edges. Raises UserError
+        side at the resolution the model was trained at; its output is then fitted to the photo's edges. Raises UserError
         for what is no photo.
         """
         pixels = read_photo(photo)
-        disparity, _ = self._coarse(self._reduced(pixels))
-        return self._to_size(disparity, pixels)
+        disparity, _ = self._estimate_coarse(self._downscale(pixels))
+        return self._upscale(disparity, pixels)
 
     def estimate(self, photo: Photo) -> Estimate:
-        """`depth`, with the confidence at every pixel and how unlike the model's photographs this one is.
+        """`depth`, with the confidence at every pixel and the photo's novelty.
 
-        Confidence is what the estimator learned of its own errors on generated scenes (Laplace, Kendall and Gal 2017), no
-        less than two views of the photo disagree: 1 - exp(-t / error), t being NEAR of the range of disparity. It knows
-        nothing of photographs of another kind: that is what `unlike` is for.
+        Confidence is 1 - exp(-t / error), t being CONFIDENCE_TOLERANCE of the range of disparity. The error is what the estimator
+        learned of its own errors on generated scenes (Laplace, Kendall and Gal 2017), and at least half of what the photo and its
+        mirror image differ by. It says nothing of photographs of another kind: `novelty` does.
         """
         pixels = read_photo(photo)
-        small = self._reduced(pixels)
-        disparity, error = self._coarse(small)
-        confidence = 1 - np.exp(-NEAR * 2 * self.config.disparity_max / error)
-        unlike = None
-        if self.likeness is not None:
+        small = self._downscale(pixels)
+        disparity, error = self._estimate_coarse(small)
+        confidence = 1 - np.exp(-CONFIDENCE_TOLERANCE * 2 * self.config.disparity_max / error)
+        novelty = None
+        if self.novelty_detector is not None:
             (h, w), r = small.shape[:2], self.config.resolution
             top, left = (h - r) // 2, (w - r) // 2
-            unlike = self.likeness.unlike(small[top : top + r, left : left + r])
+            novelty = self.novelty_detector.score(small[top : top + r, left : left + r])
         size = (pixels.shape[1], pixels.shape[0])
         full: Disparity = cv2.resize(confidence, size, interpolation=cv2.INTER_CUBIC)
-        return Estimate(self._to_size(disparity, pixels), np.clip(full, 0, 1), unlike)
+        return Estimate(self._upscale(disparity, pixels), np.clip(full, 0, 1), novelty)
 
-    def _reduced(self, pixels: Pixels) -> Pixels:
+    def _downscale(self, pixels: Pixels) -> Pixels:
         """The photo with its shorter side at the model's resolution. Raises UserError where the longer one would be endless."""
         (h, w), r = pixels.shape[:2], self.config.resolution
-        if max(h, w) > LONGEST * min(h, w):
-            raise UserError(f"the photo has {w} x {h} pixels, one side more than {LONGEST} times the other; cut it up")
-        return _resized(pixels, max(r, round(h * r / min(h, w))), max(r, round(w * r / min(h, w))))
+        if max(h, w) > MAX_ASPECT * min(h, w):
+            raise UserError(
+                f"the photo has {w} x {h} pixels, one side more than {MAX_ASPECT} times the other; cut it up"
+            )
+        return resize(pixels, max(r, round(h * r / min(h, w))), max(r, round(w * r / min(h, w))))
 
     @torch.inference_mode()
-    def _coarse(self, small: Pixels) -> tuple[Disparity, Disparity]:
+    def _estimate_coarse(self, small: Pixels) -> tuple[Disparity, Disparity]:
         """Disparity and its expected error (h, w), in the model's unit: the width of its square frame."""
         h, w = small.shape[:2]
         padded = np.pad(small, ((0, -h % 8), (0, -w % 8), (0, 0)), mode="symmetric")  # three halvings and back
@@ -234,7 +232,7 @@ class Model:
         disparity, error = estimate_with_error(self.estimator, photos)
         return disparity[0, 0, :h, :w].numpy(), error[0, 0, :h, :w].numpy()
 
-    def _to_size(self, coarse: Disparity, pixels: Pixels) -> Disparity:
+    def _upscale(self, coarse: Disparity, pixels: Pixels) -> Disparity:
         """Fitted to the photo's edges, in fractions of its width: the model's frame is the photo's shorter side."""
         h, w = pixels.shape[:2]
         return fit_to_edges(coarse, pixels, pixel=min(h, w) / self.config.resolution) * np.float32(min(h, w) / w)
@@ -247,17 +245,17 @@ class Model:
         Returns (H, W, 3), the photo's own size and values: uint16 where its file has 16 bits, else uint8. aperture 0 gives the
         photo itself; focus None is its centre; both numbers within 0..1 are fractions of width and height; shape is one of
         `bokeh.SHAPES` or "collection", the aperture of the photographs learned from. Raises UserError for what is no photo,
-        an aperture below 0, a focus outside the frame, or a shape that there is not.
+        an aperture below 0, a focus outside the frame, or an unknown shape.
         """
-        opening = self.opening(shape)
-        taken = photograph.read(photo) if isinstance(photo, str | Path) else photo
-        pixels = taken.pixels if isinstance(taken, Photograph) else read_photo(taken)
-        return refocus(pixels, self.depth(taken), aperture, focus, opening)
+        opening = self.aperture_shape(shape)
+        source = photograph.read(photo) if isinstance(photo, str | Path) else photo
+        pixels = source.pixels if isinstance(source, Photograph) else read_photo(source)
+        return refocus(pixels, self.depth(source), aperture, focus, opening)
 
 
 def _aperture(views: int) -> Aperture:
-    if views % 2 == 0 or not 3 <= views <= MOST_VIEWS:
-        raise UserError(f"views must be odd, from 3 to {MOST_VIEWS}, to have one in the middle; got {views}")
+    if views % 2 == 0 or not 3 <= views <= MAX_VIEWS:
+        raise UserError(f"views must be odd, from 3 to {MAX_VIEWS}, to have one in the middle; got {views}")
     return Aperture(views)
 
 
@@ -278,7 +276,7 @@ def find_folder(reference: str | Path) -> Path:
     )
 
 
-def _fill(network: torch.nn.Module, path: Path) -> None:
+def _load_weights(network: torch.nn.Module, path: Path) -> None:
     tensors, _ = read_tensors(path)
     try:
         network.load_state_dict(tensors)
@@ -287,65 +285,3 @@ def _fill(network: torch.nn.Module, path: Path) -> None:
         raise UserError(
             f"{path} does not fit the config.json beside it ({reason:.120}); fetch the model again"
         ) from error
-
-
-def read_photo(photo: Photo) -> Pixels:
-    """A photograph, upright, as uint8 (H, W, 3). Raises UserError naming the file and why it is refused."""
-    if isinstance(photo, Photograph):
-        return photo.in_8_bits
-    if isinstance(photo, str | Path):
-        return photograph.read(photo).in_8_bits
-    if isinstance(photo, np.ndarray):
-        if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.size == 0:
-            raise UserError(f"a photo as an array must be uint8 (H, W, 3), got {photo.dtype} {photo.shape}")
-        photo = Image.fromarray(photo)
-    try:
-        return photograph.to_8_bit(ImageOps.exif_transpose(photo))
-    except Exception as error:  # decoders meet broken files with anything
-        raise UserError(f"the photo cannot be read ({error or type(error).__name__}); it may be cut off") from error
-
-
-def fit_to_edges(coarse: Disparity, photo: Pixels, pixel: float) -> Disparity:
-    """Coarse disparity (h, w) at the size of `photo` (H, W, 3), following its edges: the guided filter.
-
-    In every window, disparity is the affine function of colour nearest to the coarse one; `pixel` is the side of a coarse
-    pixel in pixels of the photo, half the window's radius (He, Sun, Tang, 2013; fitted at GUIDE, as in their fast one). What
-    it copies of a pattern on a surface, feathers or fur, is taken off again: it would be speckles in a blurred picture.
-    """
-    height, width = photo.shape[:2]
-    ratio = min(1.0, GUIDE / max(height, width))
-    h, w = max(1, round(height * ratio)), max(1, round(width * ratio))
-    guide = [plane.astype(np.float32) / np.float32(255) for plane in cv2.split(_resized(photo, h, w))]
-    target = cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC)
-    radius = max(1, round(2 * pixel * ratio))
-
-    def mean(x: NDArray[Any]) -> NDArray[Any]:
-        return cv2.blur(x, (2 * radius + 1, 2 * radius + 1), borderType=cv2.BORDER_REFLECT)
-
-    average, level = [mean(plane) for plane in guide], mean(target)
-    covariance = {
-        (i, j): mean(guide[i] * guide[j]) - average[i] * average[j] + np.float32(SMOOTHING if i == j else 0)
-        for i, j in UPPER
-    }
-    cross = [mean(plane * target) - a * level for plane, a in zip(guide, average, strict=True)]
-    slopes = solve_symmetric(covariance, cross)
-    for slope, a in zip(slopes, average, strict=True):
-        level = level - slope * a
-    offset, *slopes = (cv2.resize(mean(x), (width, height), interpolation=cv2.INTER_LINEAR) for x in (level, *slopes))
-    for slope, plane in zip(slopes, cv2.split(photo), strict=True):
-        offset += slope * (plane * np.float32(1 / 255))
-    lowest, highest = coarse.min(), coarse.max()
-    fine = np.clip(offset, lowest, highest, out=offset)
-    around = cv2.medianBlur(cv2.resize(fine, (w, h), interpolation=cv2.INTER_AREA), 5)
-    relief = fine - cv2.resize(around, (width, height), interpolation=cv2.INTER_LINEAR)
-    most = np.float32(NEAR * (highest - lowest))  # steps of more than that are edges
-    return fine - np.clip(relief, -most, most, out=relief)  # type: ignore[no-any-return]
-
-
-SMOOTHING = 1e-3  # variance of colour (0..1) below which a window is taken for one surface
-
-
-def _resized(photo: Pixels, height: int, width: int) -> Pixels:
-    """Antialiased where it shrinks, smooth where it grows."""
-    shrinks = height < photo.shape[0]
-    return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)  # type: ignore[return-value]

@@ -1,8 +1,8 @@
-"""Is a photograph of the kind a model learned from? Its depth means nothing otherwise, however sure the estimator is.
+"""Out-of-distribution detection: is a photograph of the kind a model was trained on? Its depth means nothing otherwise.
 
-Deep nearest neighbours (Sun et al., ICML 2022): how far the photograph lies from the nearest photographs learned from, in
-features of a network that has seen the whole world, against how far photographs of the domain that were *not* learned from lie.
-Training never sees these features.
+Deep nearest neighbours (Sun et al., ICML 2022): the distance of the photograph to the nearest training photographs, in features
+of a network trained on ImageNet, ranked among the distances of the domain's held-out photographs. Training never sees these
+features.
 """
 
 from __future__ import annotations
@@ -20,45 +20,48 @@ from argan.metrics.features import Extractor, extractor
 from argan.tensors import read_tensors, write_tensors
 
 FEATURES = "efficientnet-lite0"  # in a package, so that it is there wherever a model is used
-NEIGHBOUR = 5  # the fifth nearest: one odd photograph among those learned from excuses nothing
-PHOTOS = 1000  # kept at most, 2.6 MB; of meadow's 8,000, 1,000 tell other photographs apart as well as all
-UNLIKE = 0.99  # beyond this share of the domain's own photographs a photograph is called unlike them: one in a hundred is, wrongly
+NEIGHBOUR = 5  # the fifth nearest: a single odd training photograph must not make its like typical
+MAX_PHOTOS = 1000  # 2.6 MB; 1,000 of meadow's 8,000 separate other photographs as well as all of them
+NOVELTY_THRESHOLD = (
+    0.99  # a photograph farther out than this share of the domain's own is called unlike them: 1 % false alarms
+)
+NOVELTY_FILE = "likeness.safetensors"  # in a model's folder
 
 Photos = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """What a domain's photographs look like."""
+class NoveltyDetector:
+    """The features of a domain's training photographs, and how far its held-out ones lie from them."""
 
-    learned: NDArray[Any]  # (n, F) float32 of length 1: features of photographs learned from
-    distances: NDArray[Any]  # (m,) rising: how far photographs of the domain that were held out lie from them
+    features: NDArray[Any]  # (n, F) float32, unit length, of training photographs
+    distances: NDArray[Any]  # (m,) ascending, of held-out photographs of the domain to the training photographs
 
     @classmethod
-    def of(cls, photos: Photos, learned: Rows, held_out: Rows) -> Likeness:
-        """From photos uint8 (N, R, R, 3), a memory map will do, by the row numbers of those learned from and of others.
+    def fit(cls, photos: Photos, training: Rows, held_out: Rows) -> NoveltyDetector:
+        """From photos uint8 (N, R, R, 3), a memory map will do, and the row numbers of those trained on and of held-out ones.
 
-        At most PHOTOS of each are looked at. Raises ValueError for fewer than NEIGHBOUR learned from, or none held out.
+        At most MAX_PHOTOS of each are used. Raises ValueError for fewer than NEIGHBOUR trained on, or none held out.
         """
-        if len(learned) < NEIGHBOUR or len(held_out) == 0:
+        if len(training) < NEIGHBOUR or len(held_out) == 0:
             raise ValueError(
-                f"likeness needs {NEIGHBOUR} photos and one held out, got {len(learned)} and {len(held_out)}"
+                f"novelty needs {NEIGHBOUR} photos and one held out, got {len(training)} and {len(held_out)}"
             )
-        features = _unit(photos[_some(learned)])
-        return cls(features, np.sort(_distances(features, photos[_some(held_out)])))
+        features = _unit_features(photos[_subset(training)])
+        return cls(features, np.sort(_distances(features, photos[_subset(held_out)])))
 
-    def unlike(self, photo: Photos) -> float:
+    def score(self, photo: Photos) -> float:
         """The share of the domain's held-out photographs that lie nearer than this one (R, R, 3): 0 typical, 1 like none."""
-        distance = _distances(self.learned, photo[None])[0]
+        distance = _distances(self.features, photo[None])[0]
         return float(np.searchsorted(self.distances, distance) / len(self.distances))
 
     def save(self, path: Path) -> None:
-        tensors = {"learned": torch.from_numpy(self.learned).half(), "distances": torch.from_numpy(self.distances)}
+        tensors = {"learned": torch.from_numpy(self.features).half(), "distances": torch.from_numpy(self.distances)}
         write_tensors(path, tensors, {"features": _network().name, "neighbour": NEIGHBOUR})
 
     @classmethod
-    def load(cls, path: Path) -> Likeness | None:
+    def load(cls, path: Path) -> NoveltyDetector | None:
         """None where it was made with other features than these, or never."""
         if not path.exists():
             return None
@@ -73,19 +76,19 @@ def _network() -> Extractor:
     return extractor(FEATURES)
 
 
-def _some(rows: Rows) -> Rows:
-    """PHOTOS of them, evenly: sources come sorted."""
-    return rows[np.linspace(0, len(rows) - 1, min(PHOTOS, len(rows))).round().astype(int)]
+def _subset(rows: Rows) -> Rows:
+    """At most MAX_PHOTOS of them, evenly: sources come sorted."""
+    return rows[np.linspace(0, len(rows) - 1, min(MAX_PHOTOS, len(rows))).round().astype(int)]
 
 
-def _unit(photos: Photos) -> NDArray[Any]:
+def _unit_features(photos: Photos) -> NDArray[Any]:
     features = _network()(photos)
     unit: NDArray[Any] = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
     return unit.astype(np.float16).astype(np.float32)  # as they are stored
 
 
-def _distances(learned: NDArray[Any], photos: Photos) -> NDArray[Any]:
-    """Of each photograph, to its NEIGHBOUR-th nearest."""
-    squared = np.maximum(2 - 2 * _unit(photos) @ learned.T, 0)
+def _distances(features: NDArray[Any], photos: Photos) -> NDArray[Any]:
+    """(n,): of each photograph, to the NEIGHBOUR-th nearest of `features` (m, F)."""
+    squared = np.maximum(2 - 2 * _unit_features(photos) @ features.T, 0)
     nearest: NDArray[Any] = np.sqrt(np.partition(squared, NEIGHBOUR - 1, axis=1)[:, NEIGHBOUR - 1])
     return nearest

@@ -31,11 +31,8 @@ if TYPE_CHECKING:
     from argan.inference.model import Model
 
 TOLERANCE = 1e-5  # of disparity and its error, which go to about 0.1: what two runtimes differ by
-SHAPES = (
-    (1, 1, 1),
-    (2, 1, 1.5),
-    (1, 2, 1),
-)  # photos, height and width over the resolution, at which the two are compared
+# Photos, height and width over the resolution, at which the two are compared
+SHAPES = ((1, 1, 1), (2, 1, 1.5), (1, 2, 1))
 
 
 class _Estimate(nn.Module):
@@ -63,20 +60,20 @@ def export_onnx(model: Model, path: Path) -> float:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(f"{error.name} is not installed; pip install 'argan[onnx]'") from error
-    content = converted(model)
+    content = to_onnx(model)
     with atomic(path) as temporary:
         temporary.write_bytes(content)
         onnx.checker.check_model(str(temporary))
-        worst = difference(model, temporary)
-        if not worst <= TOLERANCE:
+        largest = max_difference(model, temporary)
+        if not largest <= TOLERANCE:
             raise UserError(
-                f"{path} is not written: onnxruntime and torch differ by {worst:.2g}, allowed is {TOLERANCE:g}"
+                f"{path} is not written: onnxruntime and torch differ by {largest:.2g}, allowed is {TOLERANCE:g}"
             )
-    return worst
+    return largest
 
 
-def converted(model: Model) -> bytes:
-    """The file's content, not compared yet."""
+def to_onnx(model: Model) -> bytes:
+    """The file's content, not verified yet."""
     import onnx
 
     r = model.config.resolution
@@ -111,17 +108,17 @@ def metadata(model: Model) -> dict[str, str]:
     }
 
 
-def difference(model: Model, path: Path) -> float:
+def max_difference(model: Model, path: Path) -> float:
     """Largest absolute difference of disparity, or of its error, between this file and torch."""
     session, r, worst = open_session(path), model.config.resolution, 0.0
     random = np.random.default_rng(0)
-    for n, down, across in SHAPES:
-        h, w = (8 * round(r * factor / 8) for factor in (down, across))
+    for n, height, width in SHAPES:
+        h, w = (8 * round(r * factor / 8) for factor in (height, width))
         coarse = torch.from_numpy(random.uniform(-1, 1, (n, 3, h // 8, w // 8)).astype(np.float32))
         photo = torch.nn.functional.interpolate(coarse, (h, w), mode="bilinear")
-        here = session.run(["disparity", "error"], {"photo": photo.numpy()})
-        there = estimate_with_error(model.estimator, photo)
-        worst = max(worst, *(float(np.abs(a - b.numpy()).max()) for a, b in zip(here, there, strict=True)))
+        outputs = session.run(["disparity", "error"], {"photo": photo.numpy()})
+        expected = estimate_with_error(model.estimator, photo)
+        worst = max(worst, *(float(np.abs(a - b.numpy()).max()) for a, b in zip(outputs, expected, strict=True)))
     return worst
 
 

@@ -88,7 +88,7 @@ class Relief:
     confidence: Float | None = None  # (H, W) in 0..1, of a photograph
     warning: str | None = None
     icc: bytes | None = None
-    opening: Callable[[str], Shape] = str  # see `Model.opening`
+    opening: Callable[[str], Shape] = str  # see `Model.aperture_shape`
 
     @cached_property
     def shown(self) -> tuple[Pixels, Float]:
@@ -127,7 +127,7 @@ def scenes(model: Model, wanted: Sequence[Scene]) -> list[Relief]:
 
     made = model.scenes(np.stack([latent(scene) for scene in wanted]))
     parts = zip(made.images, made.disparity, made.photos, strict=True)
-    return [Relief(*part, opening=model.opening) for part in parts]
+    return [Relief(*part, opening=model.aperture_shape) for part in parts]
 
 
 def photograph(model: Model, preview: Pixels, icc: bytes | None) -> Relief:
@@ -135,7 +135,7 @@ def photograph(model: Model, preview: Pixels, icc: bytes | None) -> Relief:
     if model.folder and not (model.folder / "estimator.safetensors").exists():
         raise UserError(f"this model of {model.domain} has no depth estimator: pick another version for photographs")
     said = model.estimate(preview)
-    return Relief(preview, said.disparity, preview, said.confidence, said.warning, icc, model.opening)
+    return Relief(preview, said.disparity, preview, said.confidence, said.warning, icc, model.aperture_shape)
 
 
 # Pictures

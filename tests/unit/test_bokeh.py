@@ -12,7 +12,7 @@ import torch
 
 from argan.effects import bokeh
 from argan.errors import UserError
-from argan.inference.model import read_photo
+from argan.inference.photo import read_photo
 from argan.optics import Aperture, render
 from benchmarks.bokeh_scenes import traced
 from benchmarks.reference_bokeh import encoded, linear, many_planes, scatter

@@ -91,6 +91,20 @@ def test_it_knows_how_far_off_it_is() -> None:
     assert off[sure].mean() < off[~sure].mean() / 1.5
 
 
+def test_disparity_and_error_are_the_mean_over_a_flip_flipped_back() -> None:
+    class Ramp(networks.Estimator):
+        """Disparity 0, and an error that rises from left to right, whatever the photo."""
+
+        def with_error(self, photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            error = torch.linspace(0.01, 0.03, photos.shape[3]).expand(len(photos), 1, *photos.shape[2:])
+            return torch.zeros_like(error), error
+
+    photos = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    disparity, error = estimate_with_error(Ramp(8, 0.1), photos)
+    assert torch.allclose(disparity, torch.zeros(1), atol=1e-6)
+    assert torch.allclose(error, torch.full((1,), 0.02), atol=1e-6), "a ramp and its mirror image have a constant mean"
+
+
 def test_the_second_head_does_not_shape_the_first() -> None:
     student = networks.Estimator(8, 0.1)
     _, error = student.with_error(torch.randn(1, 3, 16, 16))

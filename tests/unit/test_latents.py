@@ -1,4 +1,4 @@
-"""Ways through the space of scenes, truncation, and the way back from a photograph."""
+"""Interpolation of scenes, truncation, and projection of a photograph."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def test_slerp_goes_along_the_sphere_at_constant_speed() -> None:
     assert np.allclose(latents.slerp(0 * a, b, 0.5), b / 2)
 
 
-def test_a_loop_passes_every_key_once_and_never_jumps() -> None:
+def test_a_loop_passes_every_key_once_without_a_jump() -> None:
     keys = np.random.default_rng(0).standard_normal((3, 16)).astype(np.float32)
-    way = latents.path(keys, 20)
-    assert way.shape == (60, 16) and np.allclose(way[[0, 20, 40]], keys, atol=1e-5)
-    steps = np.linalg.norm(np.diff(np.concatenate([way, way[:1]]), axis=0), axis=1)
+    points = latents.trajectory(keys, 20)
+    assert points.shape == (60, 16) and np.allclose(points[[0, 20, 40]], keys, atol=1e-5)
+    steps = np.linalg.norm(np.diff(np.concatenate([points, points[:1]]), axis=0), axis=1)
     assert steps.max() < np.linalg.norm(keys[0] - keys[1]) / 5
-    assert np.allclose(latents.path(keys, 5, loop=False)[-1], keys[-1])
+    assert np.allclose(latents.trajectory(keys, 5, loop=False)[-1], keys[-1])
     with pytest.raises(UserError, match="two"):
-        latents.path(keys[:1], 5)
+        latents.trajectory(keys[:1], 5)
 
 
 def test_truncation_brings_scenes_together(model: Model) -> None:
@@ -52,17 +52,26 @@ def test_truncation_brings_scenes_together(model: Model) -> None:
         model.sample(1, truncation=-1)
 
 
-def test_a_generated_photo_is_found_again(model: Model) -> None:
+def test_projection_recovers_a_generated_photo(model: Model) -> None:
     scene = model.sample(1, seed=5)
-    seen: list[int] = []
-    found = latents.project(model, scene.photos[0], steps=60, starts=4, watch=lambda done, total: seen.append(done))
-    assert seen == list(range(1, 61))
-    assert found.rmse < found.rmse_start and found.rmse < min(found.rmse_mean, found.rmse_flat) / 3
-    here, there = found.disparity.ravel(), scene.disparity[0].ravel()
-    assert np.corrcoef(here, there)[0, 1] > 0.9, "and with the photo its depth, which was never shown"
-    difference = found.photo.astype(float) - found.target
-    assert found.rmse == pytest.approx(np.sqrt((difference**2).mean()), abs=0.5), "the number is that of the picture"
-    assert 0 <= found.aperture <= 1 and found.views.shape == (25, 32, 32, 3) and found.latent.shape == (8,)
+    steps: list[int] = []
+    projection = latents.project(
+        model, scene.photos[0], steps=60, starts=4, progress=lambda done, total: steps.append(done)
+    )
+    assert steps == list(range(1, 61))
+    assert (
+        projection.rmse < projection.rmse_start
+        and projection.rmse < min(projection.rmse_mean, projection.rmse_flat) / 3
+    )
+    estimated, exact = projection.disparity.ravel(), scene.disparity[0].ravel()
+    assert np.corrcoef(estimated, exact)[0, 1] > 0.9, "and with the photo its depth, which was never shown"
+    difference = projection.photo.astype(float) - projection.target
+    assert projection.rmse == pytest.approx(np.sqrt((difference**2).mean()), abs=0.5), (
+        "the number is that of the picture"
+    )
+    assert (
+        0 <= projection.aperture <= 1 and projection.views.shape == (25, 32, 32, 3) and projection.latent.shape == (8,)
+    )
 
 
 def test_a_photo_too_small_is_refused(model: Model) -> None:

@@ -17,8 +17,10 @@ from argan import networks
 from argan.config.schema import training
 from argan.errors import UserError
 from argan.files import write_json
-from argan.inference.model import Model, fit_to_edges, read_photo
-from argan.inference.novelty import Likeness
+from argan.inference.edges import fit_to_edges
+from argan.inference.model import Model
+from argan.inference.novelty import NoveltyDetector
+from argan.inference.photo import read_photo
 from argan.tensors import write_tensors
 
 SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
@@ -61,11 +63,11 @@ def test_a_model_without_its_estimator_still_makes_scenes(folder: Path, tmp_path
         alone.depth(np.zeros((32, 32, 3), np.uint8))
 
 
-def test_a_model_trained_with_the_parameters_of_before_is_still_one(folder: Path, tmp_path: Path) -> None:
+def test_a_model_with_the_parameters_of_an_earlier_version_loads(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     content = json.loads((tmp_path / "config.json").read_text())
     del content["training"]["prior_sign"]
-    content["training"]["prior_floor"] = 0.03  # what it had in place of it
+    content["training"]["prior_floor"] = 0.03  # its predecessor
     write_json(tmp_path / "config.json", content)
     assert np.array_equal(argan.load(tmp_path).sample(1).images, argan.load(folder).sample(1).images)
     for damage in ("quick", ["prior_floor"], None):
@@ -74,18 +76,18 @@ def test_a_model_trained_with_the_parameters_of_before_is_still_one(folder: Path
             argan.load(tmp_path)
 
 
-def test_an_estimate_is_the_depth_with_how_far_to_believe_it(model: Model, folder: Path, tmp_path: Path) -> None:
+def test_an_estimate_is_the_depth_with_confidence_and_novelty(model: Model, folder: Path, tmp_path: Path) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
-    said = model.estimate(photo)
-    assert np.array_equal(said.disparity, model.depth(photo))
-    assert said.confidence.shape == (48, 80) and 0 <= said.confidence.min() <= said.confidence.max() <= 1
-    assert said.unlike is None and said.warning is None, "the folder does not say what the domain looks like"
+    estimate = model.estimate(photo)
+    assert np.array_equal(estimate.disparity, model.depth(photo))
+    assert estimate.confidence.shape == (48, 80) and 0 <= estimate.confidence.min() <= estimate.confidence.max() <= 1
+    assert estimate.novelty is None and estimate.warning is None, "the folder does not say what the domain looks like"
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     dull = np.full((40, 32, 32, 3), 90, np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None]
-    Likeness.of(dull, np.arange(30), np.arange(30, 40)).save(tmp_path / "likeness.safetensors")
+    NoveltyDetector.fit(dull, np.arange(30), np.arange(30, 40)).save(tmp_path / "likeness.safetensors")
     other = argan.load(tmp_path).estimate(photo)
-    assert other.unlike == 1 and "unlike the photographs the model learned from" in str(other.warning)
+    assert other.novelty == 1 and "unlike the photographs the model learned from" in str(other.warning)
     assert argan.load(tmp_path).estimate(np.full((50, 64, 3), 100, np.uint8)).warning is None
 
 
