@@ -15,7 +15,7 @@ import os, sys, numpy as np
 from pathlib import Path
 from argan.config.schema import training
 from argan.training.loop import train
-from pipelines import guarded
+from pipelines.stage import run_command
 small = {"images": 96, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,
          "checkpoint_every": 16, "log_every": 16, "samples_every": 48, "penalty_every": 2, "prior_fade": 48}
 photos = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
@@ -24,7 +24,7 @@ def watch(images, row):
     if images == 48 and len(sys.argv) > 2:  # somebody else fills the disk, but for half of a checkpoint
         room, size = os.statvfs(folder), next(folder.glob("*.safetensors")).stat().st_size
         Path(sys.argv[2]).write_bytes(bytes(room.f_bavail * room.f_bsize - size // 2))
-guarded(lambda: print(train(training("quick", small), photos, folder, data="d", watch=watch).images))
+run_command(lambda: print(train(training("quick", small), photos, folder, data="d", watch=watch).images))
 """
 
 

@@ -17,13 +17,13 @@ def test_a_step_that_takes_too_long_is_left_in_the_middle(tmp_path: Path) -> Non
     script = """
 import torch
 from argan import interrupt
-from pipelines import guarded, say
+from pipelines.stage import run_command, say
 def work():
     with interrupt.deferred_signals(lambda: say("left")):
         say("begins")
         for _ in range(10**9):
             torch.linalg.svd(torch.rand(3000, 3000))
-guarded(work)
+run_command(work)
 """
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         process = subprocess.Popen(
@@ -41,17 +41,17 @@ guarded(work)
 def test_what_is_left_to_do_after_a_signal_ends_in_time() -> None:
     script = """
 import signal, time
-import pipelines
+from pipelines import stage
 def work():
     try:
         signal.raise_signal(signal.{})
     except KeyboardInterrupt as error:
-        with pipelines.in_a_hurry(error):
+        with stage.grace_period(error):
             pass  # in time
-        with pipelines.in_a_hurry(error):
+        with stage.grace_period(error):
             print("saved", flush=True)
             time.sleep(3600)
-pipelines.guarded(work)
+stage.run_command(work)
 """
     for name, code in (("SIGTERM", 143), ("SIGINT", 130)):
         environment = os.environ | {"ARGAN_GRACE_SECONDS": "0.5"}
