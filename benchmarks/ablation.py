@@ -19,7 +19,7 @@ import torch
 
 from argan import networks
 from argan.config.schema import training
-from argan.evaluation import evaluate as evaluation
+from argan.evaluation.truth import load_maps
 from argan.files import write_json
 from argan.guided_filter import guided_filter
 from argan.metrics.depth import depth_scores
@@ -84,7 +84,7 @@ def run(name: str, seed: int, images: int, out: Path) -> None:
     )
     if path.exists() and json.loads(path.read_text())["mark"] == mark:
         return
-    exact = evaluation.exact_maps(Path("data/truth/meadow"), store, "disparity", "index")
+    exact = load_maps(Path("data/truth/meadow"), store, "disparity", "index")
     truth = np.stack([exact[row] for row in store.rows("validation")])
     home = out / fingerprint(config.generator_params, store.fingerprint)  # rows that differ in the estimator share it
     with exclusive_lock(home / ".lock", print, f"{name}: waiting for another to end the same training"):

@@ -10,26 +10,24 @@ from pathlib import Path
 import torch
 
 from argan.config.schema import Params
-from argan.evaluation import evaluate as evaluation
+from argan.evaluation.evaluate import evaluate_model
 from argan.files import swapped, write_json
 from pipelines import CACHE
 from pipelines.stage import run_stage, say
 
 
 def evaluate(domain: str, params: Params) -> None:
-    model = Path("models") / domain
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with swapped(Path("plots") / domain) as plots, swapped(Path("reports") / domain) as report:
-        metrics = evaluation.evaluate(
-            model,
+        metrics = evaluate_model(
+            Path("models") / domain,
             Path("data/photos") / domain,
             Path("data/truth") / domain,
             plots,
             params.evaluate,
-            report=report,
+            report_folder=report,
             cache=CACHE,
-            device=device,
-            say=lambda line: say(f"{domain}: {line}"),
+            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            log=lambda line: say(f"{domain}: {line}"),
         )
     write_json(Path("metrics") / f"{domain}.json", metrics)
     say(f"{domain}: see reports/{domain}/report.html")

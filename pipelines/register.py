@@ -10,7 +10,7 @@ from argan import registry
 from argan.config.schema import Params
 from argan.errors import UserError
 from argan.evaluation import gate
-from argan.evaluation.gate import SPLIT, Decision, Scores
+from argan.evaluation.gate import GATE_SPLIT, Decision, Scores
 from argan.files import write_json
 from pipelines import champion
 from pipelines.stage import run_stage, say
@@ -20,18 +20,18 @@ def register(domain: str, params: Params) -> None:
     registry.deliver(Path("checkpoints") / domain, params.mlflow, say)
     metrics = _read(Path("metrics") / f"{domain}.json", domain)
     report = Path("reports") / domain
-    new = Scores.of(_read(report / "scores.json", domain))
-    if new.split != SPLIT:
+    new = Scores.from_json(_read(report / "scores.json", domain))
+    if new.split != GATE_SPLIT:
         raise UserError(
-            f"{report}/scores.json holds scores of {new.split} photos, and the gate judges on {SPLIT} photos; "
+            f"{report}/scores.json holds scores of {new.split} photos, and the gate judges on {GATE_SPLIT} photos; "
             f"run `dvc repro evaluate@{domain}`"
         )
 
     def decide(holder: Path | None) -> Decision:
         if holder is None or new.degenerate:
-            return gate.judge(new, None, params.register_)
+            return gate.decide(new, None, params.register_)
         try:
-            return gate.judge(new, _champion(holder, new.judged_on, domain, params), params.register_)
+            return gate.decide(new, _champion(holder, new.judged_on, domain, params), params.register_)
         except UserError as error:
             return Decision(False, f"not comparable: the champion cannot be judged on these photos: {error}")
 
@@ -43,11 +43,11 @@ def register(domain: str, params: Params) -> None:
 
 def _champion(folder: Path, judged_on: str, domain: str, params: Params) -> Scores:
     """The champion's scores on the validation photos of today: those it was registered with, or new ones. Raises UserError."""
-    scores = champion.registered(folder)
+    scores = champion.registered_scores(folder)
     if scores.judged_on == judged_on:
         return scores
     say(f"{domain}: judging the champion on the photos of today")
-    return champion.today(folder, domain, params)
+    return champion.rescore(folder, domain, params)
 
 
 def _lineage(domain: str) -> dict[str, str]:

@@ -274,7 +274,7 @@ def _list_versions(model: RegisteredModel, catalogue: Catalogue) -> None:
 
 
 def _compare_photos(one: ModelVersion, other: ModelVersion, uri: str) -> None:
-    from argan.evaluation.gate import PRIMARY, paired
+    from argan.evaluation.gate import PRIMARY, compare_score
     from argan.registry.version_files import load_scores
 
     first, second = load_scores(one, uri), load_scores(other, uri)
@@ -291,7 +291,7 @@ def _compare_photos(one: ModelVersion, other: ModelVersion, uri: str) -> None:
     rows = []
     for name in (*PRIMARY, "depth_sign_agreement"):
         try:
-            c = paired(second, first, name)
+            c = compare_score(second, first, name)
         except ValueError:  # not known of both
             continue
         verdict = {"better": f"{other.number} is better", "worse": f"{one.number} is better"}.get(c.verdict, c.verdict)

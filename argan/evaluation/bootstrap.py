@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student
+from scipy import stats
 
-Verdict = Literal["better", "worse", "cannot tell"]
+Outcome = Literal["better", "worse", "cannot tell"]
 
 LEVEL = 0.95
-DRAWS = 2000  # of the bootstrap: the ends of the interval are then known to a fortieth of its length
+RESAMPLES = 2000  # of the bootstrap: the ends of the interval are then known to a fortieth of its length
 CHUNK = 2_000_000  # numbers drawn at a time: 16 MB
 
 
@@ -31,14 +31,14 @@ def interval(values: ArrayLike, groups: ArrayLike | None = None) -> tuple[float,
         return None
     random, means = np.random.default_rng(0), []
     at_once = max(1, CHUNK // n)
-    for start in range(0, DRAWS, at_once):
-        rows = random.integers(0, n, (min(at_once, DRAWS - start), n))
+    for start in range(0, RESAMPLES, at_once):
+        rows = random.integers(0, n, (min(at_once, RESAMPLES - start), n))
         means.append(total[rows].sum(1) / count[rows].sum(1))
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def independent(groups: ArrayLike) -> float:
+def effective_sample_size(groups: ArrayLike) -> float:
     """How many independent photos those of groups (n,) are worth where those of a group are all alike: (sum n_g)^2 / sum n_g^2
     (Kish 1965), n where each is its own, 1 where all are one group. 0 of none."""
     sizes = np.unique(np.asarray(groups), return_counts=True)[1].astype(np.float64)
@@ -65,7 +65,7 @@ class Comparison:
     each of which counts once. gain: new less old (old less new where lower is better); low and high: its 95 % interval; count:
     the number of groups."""
 
-    verdict: Verdict
+    verdict: Outcome
     new: float
     old: float
     gain: float
@@ -96,18 +96,19 @@ def compare(
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"values of the same photos must be (n,) and (n,), got {a.shape} and {b.shape}")
     both = np.isfinite(a) & np.isfinite(b)
-    kept = None if groups is None else np.asarray(groups)
-    if kept is not None and kept.shape != a.shape:
-        raise ValueError(f"groups must be (n,) as the values are, got {kept.shape} and {a.shape}")
-    kept = None if kept is None else kept[both]
-    (a, count), (b, _) = _by_group(a[both], kept), _by_group(b[both], kept)
+    if groups is not None:
+        groups = np.asarray(groups)
+        if groups.shape != a.shape:
+            raise ValueError(f"groups must be (n,) as the values are, got {groups.shape} and {a.shape}")
+        groups = groups[both]
+    (a, count), (b, _) = _by_group(a[both], groups), _by_group(b[both], groups)
     a, b = a / count, b / count
     difference = (b - a) if lower_is_better else (a - b)
     n = len(difference)
     if n < 2:
         raise ValueError(f"{n} independent photos have a score of both; a comparison needs at least 2")
     gain = float(difference.mean())
-    reach = float(student.ppf((1 + LEVEL) / 2, n - 1) * difference.std(ddof=1) / np.sqrt(n))
-    low, high = gain - reach, gain + reach
-    verdict: Verdict = "better" if low > margin else "worse" if high < -margin else "cannot tell"
+    half_width = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * difference.std(ddof=1) / np.sqrt(n))
+    low, high = gain - half_width, gain + half_width
+    verdict: Outcome = "better" if low > margin else "worse" if high < -margin else "cannot tell"
     return Comparison(verdict, float(a.mean()), float(b.mean()), gain, low, high, n)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from argan.errors import UserError
 from argan.files import atomic
 
-Maps = NDArray[np.float32]
-KEPT = 64  # files, four a domain and one a model; 16 MB each for 2,000 photos of 2,048 features
+Features = NDArray[np.float32]
+MAX_FILES = 64  # four a domain and one a model; 16 MB each for 2,000 photos of 2,048 features
 
 
 class Cache:
@@ -43,20 +43,20 @@ class Cache:
         with TemporaryDirectory() as name:
             yield cls(Path(name))
 
-    def find(self, **what: Any) -> Maps | None:
-        """The features (N, F), memory-mapped, that were put in for the same `what` (numbers and texts); None if there are none."""
-        path = self._path(what)
+    def find(self, **key: Any) -> Features | None:
+        """The features (N, F), memory-mapped, that were stored under the same key (numbers and texts); None if there are none."""
+        path = self._path(key)
         try:
-            found = _read(path)
+            features = _read(path)
             os.utime(path)  # the longest unused go first
         except Exception:  # missing, or damaged in whatever way: it is made again
             return None
-        return found
+        return features
 
     @contextmanager
-    def put(self, **what: Any) -> Iterator[Writer]:
+    def put(self, **key: Any) -> Iterator[Writer]:
         """A writer of features, chunk by chunk; when the block ended well, its `features` are what was written."""
-        path = self._path(what)
+        path = self._path(key)
         with atomic(path) as temporary:
             with temporary.open("wb") as file:
                 writer = Writer(file)
@@ -64,18 +64,18 @@ class Cache:
                 writer.close()
             writer.features = _read(temporary)  # open from here on, whoever clears the folder away
         with suppress(OSError):  # others may clear up at the same time
-            for old in sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
-                old.unlink(missing_ok=True)
+            for oldest in sorted(self.folder.glob("*.npy"), key=lambda p: p.stat().st_mtime)[:-MAX_FILES]:
+                oldest.unlink(missing_ok=True)
 
-    def _path(self, what: dict[str, Any]) -> Path:
-        return self.folder / f"{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:24]}.npy"
+    def _path(self, key: dict[str, Any]) -> Path:
+        return self.folder / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]}.npy"
 
 
-def _read(path: Path) -> Maps:
-    found: Maps = np.load(path, mmap_mode="r", allow_pickle=False)
-    if found.dtype != np.dtype("<f4") or found.ndim != 2 or path.stat().st_size != Writer.HEAD + found.nbytes:
+def _read(path: Path) -> Features:
+    features: Features = np.load(path, mmap_mode="r", allow_pickle=False)
+    if features.dtype != np.dtype("<f4") or features.ndim != 2 or path.stat().st_size != Writer.HEAD + features.nbytes:
         raise ValueError(f"{path} is damaged")
-    return found
+    return features
 
 
 class Writer:
@@ -85,10 +85,10 @@ class Writer:
 
     def __init__(self, file: Any) -> None:
         self.file, self.rows, self.columns = file, 0, 0
-        self.features: Maps = np.empty((0, 0), np.float32)
+        self.features: Features = np.empty((0, 0), np.float32)
         file.write(bytes(self.HEAD))
 
-    def __call__(self, features: Maps) -> None:
+    def __call__(self, features: Features) -> None:
         self.file.write(np.ascontiguousarray(features, np.float32).data)
         self.rows, self.columns = self.rows + len(features), features.shape[1]
 

@@ -37,7 +37,7 @@ AT_ONCE = 2**14  # pixels of the scenes whose light fields are held at a time: 1
 
 
 @dataclass
-class Optics:
+class OpticsScores:
     """Running scores of generated scenes, at most three numbers a scene."""
 
     blur_disparity: list[float] = field(default_factory=list)

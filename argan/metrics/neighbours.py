@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from argan.metrics.frechet import BLOCK, Features, _checked, blocks, shuffled
+from argan.metrics.frechet import BLOCK, Features, blocks, check_features, fixed_permutation
 
 NEIGHBOUR = 3  # the k-th neighbour whose distance is a photo's radius: the paper's
-MOST = 10_000  # photos of each kind that are looked at: all pairs of them are
+MAX_PHOTOS = 10_000  # photos of each kind that are looked at: all pairs of them are
 
 
 def precision_recall(generated: ArrayLike, real: ArrayLike) -> tuple[float, float]:
@@ -18,15 +18,15 @@ def precision_recall(generated: ArrayLike, real: ArrayLike) -> tuple[float, floa
     scores depend on the numbers. 1 and 1 is ideal; two halves of the real photos have about that, or what their spread leaves
     of it. Raises ValueError on bad input and where there are no more than NEIGHBOUR photos of a kind.
     """
-    x, y = _checked(generated, real)
-    count = min(len(x), len(y), MOST)
+    x, y = check_features(generated, real)
+    count = min(len(x), len(y), MAX_PHOTOS)
     if count <= NEIGHBOUR:
         raise ValueError(f"{count} photos of a kind; precision and recall need at least {NEIGHBOUR + 1}")
-    x, y = (each if len(each) == count else each[np.sort(shuffled(len(each))[:count])] for each in (x, y))
-    return _covered(x, y), _covered(y, x)
+    x, y = (each if len(each) == count else each[np.sort(fixed_permutation(len(each))[:count])] for each in (x, y))
+    return _coverage(x, y), _coverage(y, x)
 
 
-def _covered(points: Features, centres: Features) -> float:
+def _coverage(points: Features, centres: Features) -> float:
     """Share of points no farther from some centre than that centre is from its NEIGHBOUR-th neighbour."""
     reach = np.concatenate(
         [

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from argan.errors import UserError
-from argan.metrics.features import OFFLINE
+from argan.metrics.features import OFFLINE_VARIABLE
 
 Maps = NDArray[np.float32]
 
@@ -32,7 +32,7 @@ BACKBONE: dict[str, Any] = {
     "reshape_hidden_states": False,
 }  # fmt: skip
 HEAD: dict[str, Any] = {}  # the rest of the network is as the library has it
-SEEN = 252  # pixels at which it looks at photos, of the 518 it was trained with: ours hold 256 at most; a quarter of the time
+INPUT_SIZE = 252  # pixels at which it looks at photos, of the 518 it was trained with: ours hold 256 at most; a quarter of the time
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -64,7 +64,7 @@ def reference(device: torch.device) -> Callable[[NDArray[np.uint8]], Maps]:
     @torch.inference_mode()
     def judge(photos: NDArray[np.uint8]) -> Maps:
         x = torch.from_numpy(np.ascontiguousarray(photos)).to(device).permute(0, 3, 1, 2).float() / 255
-        x = F.interpolate(x, (SEEN, SEEN), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        x = F.interpolate(x, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         depth = network((x - mean) / deviation).predicted_depth[:, None]
         found: Maps = (
             F.interpolate(depth, photos.shape[1:3], mode="bilinear", antialias=True)[:, 0].float().cpu().numpy()
@@ -78,6 +78,8 @@ def _weights() -> Path:
     from argan.photos.sources.download import download
 
     path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "argan" / f"{NAME}.safetensors"
-    if os.environ.get(OFFLINE) and not path.exists():
-        raise UserError(f"evaluate.reference: {OFFLINE} is set and {path} is not there; put it there: {WEIGHTS['url']}")
+    if os.environ.get(OFFLINE_VARIABLE) and not path.exists():
+        raise UserError(
+            f"evaluate.reference: {OFFLINE_VARIABLE} is set and {path} is not there; put it there: {WEIGHTS['url']}"
+        )
     return download(WEIGHTS["url"], path, sha256=WEIGHTS["sha256"]).path

@@ -180,7 +180,7 @@ def artifact(run_id: str, path: str) -> str:
 
 def data_facts(folder: Path, domain: str) -> dict[str, str]:
     """What is known of the photographs a model learned from, out of the data card that goes with it."""
-    from argan.evaluation.page import data_card
+    from argan.evaluation.report import data_card
 
     title, rows = data_card(folder / "data" / "card.md")
     told = {row[0]: row[1] for row in rows} | {"title": title.removeprefix("Data: ") or domain}
@@ -221,7 +221,7 @@ def _short(told: str) -> str:
 
 
 def _scores(v: VersionCard) -> str:
-    from argan.evaluation.page import depth_rows, photograph_rows
+    from argan.evaluation.report import depth_rows, photograph_rows
 
     told = ["### How good it is"]
     if rows := depth_rows(v.scores):
@@ -241,7 +241,7 @@ def _scores(v: VersionCard) -> str:
 
 
 def _gate(v: VersionCard) -> str:
-    from argan.evaluation.page import JUDGED_ON
+    from argan.evaluation.report import JUDGED_ON
 
     champion = f"Against the champion, version {v.against}" if v.against else "Against the champion"
     told = [f"### {champion if v.comparisons else 'The gate'}", f"{markdown(v.reason[:1].upper() + v.reason[1:])}."]

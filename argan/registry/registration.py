@@ -257,7 +257,7 @@ def _decide(champion: Any, version: str, uri: str, decide: Callable[[Path | None
 
 def _update_report(client: MlflowClient, candidate: Candidate, run_id: str, decision: Decision) -> None:
     """Put the gate's decision into the report among the version's files."""
-    from argan.evaluation.page import with_gate
+    from argan.evaluation.report import with_gate
 
     page = candidate.report / "report.html"
     if page.exists():

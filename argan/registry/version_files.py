@@ -105,7 +105,7 @@ def load_scores(version: ModelVersion, uri: str) -> Scores | None:
                 return None
             file = Path(fetched)
         if file.exists():
-            return Scores.of(json.loads(file.read_text(encoding="utf-8")))
+            return Scores.from_json(json.loads(file.read_text(encoding="utf-8")))
     return None
 
 

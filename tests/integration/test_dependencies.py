@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from argan.dependencies import closure, revision
 from argan.errors import UserError
-from argan.evaluation import evaluate as evaluation
+from argan.evaluation.revision import NOT_SCORED
 from pipelines import dependencies, train
 
 TREE = {
@@ -126,7 +126,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 HASHES = {
-    "scores": ("argan.evaluation.evaluate", evaluation.NO_SCORE),
+    "scores": ("argan.evaluation.evaluate", NOT_SCORED),
     "weights": ("pipelines.train", train.NO_WEIGHT | train.ESTIMATOR),
     "estimator": ("argan.training.distill", train.NO_WEIGHT),
 }

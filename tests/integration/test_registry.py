@@ -16,9 +16,9 @@ from argan import registry
 from argan.config import schema
 from argan.config.schema import Mlflow
 from argan.errors import UserError
-from argan.evaluation import page
 from argan.evaluation.bootstrap import compare
 from argan.evaluation.gate import Decision
+from argan.evaluation.report import GATE
 
 METRICS: dict[str, Any] = {
     "fid": 10.0, "kid": 0.1, "features": "efficientnet-lite0", "images": 64, "depth_spearman": 0.6, "depth_sign_agreement": 0.9,
@@ -55,7 +55,7 @@ def register(folder: Path, **metrics: Any) -> dict[str, Any]:
     report = folder.with_name("report")
     report.mkdir(exist_ok=True)
     (report / "scores.json").write_text(json.dumps(metrics))
-    (report / "report.html").write_text(f"<h1>report</h1>{page.GATE}")
+    (report / "report.html").write_text(f"<h1>report</h1>{GATE}")
 
     def decide(champion: Path | None) -> Decision:
         old = json.loads((champion / "evaluation" / "scores.json").read_text()) if champion else None

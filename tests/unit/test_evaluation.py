@@ -23,15 +23,18 @@ from torch import Tensor, nn
 from argan import networks
 from argan.config.schema import Evaluate, Register, Training, training
 from argan.errors import UserError
-from argan.evaluation import evaluate as evaluation
-from argan.evaluation import gate, page
+from argan.evaluation import gate, report
 from argan.evaluation.bootstrap import interval
 from argan.evaluation.cache import Cache
+from argan.evaluation.distances import distance_metrics
+from argan.evaluation.evaluate import Evaluation, Metrics, evaluate_model, measure, validation_scores
 from argan.evaluation.gate import Scores
-from argan.evaluation.scenes import Scenes, degenerate, log_sharpness
+from argan.evaluation.inputs import Inputs, near_duplicates
+from argan.evaluation.model import EvaluatedModel
+from argan.evaluation.scenes import SceneStatistics, degenerate_answers, log_sharpness
 from argan.files import write_json
 from argan.meadow import scene as meadow
-from argan.metrics import reference
+from argan.metrics import frechet_distance, reference
 from argan.metrics.features import Extractor
 from argan.networks.mixture import ApertureMixture
 from argan.optics import Aperture, render
@@ -160,7 +163,7 @@ class Red(nn.Module):
 @pytest.fixture
 def examined(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: Path, model: Path, config: Training
-) -> Callable[..., evaluation.Judged]:
+) -> Callable[..., Evaluation]:
     """A function that judges a planted generator and estimator, with features that cost nothing; drawn on request."""
 
     def examine(
@@ -171,35 +174,35 @@ def examined(
         reference: str = "none",
         photos: str = "photos",
         drawn: bool = False,
-    ) -> evaluation.Judged | evaluation.Metrics:
+    ) -> Evaluation | Metrics:
         generator = Planted(*plant(config, np.random.default_rng(1)))
-        planted = replace(untrained_at(model), generator=generator, student=student or Red(slope))
+        planted = replace(untrained_at(model), generator=generator, estimator=student or Red(slope))
         pooled = Extractor("pooled", lambda x: F.adaptive_avg_pool2d(x / 255, 4).flatten(1), torch.device("cpu"))
 
-        def opened(folder: Path, device: torch.device) -> evaluation.Trained:
+        def opened(folder: Path, device: torch.device) -> EvaluatedModel:
             generator.next = 0
             return planted
 
-        monkeypatch.setattr(evaluation.Trained, "open", opened)
-        monkeypatch.setattr(evaluation, "extractor", lambda name, device: pooled)
+        monkeypatch.setattr(EvaluatedModel, "open", opened)
+        monkeypatch.setattr("argan.evaluation.inputs.extractor", lambda name, device: pooled)
         params = Evaluate(images=64, reference=reference)
         if drawn:
-            return evaluation.evaluate(model, store / photos, store / truth, tmp_path, params, report=tmp_path)
-        return evaluation.judge(model, store / photos, store / truth, params)
+            return evaluate_model(model, store / photos, store / truth, tmp_path, params, report_folder=tmp_path)
+        return measure(model, store / photos, store / truth, params)
 
     return examine  # type: ignore[return-value]
 
 
 @cache
-def untrained_at(folder: Path) -> evaluation.Trained:
+def untrained_at(folder: Path) -> EvaluatedModel:
     return OPEN(folder, torch.device("cpu"))
 
 
-OPEN = evaluation.Trained.open
+OPEN = EvaluatedModel.open
 
 
 @pytest.fixture
-def judged(examined: Callable[..., evaluation.Judged]) -> Callable[..., evaluation.Metrics]:
+def judged(examined: Callable[..., Evaluation]) -> Callable[..., Metrics]:
     """A function that evaluates a planted generator and estimator, the report into `tmp_path`."""
     return partial(examined, drawn=True)  # type: ignore[return-value]
 
@@ -214,12 +217,12 @@ def judged(examined: Callable[..., evaluation.Judged]) -> Callable[..., evaluati
         (baked, "baked_blur"),
     ],
 )
-def test_a_planted_answer_is_named(judged: Callable[..., evaluation.Metrics], plant: Plant, name: str | None) -> None:
+def test_a_planted_answer_is_named(judged: Callable[..., Metrics], plant: Plant, name: str | None) -> None:
     metrics = judged(plant)
     assert metrics["degenerate"] == ([name] if name else [])
 
 
-def test_a_perfect_estimator_scores_perfectly(judged: Callable[..., evaluation.Metrics]) -> None:
+def test_a_perfect_estimator_scores_perfectly(judged: Callable[..., Metrics]) -> None:
     metrics = judged(slope=1.0)
     assert metrics["depth_spearman"] > 0.95  # 8 bits of red, and the estimate follows the edges of the texture
     assert metrics["depth_side"] < metrics["depth_side_prior"] / 4
@@ -231,7 +234,7 @@ def test_a_perfect_estimator_scores_perfectly(judged: Callable[..., evaluation.M
     assert metrics["depth_photos"] == 40
 
 
-def test_an_inverted_estimator_is_named(judged: Callable[..., evaluation.Metrics]) -> None:
+def test_an_inverted_estimator_is_named(judged: Callable[..., Metrics]) -> None:
     metrics = judged(slope=-1.0)
     assert metrics["degenerate"] == ["inverted_depth"]
     assert metrics["depth_spearman"] < -0.95
@@ -239,7 +242,7 @@ def test_an_inverted_estimator_is_named(judged: Callable[..., evaluation.Metrics
     assert metrics["depth_sign_agreement"] == 0
 
 
-def test_an_estimator_that_says_nothing_is_not_inverted(judged: Callable[..., evaluation.Metrics]) -> None:
+def test_an_estimator_that_says_nothing_is_not_inverted(judged: Callable[..., Metrics]) -> None:
     metrics = judged(slope=0.0)
     assert metrics["degenerate"] == []
     assert (metrics["depth_spearman"], metrics["depth_sign_agreement"], metrics["depth_inverted"]) == (0, 0, 0)
@@ -258,9 +261,7 @@ class Said(nn.Module):
         return noise if self.given is None else self.given.expand_as(some), torch.ones_like(some)
 
 
-def test_the_prior_and_noise_score_what_theory_gives(
-    judged: Callable[..., evaluation.Metrics], config: Training
-) -> None:
+def test_the_prior_and_noise_score_what_theory_gives(judged: Callable[..., Metrics], config: Training) -> None:
     given = objective.prior(config)
     metrics = judged(student=Said(given))
     assert metrics["depth_spearman"] == pytest.approx(metrics["depth_spearman_prior"], abs=0.05)
@@ -270,9 +271,7 @@ def test_the_prior_and_noise_score_what_theory_gives(
     assert 0.2 < metrics["depth_sign_agreement"] < 0.8
 
 
-def test_without_truth_depth_is_unknown_and_never_invented(
-    judged: Callable[..., evaluation.Metrics], tmp_path: Path
-) -> None:
+def test_without_truth_depth_is_unknown_and_never_invented(judged: Callable[..., Metrics], tmp_path: Path) -> None:
     metrics = judged(slope=-1.0, truth="nothing")
     assert {value for name, value in metrics.items() if name.startswith("depth_")} == {None}
     assert metrics["degenerate"] == []
@@ -294,12 +293,12 @@ def test_blur_in_the_image_is_told_from_blur_by_the_lens(config: Training) -> No
         return render(image, disparity, Aperture(), scale, renderer="occlusion", disparity_max=REACH)
 
     for image, names in ((sharp, []), (photo(sharp, torch.ones(count)), ["baked_blur"])):
-        scenes = Scenes.of(config)
+        scenes = SceneStatistics.of(config)
         scenes.add(image, disparity, photo(image, scale))
-        assert degenerate(scenes.metrics()) == names
+        assert degenerate_answers(scenes.metrics()) == names
 
 
-def test_truth_that_is_partly_or_wholly_unknown(judged: Callable[..., evaluation.Metrics], store: Path) -> None:
+def test_truth_that_is_partly_or_wholly_unknown(judged: Callable[..., Metrics], store: Path) -> None:
     exact = np.load(store / "truth" / "disparity.npy")
     for name, change in (("gaps", np.nan), ("flat", 0.01)):
         known = exact.copy()
@@ -319,12 +318,10 @@ def test_inversion_is_more_than_chance() -> None:
         "scene_luminance_correlation": 0.3,
     }
     for inverted, photos_, names in ((0.55, 40, []), (0.55, 2000, ["inverted_depth"]), (0.8, 40, ["inverted_depth"])):
-        assert degenerate(healthy | {"depth_inverted": inverted, "depth_photos": photos_}) == names
+        assert degenerate_answers(healthy | {"depth_inverted": inverted, "depth_photos": photos_}) == names
 
 
-def test_the_photographs_themselves_score_like_their_floor(
-    judged: Callable[..., evaluation.Metrics], store: Path
-) -> None:
+def test_the_photographs_themselves_score_like_their_floor(judged: Callable[..., Metrics], store: Path) -> None:
     """A generator of the training distribution: its kernel distance is that of two samples, and darker ones are told apart."""
     pixels = Photos.open(store / "photos").pixels[4:].transpose(0, 3, 1, 2) / 127.5 - 1
 
@@ -348,8 +345,14 @@ def test_the_same_model_gives_the_same_numbers_byte_for_byte(model: Path, store:
     for name in ("one", "two"):
         plots = tmp_path / name
         torch.manual_seed(hash(name) % 1000)  # no global random state may matter
-        metrics = evaluation.evaluate(
-            model, store / "photos", store / "truth", plots, Evaluate(images=40), report=plots, cache=tmp_path / "cache"
+        metrics = evaluate_model(
+            model,
+            store / "photos",
+            store / "truth",
+            plots,
+            Evaluate(images=40),
+            report_folder=plots,
+            cache=tmp_path / "cache",
         )
         write_json(plots / "metrics.json", metrics)
         texts.append((plots / "metrics.json").read_bytes())
@@ -368,12 +371,10 @@ def test_the_same_model_gives_the_same_numbers_byte_for_byte(model: Path, store:
 
 def test_generation_does_not_depend_on_how_many_follow(model: Path) -> None:
     """The first scenes are the same whatever `images` is, down to a last batch of one."""
-    trained = evaluation.Trained.open(model, torch.device("cpu"))
+    trained = EvaluatedModel.open(model, torch.device("cpu"))
 
     def photos_of(**params: int) -> Tensor:
-        return torch.cat(
-            [photo for _, _, photo in evaluation._generate(trained, Evaluate(**params), torch.device("cpu"))]
-        )
+        return torch.cat([photo for _, _, photo in trained.generate(Evaluate(**params), torch.device("cpu"))])
 
     long, short = photos_of(images=65), photos_of(images=33)
     assert (len(long), len(short)) == (65, 33)
@@ -401,9 +402,7 @@ def test_sharpness_falls_with_blur() -> None:
 
 def failing(model: Path, store: Path, tmp_path: Path, truth: str = "truth", **params: int) -> str:
     with pytest.raises(UserError) as caught:
-        evaluation.evaluate(
-            model, store / "photos", store / truth, tmp_path / "plots", Evaluate(**{"images": 8, **params})
-        )
+        evaluate_model(model, store / "photos", store / truth, tmp_path / "plots", Evaluate(**{"images": 8, **params}))
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -467,27 +466,27 @@ def test_features_are_extracted_once(model: Path, store: Path, tmp_path: Path, m
         return pooled(pixels)
 
     counted.name = "pooled"  # type: ignore[attr-defined]
-    monkeypatch.setattr(evaluation, "extractor", lambda name, device: counted)
+    monkeypatch.setattr("argan.evaluation.inputs.extractor", lambda name, device: counted)
 
-    def judged(truth: str = "truth", **params: int) -> evaluation.Judged:
+    def judged(truth: str = "truth", **params: int) -> Evaluation:
         seen.clear()
         params = {"images": 64, **params}
-        return evaluation.judge(model, store / "photos", store / truth, Evaluate(**params), cache=tmp_path / "cache")
+        return measure(model, store / "photos", store / truth, Evaluate(**params), cache=tmp_path / "cache")
 
     first = judged()
     assert sum(seen) == 64 + 40 + 10 + 4
     again = judged()
-    assert not seen and again.metrics == first.metrics and again.scores.told() == first.scores.told()
+    assert not seen and again.metrics == first.metrics and again.scores.to_json() == first.scores.to_json()
     judged("nothing")
     assert not seen
     judged(seed=1)
     assert sum(seen) == 64  # the generated ones alone
     judged()
-    monkeypatch.setattr(evaluation, "code", lambda: "other")
+    monkeypatch.setattr("argan.evaluation.revision.code_revision", lambda: "other")
     judged()
     assert sum(seen) == 64 + 40 + 10 + 4  # of other code, all of them
     monkeypatch.undo()
-    monkeypatch.setattr(evaluation, "extractor", lambda name, device: counted)
+    monkeypatch.setattr("argan.evaluation.inputs.extractor", lambda name, device: counted)
     for damage in (lambda data: data[:200], lambda data: data[:70] + b"(" + data[71:], lambda data: b""):
         for file in (tmp_path / "cache").iterdir():
             file.write_bytes(damage(file.read_bytes()))  # made again
@@ -495,7 +494,7 @@ def test_features_are_extracted_once(model: Path, store: Path, tmp_path: Path, m
 
 
 def test_features_outlive_whoever_clears_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("argan.evaluation.cache.KEPT", 1)
+    monkeypatch.setattr("argan.evaluation.cache.MAX_FILES", 1)
     with Cache.at(tmp_path / "cache") as kept:
         with kept.put(n=1) as write:
             write(np.ones((3, 5), np.float32))
@@ -511,7 +510,7 @@ def test_features_outlive_whoever_clears_the_cache(tmp_path: Path, monkeypatch: 
 
 
 def test_masks_judge_depth_where_nothing_else_does(
-    examined: Callable[..., evaluation.Judged], store: Path, tmp_path: Path
+    examined: Callable[..., Evaluation], store: Path, tmp_path: Path
 ) -> None:
     exact = np.load(store / "truth" / "disparity.npy")
     masked = tmp_path / "masked"
@@ -535,12 +534,10 @@ def test_masks_judge_depth_where_nothing_else_does(
         examined(truth="masked")
 
 
-def test_a_row_a_photo_and_scores_that_compare(
-    judged: Callable[..., evaluation.Metrics], store: Path, tmp_path: Path
-) -> None:
+def test_a_row_a_photo_and_scores_that_compare(judged: Callable[..., Metrics], store: Path, tmp_path: Path) -> None:
     def scores(slope: float) -> Scores:
         judged(slope=slope)
-        return Scores.of(json.loads((tmp_path / "scores.json").read_text()))
+        return Scores.from_json(json.loads((tmp_path / "scores.json").read_text()))
 
     perfect, inverted = scores(1.0), scores(-1.0)
     assert perfect.judged_on == inverted.judged_on and len(perfect.depth_spearman or ()) == 10
@@ -551,15 +548,15 @@ def test_a_row_a_photo_and_scores_that_compare(
     assert index["split"].iloc[table["photo"]].tolist() == table["split"].tolist()
     assert table["spearman"].max() < -0.9
     assert inverted.degenerate == ("inverted_depth",)
-    decision = gate.judge(replace(inverted, degenerate=()), perfect, Register())
+    decision = gate.decide(replace(inverted, degenerate=()), perfect, Register())
     assert not decision.champion and decision.comparisons["depth_spearman"].verdict == "worse"
-    assert gate.judge(perfect, inverted, Register()).champion
+    assert gate.decide(perfect, inverted, Register()).champion
 
 
 # -- which photographs choose ------------------------------------------------------------------------------------------
 
 
-def test_test_photos_choose_nothing(examined: Callable[..., evaluation.Judged], store: Path, model: Path) -> None:
+def test_test_photos_choose_nothing(examined: Callable[..., Evaluation], store: Path, model: Path) -> None:
     """What the gate reads is the same whatever the test photos and their depth are; the metrics are not."""
     before = examined()
     assert before.scores.judged_on.startswith("validation photos ")
@@ -578,10 +575,10 @@ def test_test_photos_choose_nothing(examined: Callable[..., evaluation.Judged], 
     assert after.scores == before.scores
     index["split"] = ["train"] * 4 + ["validation"] * 10 + ["train"] * 40
     photos.write(store / "no_test", pixels, index, pd.DataFrame({"source": [], "reason": []}))
-    assert evaluation.scores(model, store / "no_test", store / "other_truth", Evaluate(images=64)) == before.scores
+    assert validation_scores(model, store / "no_test", store / "other_truth", Evaluate(images=64)) == before.scores
 
 
-def test_where_the_splits_disagree_validation_decides(examined: Callable[..., evaluation.Judged], store: Path) -> None:
+def test_where_the_splits_disagree_validation_decides(examined: Callable[..., Evaluation], store: Path) -> None:
     exact = np.load(store / "truth" / "disparity.npy")
     exact[10:] *= -1  # of test photos
     shutil.copytree(store / "truth", store / "opposed")
@@ -590,11 +587,11 @@ def test_where_the_splits_disagree_validation_decides(examined: Callable[..., ev
     assert one.metrics["depth_spearman"] < -0.9 and other.metrics["depth_spearman"] > 0.9
     assert one.metrics["degenerate"] == ["inverted_depth"] and other.metrics["degenerate"] == []
     assert one.scores.degenerate == () and other.scores.degenerate == ("inverted_depth",)
-    assert gate.judge(one.scores, replace(other.scores, degenerate=()), Register()).champion
-    assert not gate.judge(replace(other.scores, degenerate=()), one.scores, Register()).champion
+    assert gate.decide(one.scores, replace(other.scores, degenerate=()), Register()).champion
+    assert not gate.decide(replace(other.scores, degenerate=()), one.scores, Register()).champion
 
 
-def test_near_duplicates_count_as_one(examined: Callable[..., evaluation.Judged], store: Path) -> None:
+def test_near_duplicates_count_as_one(examined: Callable[..., Evaluation], store: Path) -> None:
     """The same photos, known to be of few groups: the same scores, other intervals, and the gate is told."""
     shutil.copytree(store / "photos", store / "grouped")
     index = pd.read_parquet(store / "grouped" / "index.parquet")
@@ -612,7 +609,7 @@ def test_near_duplicates_count_as_one(examined: Callable[..., evaluation.Judged]
     assert "(10 in 2 groups)" in found.scores.judged_on
     assert len(found.scores.kid or ()) == 1  # two groups make no two parts of two groups each
     opened = Photos.open(store / "grouped")
-    assert evaluation.near_duplicates(opened, np.arange(4)).tolist() == [0, 1, 2, 3]  # without a name, each is its own
+    assert near_duplicates(opened, np.arange(4)).tolist() == [0, 1, 2, 3]  # without a name, each is its own
 
 
 def test_inversion_of_near_duplicates_is_no_evidence() -> None:
@@ -623,8 +620,8 @@ def test_inversion_of_near_duplicates_is_no_evidence() -> None:
         "scene_luminance_correlation": 0.3,
     }
     inverted = scenes | {"depth_inverted": 0.8, "depth_photos": 400}
-    assert degenerate(inverted | {"depth_photos_independent": 400.0}) == ["inverted_depth"]
-    assert degenerate(inverted | {"depth_photos_independent": 4.0}) == []
+    assert degenerate_answers(inverted | {"depth_photos_independent": 400.0}) == ["inverted_depth"]
+    assert degenerate_answers(inverted | {"depth_photos_independent": 4.0}) == []
 
 
 def test_the_floor_is_of_as_many_photos_as_the_model_made() -> None:
@@ -633,10 +630,10 @@ def test_the_floor_is_of_as_many_photos_as_the_model_made() -> None:
     for seed in range(20):
         random = np.random.default_rng(seed)
         generated, real, other = (random.normal(size=(n, 32)).astype(np.float32) for n in (400, 100, 150))
-        found = evaluation._distances(generated, real, other, np.arange(100))
+        found = distance_metrics(generated, real, other, np.arange(100))
         assert found["fid_images"] == 150
         below += found["fid"] < found["fid_floor"]
-        unequal += evaluation.frechet_distance(generated, real) < found["fid_floor"]
+        unequal += frechet_distance(generated, real) < found["fid_floor"]
     assert 4 <= below <= 16 and unequal == 20
 
 
@@ -644,18 +641,18 @@ def test_real_photos_in_the_place_of_generated_ones_are_as_many_and_none_of_the_
     model: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbered = Extractor("numbered", lambda x: x.float().mean((2, 3)), torch.device("cpu"))
-    monkeypatch.setattr(evaluation, "extractor", lambda name, device: numbered)
+    monkeypatch.setattr("argan.evaluation.inputs.extractor", lambda name, device: numbered)
     opened = Photos.open(store / "photos")
     known = {tuple(row): i for i, row in enumerate(numbered(np.asarray(opened.pixels)).tolist())}
     with Cache.at(None) as kept:
         for images, count in ((8, 8), (12, 12), (64, 14)):
             params = Evaluate(images=images)
-            o = evaluation._Opened.of(kept, model, store / "photos", store / "truth", params, None, ("test",))
-            rows = [known[tuple(row)] for row in evaluation._others(o).tolist()]
+            o = Inputs.open(kept, model, store / "photos", store / "truth", params, None, ("test",))
+            rows = [known[tuple(row)] for row in o.substitute_features().tolist()]
             assert len(rows) == len(set(rows)) == count and max(rows) < 14
 
 
-def test_a_generator_that_lost_modes_has_low_recall(judged: Callable[..., evaluation.Metrics], store: Path) -> None:
+def test_a_generator_that_lost_modes_has_low_recall(judged: Callable[..., Metrics], store: Path) -> None:
     """Real photos score near their ceiling; of few of them, over and over, precision stays and recall falls."""
     pixels = Photos.open(store / "photos").pixels[4:].transpose(0, 3, 1, 2) / 127.5 - 1
 
@@ -683,7 +680,7 @@ class Links(HTMLParser):
 
 
 def test_the_report_needs_nothing_but_itself_and_never_says_fid_of_other_features(
-    judged: Callable[..., evaluation.Metrics], tmp_path: Path
+    judged: Callable[..., Metrics], tmp_path: Path
 ) -> None:
     judged(constant)
     whole = (tmp_path / "report.html").read_text()
@@ -694,19 +691,19 @@ def test_the_report_needs_nothing_but_itself_and_never_says_fid_of_other_feature
     assert all(found.alts) and len(found.alts) == len(found.sources)
     assert "http:" not in text and "https:" not in text
     assert "Degenerate: constant_depth." in text and "FID" not in text and "kernel distance (pooled)" in text
-    gated = page.with_gate(text, "better <b>", True, [["kid", "0.1", "0.2", "+0.1", "0 to 1", "better"]])
+    gated = report.with_gate(text, "better <b>", True, [["kid", "0.1", "0.2", "+0.1", "0 to 1", "better"]])
     assert "<h2>Champion</h2><p>better &lt;b&gt;</p>" in gated and "<td>better</td>" in gated
     assert "The gate judges on validation photographs" in gated and "judged on 40 test photographs" in text
     assert "Real against real: 14 real photographs from outside the test split" in text and "14 of them count" in text
     assert "no model can beat" not in text and "held-out" not in text.lower()
-    assert page.distance_names("inception-2015-12-05") == ("FID", "KID")
+    assert report.distance_names("inception-2015-12-05") == ("FID", "KID")
 
 
 # -- the reference -------------------------------------------------------------------------------------------------------
 
 
 def test_the_reference_ranks_where_no_depth_is_known_and_is_named(
-    judged: Callable[..., evaluation.Metrics],
+    judged: Callable[..., Metrics],
     store: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -11,7 +11,7 @@ import pytest
 
 from argan.config.schema import Register
 from argan.errors import UserError
-from argan.evaluation.gate import Scores, judge
+from argan.evaluation.gate import Scores, decide
 
 PHOTOS = np.random.default_rng(0).normal(0.6, 0.2, 400)
 NOISE = np.random.default_rng(1).normal(0, 0.05, 400)
@@ -70,25 +70,25 @@ CHAMPION = Scores("photos a", depth(), signs(0.9), None, kid(1))
     ],
 )
 def test_the_champion_moves_for_the_better_only(new: Scores, champion: Scores | None, moves: bool, reason: str) -> None:
-    decision = judge(new, champion, Register())
+    decision = decide(new, champion, Register())
     assert decision.champion is moves
     assert re.search(reason, decision.reason), decision.reason
 
 
 def test_a_gain_can_be_asked_for() -> None:
     better = replace(CHAMPION, depth_spearman=depth(0.03))
-    assert judge(better, CHAMPION, Register(depth_gain=0.01)).champion
-    assert not judge(better, CHAMPION, Register(depth_gain=0.04)).champion
+    assert decide(better, CHAMPION, Register(depth_gain=0.01)).champion
+    assert not decide(better, CHAMPION, Register(depth_gain=0.04)).champion
 
 
 def test_scores_survive_json() -> None:
     scores = replace(CHAMPION, depth_spearman=(0.5, float("nan"), 0.25), degenerate=("constant depth",))
-    again = Scores.of(json.loads(json.dumps(scores.told())))
-    assert again.told() == scores.told()
-    assert judge(replace(again, degenerate=()), replace(scores, degenerate=()), Register()).comparisons
-    for broken in ({}, scores.told() | {"kid": "many"}, scores.told() | {"kid": 3}):
+    again = Scores.from_json(json.loads(json.dumps(scores.to_json())))
+    assert again.to_json() == scores.to_json()
+    assert decide(replace(again, degenerate=()), replace(scores, degenerate=()), Register()).comparisons
+    for broken in ({}, scores.to_json() | {"kid": "many"}, scores.to_json() | {"kid": 3}):
         with pytest.raises(UserError, match="scores are damaged"):
-            Scores.of(broken)
+            Scores.from_json(broken)
 
 
 def test_near_duplicates_ten_times_over_make_nothing_better() -> None:
@@ -96,24 +96,24 @@ def test_near_duplicates_ten_times_over_make_nothing_better() -> None:
     random = np.random.default_rng(3)
     old, noise = random.normal(0.6, 0.1, 12), random.normal(0.03, 0.08, 12)
     few = [Scores("validation photos a", tuple(values)) for values in (old + noise, old)]
-    assert judge(*few, Register()).comparisons["depth_spearman"].verdict == "cannot tell"
+    assert decide(*few, Register()).comparisons["depth_spearman"].verdict == "cannot tell"
     wobble = random.normal(0, 0.001, 120)  # near duplicates differ a little
     many = [
         replace(scores, depth_spearman=tuple(np.repeat(scores.depth_spearman or (), 10) + wobble), groups=groups)
         for scores, groups in zip(few, (tuple(np.repeat(range(12), 10).tolist()),) * 2, strict=True)
     ]
-    found = judge(*many, Register()).comparisons["depth_spearman"]
+    found = decide(*many, Register()).comparisons["depth_spearman"]
     assert found.verdict == "cannot tell" and found.count == 12
     apart = [replace(scores, groups=None) for scores in many]
-    assert judge(*apart, Register()).champion, "counted one by one, chance would have chosen"
+    assert decide(*apart, Register()).champion, "counted one by one, chance would have chosen"
 
 
 def test_scores_say_which_photos_they_are_of() -> None:
-    old = {key: value for key, value in CHAMPION.told().items() if key != "groups"}  # as versions had them before
-    assert Scores.of(old).groups is None and Scores.of(old).split == "test"
+    old = {key: value for key, value in CHAMPION.to_json().items() if key != "groups"}  # as versions had them before
+    assert Scores.from_json(old).groups is None and Scores.from_json(old).split == "test"
     new = replace(CHAMPION, judged_on="validation photos a", groups=tuple(range(400)))
-    assert Scores.of(json.loads(json.dumps(new.told()))) == new and new.split == "validation"
-    decision = judge(replace(new, depth_spearman=depth(0.3)), CHAMPION, Register())
+    assert Scores.from_json(json.loads(json.dumps(new.to_json()))) == new and new.split == "validation"
+    decision = decide(replace(new, depth_spearman=depth(0.3)), CHAMPION, Register())
     assert not decision.champion and "not comparable" in decision.reason
     with pytest.raises(UserError, match="scores are damaged"):
-        Scores.of(old | {"groups": ["a"]})
+        Scores.from_json(old | {"groups": ["a"]})

@@ -15,19 +15,19 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import maximum_mean_discrepancy, poly_mmd
 
 from argan.errors import UserError
-from argan.evaluation.bootstrap import compare, independent, interval
+from argan.evaluation.bootstrap import compare, effective_sample_size, interval
 from argan.meadow import scene as meadow
 from argan.metrics import (
     depth_scores,
     depth_scores_per_photo,
     frechet_distance,
     kernel_distance,
-    kernel_distances,
+    kernel_distance_parts,
     mask_auc,
     precision_recall,
 )
 from argan.metrics.features import EXTRACTORS, Extractor, extractor
-from argan.metrics.frechet import shuffled
+from argan.metrics.frechet import fixed_permutation
 
 
 def random(seed: int = 0) -> np.random.Generator:
@@ -281,7 +281,7 @@ def test_precision_falls_with_bad_photos_and_recall_with_lost_modes() -> None:
 
 def test_precision_is_the_naive_loop() -> None:
     a, b = random(32).normal(size=(40, 3)), random(33).normal(0.7, 1, (30, 3))
-    x, y = a[np.sort(shuffled(40)[:30])], b
+    x, y = a[np.sort(fixed_permutation(40)[:30])], b
 
     def covered(points: np.ndarray, centres: np.ndarray) -> float:
         reach = [np.sort(np.linalg.norm(centres - c, axis=1))[3] for c in centres]
@@ -297,11 +297,11 @@ def test_standard_error_of_the_kernel_distance_covers_what_it_should() -> None:
     hits = 0
     for i in range(60):
         a, b = random(100 + i).normal(size=(300, 8)), random(200 + i).normal(0.3, 1, (300, 8))
-        parts = kernel_distances(a, b)
+        parts = kernel_distance_parts(a, b)
         assert len(parts) == 10
         hits += abs(kernel_distance(a, b) - truth) < 2.3 * parts.std(ddof=1) / 10**0.5  # Student's t of 9
     assert hits >= 52
-    assert len(kernel_distances(random(0).normal(size=(9, 4)), random(1).normal(size=(50, 4)))) == 4
+    assert len(kernel_distance_parts(random(0).normal(size=(9, 4)), random(1).normal(size=(50, 4)))) == 4
 
 
 def test_photos_sorted_by_what_they_show_score_like_shuffled_ones() -> None:
@@ -309,7 +309,7 @@ def test_photos_sorted_by_what_they_show_score_like_shuffled_ones() -> None:
     classes = random(5).normal(size=(60, 16)) * 2
     real = np.repeat(classes, 20, axis=0) + random(6).normal(size=(1200, 16)) * 0.5
     made = classes[random(7).integers(0, 60, 300)] + random(8).normal(size=(300, 16)) * 0.5
-    errors = [kernel_distances(made, each).std(ddof=1) for each in (real, real[random(9).permutation(1200)])]
+    errors = [kernel_distance_parts(made, each).std(ddof=1) for each in (real, real[random(9).permutation(1200)])]
     assert 1 / 3 < errors[0] / errors[1] < 3
     precision, _ = precision_recall(made, real)
     assert precision == pytest.approx(precision_recall(made, real[random(9).permutation(1200)])[0], abs=0.12)
@@ -330,8 +330,8 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_very_many_photos_are_paired_within_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = random(36).normal(size=(500, 4)), random(37).normal(0.5, 1, (400, 4))
-    monkeypatch.setattr("argan.metrics.frechet.PAIRED", 100)
-    assert kernel_distance(a, b) == pytest.approx(kernel_distances(a, b, 5).mean())
+    monkeypatch.setattr("argan.metrics.frechet.MAX_PAIRED", 100)
+    assert kernel_distance(a, b) == pytest.approx(kernel_distance_parts(a, b, 5).mean())
 
 
 def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
@@ -367,8 +367,12 @@ def test_groups_of_one_are_no_groups() -> None:
     assert interval(values, np.zeros(50)) is None
     new, old = random(2).normal(size=(2, 50))
     assert compare(new, old) == compare(new, old, np.arange(50)[::-1])
-    assert independent(np.arange(50)) == 50 and independent([7] * 50) == 1 and independent([0, 0, 1, 1]) == 2
-    assert independent([0, 1, 1, 1]) == pytest.approx(16 / 10) and independent([]) == 0
+    assert (
+        effective_sample_size(np.arange(50)) == 50
+        and effective_sample_size([7] * 50) == 1
+        and effective_sample_size([0, 0, 1, 1]) == 2
+    )
+    assert effective_sample_size([0, 1, 1, 1]) == pytest.approx(16 / 10) and effective_sample_size([]) == 0
     with pytest.raises(ValueError, match=r"groups must be \(n,\)"):
         compare(new, old, np.arange(49))
 
@@ -393,14 +397,14 @@ def test_parts_of_the_kernel_distance_share_no_near_duplicates() -> None:
     """Each photo twice: both are in one part, whichever photo it is."""
     a, b = random(5).normal(size=(60, 3)), random(6).normal(size=(30, 3))
     groups = np.tile(np.arange(30), 2)
-    found = kernel_distances(a, np.concatenate([b, b]), 3, groups)
-    assert found == pytest.approx(kernel_distances(a, np.concatenate([b, b]), 3, [f"g{g}" for g in groups]))
+    found = kernel_distance_parts(a, np.concatenate([b, b]), 3, groups)
+    assert found == pytest.approx(kernel_distance_parts(a, np.concatenate([b, b]), 3, [f"g{g}" for g in groups]))
     for i in range(30):
         changed = np.concatenate([b, b])
         changed[[i, i + 30]] += 5  # both of a pair: one part alone is another
-        moved = kernel_distances(a, changed, 3, groups) != found
+        moved = kernel_distance_parts(a, changed, 3, groups) != found
         assert len(found) == 3 and moved.sum() == 1
-    assert len(kernel_distances(a, b, 10, np.zeros(30))) == 1
+    assert len(kernel_distance_parts(a, b, 10, np.zeros(30))) == 1
 
 
 @pytest.mark.parametrize(("shift", "verdict"), [(0.05, "better"), (-0.05, "worse"), (0.0, "cannot tell")])

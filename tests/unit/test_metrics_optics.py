@@ -12,7 +12,7 @@ from torch import Tensor
 
 from argan import networks
 from argan.config.schema import training
-from argan.evaluation.optics import Optics
+from argan.evaluation.optics import OpticsScores
 from argan.meadow import scene as meadow
 
 BLUR, OPENING, REFOCUS, EPIPOLAR = KEYS = tuple(
@@ -32,7 +32,7 @@ class Lens(networks.SceneGenerator):
 def judged(
     lens: networks.SceneGenerator, image: Tensor, disparity: Tensor, batch: int = COUNT
 ) -> dict[str, float | None]:
-    optics = Optics()
+    optics = OpticsScores()
     for pair in zip(image.split(batch), disparity.split(batch), strict=True):
         optics.add(lens, *pair)
     metrics = optics.metrics()
@@ -85,7 +85,7 @@ def test_without_disparity_nothing_is_said_however_blurred_the_image(exact: Pair
 
 def test_without_detail_nothing_is_said(exact: Pair) -> None:
     assert set(judged(Lens(), exact[0] * 0.004, exact[1]).values()) == {None}
-    assert set(Optics().metrics().values()) == {None}
+    assert set(OpticsScores().metrics().values()) == {None}
 
 
 def test_a_flat_scene_out_of_focus_is_blurred_but_has_no_near_and_far(exact: Pair) -> None:
@@ -233,7 +233,7 @@ def test_the_same_numbers_every_time_in_any_batches(exact: Pair) -> None:
 
 
 def test_gradients_are_not_kept_and_memory_is_numbers(exact: Pair) -> None:
-    optics = Optics()
+    optics = OpticsScores()
     optics.add(Lens("gather"), exact[0][:2].requires_grad_(), exact[1][:2].requires_grad_())
     numbers = [x for value in vars(optics).values() for x in (value if isinstance(value, list) else [value])]
     assert len(numbers) == 2 * 3 + 3

@@ -32,8 +32,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(settings, encoding="utf-8")
     (tmp_path / "champion" / "evaluation").mkdir(parents=True)
-    (tmp_path / "champion" / "evaluation" / "scores.json").write_text(json.dumps(THEN.told()))
-    monkeypatch.setattr(champion, "today", lambda folder, domain, settings: NOW)
+    (tmp_path / "champion" / "evaluation" / "scores.json").write_text(json.dumps(THEN.to_json()))
+    monkeypatch.setattr(champion, "rescore", lambda folder, domain, settings: NOW)
     return tmp_path
 
 
@@ -42,14 +42,14 @@ def test_a_champion_with_scores_of_test_photos_is_judged_anew(here: Path, capsys
     assert register._champion(here / "champion", NOW.judged_on, "meadow", settings) == NOW
     assert "judging the champion" in capsys.readouterr().out
     same = replace(NOW, depth_spearman=(0.1, 0.2, 0.3))
-    (here / "champion" / "evaluation" / "scores.json").write_text(json.dumps(same.told()))
+    (here / "champion" / "evaluation" / "scores.json").write_text(json.dumps(same.to_json()))
     assert register._champion(here / "champion", NOW.judged_on, "meadow", settings) == same
 
 
 def test_scores_of_test_photos_register_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "deliver", lambda *args: None)
     monkeypatch.setattr(registry, "register", lambda *args: pytest.fail("registered"))
-    for path, content in (("metrics/meadow.json", {}), ("reports/meadow/scores.json", THEN.told())):
+    for path, content in (("metrics/meadow.json", {}), ("reports/meadow/scores.json", THEN.to_json())):
         (here / path).parent.mkdir(parents=True, exist_ok=True)
         (here / path).write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"scores\.json holds scores of test photos.*dvc repro evaluate@meadow"):
