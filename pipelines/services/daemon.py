@@ -22,6 +22,7 @@ import psutil
 
 from argan.errors import UserError
 from argan.files import write_json
+from argan.redact import redacted
 
 MARK = "ARGAN_SERVICE"
 LEADER = "ARGAN_SERVICE_PID"
@@ -78,8 +79,8 @@ class Daemon:
     def _of_mark(self) -> list[psutil.Process]:
         return [p for p in psutil.process_iter() if _marked(p, self._mark)]
 
-    def start(self, **told: Any) -> None:
-        """Start it and write down its pid; `told` is kept beside it. The log goes on where it was, the last one kept."""
+    def start(self, **note: Any) -> None:
+        """Start it and write down its pid; `note` is kept beside it. The log goes on where it was, the last one kept."""
         for folder in (self.log.parent, self.pid_file.parent):
             folder.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > 20_000_000:
@@ -95,21 +96,21 @@ class Daemon:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_plain_signals,
+                preexec_fn=_default_signals,
                 user=self.user,
                 group=None if self.user is None else _group(self.user),
                 extra_groups=None if self.user is None else [],
             )
-        write_json(self.pid_file, {"pid": process.pid, **told})
+        write_json(self.pid_file, {"pid": process.pid, **note})
 
-    def said(self) -> str:
+    def last_words(self) -> str:
         """The line of its log since the last start that tells best why it ended."""
         with suppress(OSError):
             lines = self.log.read_text(encoding="utf-8", errors="replace").rpartition("\n---- ")[2].splitlines()[1:]
             lines = [" ".join(line.split()) for line in lines if line.strip()]
             telling = [line for line in lines if "rror" in line or "FATAL" in line or "refused" in line] or lines
             if telling:
-                return telling[-1][:300]
+                return redacted(telling[-1])[:300]
         return "it said nothing"
 
     def stop(self, everything: bool = False) -> bool:
@@ -125,23 +126,23 @@ class Daemon:
             return True
         return bool(members)
 
-    def _end(self, asked: Sequence[psutil.Process], left: Callable[[], list[psutil.Process]]) -> None:
+    def _end(self, processes: Sequence[psutil.Process], left: Callable[[], list[psutil.Process]]) -> None:
         """Ask them to end, and end what is `left` when patience is."""
-        for process in asked:
+        for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(self.end)
-        if not self._gone(left, self.patience):
+        if not self._wait_until_gone(left, self.patience):
             for process in left():
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
-            if not self._gone(left, 10):
+            if not self._wait_until_gone(left, 10):
                 raise UserError(f"{self.name} (pid {self.note().get('pid')}) does not end; see {self.log}")
 
     @staticmethod
-    def _gone(left: Callable[[], list[psutil.Process]], patience: float) -> bool:
-        until = time.monotonic() + patience
+    def _wait_until_gone(left: Callable[[], list[psutil.Process]], patience: float) -> bool:
+        deadline = time.monotonic() + patience
         while left():
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 return False
             time.sleep(0.1)
         return True
@@ -151,12 +152,12 @@ class Daemon:
         leader, total = self.leader(), 0
         with suppress(psutil.Error):
             for process in {*self.members(), *(leader.children(recursive=True) if leader else ())}:
-                told = process.memory_full_info()
-                total += getattr(told, "pss", told.rss)
+                info = process.memory_full_info()
+                total += getattr(info, "pss", info.rss)
         return total
 
 
-def _plain_signals() -> None:
+def _default_signals() -> None:
     """A process started with & from a script is born deaf to SIGINT, and a Prefect worker so born never ends."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):

@@ -23,7 +23,7 @@ from pipelines.services import auth as basic_auth
 from pipelines.services import migrations
 from pipelines.services.daemon import Daemon
 from pipelines.services.postgres import initialise
-from pipelines.services.servers import HOST, Services, offline_postgres, worker_name
+from pipelines.services.servers import HOST, Services, worker_name
 from pipelines.services.settings import AUTH, SETTINGS, write_private
 from pipelines.stage import say
 
@@ -188,7 +188,9 @@ def _summarize(services: Services, show_password: bool) -> None:
     say(f"Your shell:              source {services.home}/env")
     if services.auth:
         if show_password:
-            say(f"Both servers want this from now on (PASSWORDS=0 turns it off); it is shown this once: {services.auth}")
+            say(
+                f"Both servers want this from now on (PASSWORDS=0 turns it off); it is shown this once: {services.auth}"
+            )
         say(
             f"User:password:           cat {services.home}/auth (Prefect's page asks for both in one line, MLflow's for each)"
         )
@@ -256,10 +258,16 @@ def status(services: Services) -> bool:
 @contextmanager
 def running_postgres(services: Services) -> Iterator[None]:
     """The embedded PostgreSQL, if that is used, for the length of a `with`; where it runs already it goes on."""
-    with offline_postgres(services) as daemon:
-        if daemon is not None:
-            _check_port(services, "postgres")
-            initialise(services.home, services.postgres_password)
-            daemon.start(settings=asdict(services.settings))
-            _wait(services, daemon)
+    daemon = services.daemons().get("postgres")
+    if daemon is None or daemon.leader():
         yield
+        return
+    daemon.stop()
+    _check_port(services, "postgres")
+    initialise(services.home, services.postgres_password)
+    daemon.start(settings=asdict(services.settings))
+    try:
+        _wait(services, daemon)
+        yield
+    finally:
+        daemon.stop()

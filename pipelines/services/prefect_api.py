@@ -61,7 +61,10 @@ class PrefectApi:
         if pool is not None and variable.get("default") == environment:
             return
         variable["default"] = dict(environment)
-        content = {"base_job_template": template, "description": "Trainings and all other flows of AR-GAN, as processes"}
+        content = {
+            "base_job_template": template,
+            "description": "Trainings and all other flows of AR-GAN, as processes",
+        }
         if pool is None:
             self.request("POST", "/work_pools/", {"name": POOL, "type": "process", **content})
         else:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -129,20 +127,6 @@ class Services:
         return {daemon.name: daemon for daemon in daemons}
 
 
-@contextmanager
-def offline_postgres(services: Services) -> Iterator[Daemon | None]:
-    """The embedded PostgreSQL, if that is used and does not run: the daemon, stopped again in the end."""
-    daemon = services.daemons().get("postgres")
-    if daemon is None or daemon.leader():
-        yield None
-        return
-    daemon.stop()
-    try:
-        yield daemon
-    finally:
-        daemon.stop()
-
-
 def worker_name() -> str:
     return f"{POOL}-{socket.gethostname()}"
 
@@ -150,7 +134,9 @@ def worker_name() -> str:
 def _mlflow(services: Services) -> Daemon:
     environment = _base() | services.guard | ({} if services.settings.artifacts else _nowhere())
     environment |= {
-        "MLFLOW_BACKEND_STORE_URI": services.databases.connection("mlflow"),  # not on the command line: all users see that
+        "MLFLOW_BACKEND_STORE_URI": services.databases.connection(
+            "mlflow"
+        ),  # not on the command line: all users see that
         "MLFLOW_ARTIFACTS_DESTINATION": services.artifacts,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its workers take 2 GB
     }
