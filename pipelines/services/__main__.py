@@ -8,67 +8,53 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import secrets
 import sys
-from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from argan.errors import UserError
-from pipelines.services.databases import Databases
-from pipelines.services.servers import Services, Settings, kept_settings
+from pipelines.services.servers import Services
 from pipelines.stage import run_command
 
 
-def home() -> Path:
-    return Path(os.environ.get("ARGAN_SERVICES") or "services").absolute()
+def main() -> None:
+    options = vars(_parser().parse_args())
+    command = options.pop("command")
+    run_command(lambda: _run(command, options))
 
 
-def load(folder: Path | None = None, look: bool = False, **changed: Any) -> Services:
-    """The services in a folder (default: ARGAN_SERVICES, else ./services), with settings changed where given. Raises UserError.
+def _run(command: str, options: dict[str, Any]) -> None:
+    from filelock import FileLock
 
-    `look`: to stop them or to see how they are, which needs no password of the database.
-    """
-    folder = (folder or home()).absolute()
-    kept = kept_settings(folder)
-    settings = replace(Settings(**kept), **{k: v for k, v in changed.items() if v is not None})
-    if not look:
-        settings = replace(settings, database=_database(folder, kept))
-    return Services(folder, settings, _auth(folder) if settings.passwords else "")
+    from pipelines.services import backup, lifecycle, migrations, restore
 
-
-def _auth(folder: Path) -> str:
-    """user:password, of ARGAN_AUTH or of the last start, or a new one, which a start writes down. Raises UserError."""
-    given, file = os.environ.get("ARGAN_AUTH"), folder / "auth"
-    if given is not None and not re.fullmatch(r"[^:\s']+:[^\s']+", given):
-        raise UserError("ARGAN_AUTH is user:password, without spaces and quotes")
-    if given is None and file.exists():
-        return file.read_text(encoding="utf-8").strip()
-    return given or f"argan:{secrets.token_urlsafe(18)}"
-
-
-def _database(folder: Path, kept: Mapping[str, Any]) -> str:
-    """What identifies the database in use. Raises UserError where a start would silently leave the one of before."""
-    url = os.environ.get("ARGAN_DATABASE_URL", "")
-    before = kept.get("database")
-    if not url:
-        if before not in (None, "sqlite", "embedded"):
-            raise UserError(
-                f"these services keep their data in {before}: set ARGAN_DATABASE_URL to it, user and password included"
-            )
-        return before or "sqlite"
-    now = url if url in ("sqlite", "embedded") else Databases(folder, url).identity
-    if before not in (None, now):
-        raise UserError(
-            f"ARGAN_DATABASE_URL is another database ({now}) than these services have used so far ({before}); "
-            "to use another: choose another folder by ARGAN_SERVICES; what is there moves by make backup and make restore"
-        )
-    return now
+    if command == "verify":
+        return restore.verify(**options)
+    home = Path(os.environ.get("ARGAN_SERVICES") or "services").absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / ".lock") if command != "status" else nullcontext():
+        if command == "restore":
+            return restore.restore(home, **options)
+        changed = options if command == "start" else {}
+        services = Services.load(home, need_database=command not in ("stop", "status"), **changed)
+        match command:
+            case "start":
+                lifecycle.start(services)
+            case "stop":
+                lifecycle.stop(services, **options)
+            case "status":
+                sys.exit(0 if lifecycle.status(services) else 1)
+            case "backup":
+                with lifecycle.running_postgres(services):
+                    backup.backup(services, **options)
+            case "migrate":
+                with lifecycle.running_postgres(services):
+                    environment = services.daemons()["prefect"].environment
+                    migrations.migrate(services.databases, os.environ | environment)
+    return None
 
 
-def main(arguments: list[str] | None = None) -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.services", description="Prefect and MLflow servers, and a worker."
     )
@@ -102,38 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     restore.add_argument("--force", action="store_true", help="replace what is there without asking")
     verify = commands.add_parser("verify", help="read a backup to its end and check it")
     verify.add_argument("file", type=Path, metavar="FILE")
-    options = vars(parser.parse_args(arguments))
-    command = options.pop("command")
-    run_command(lambda: _do(command, options))
-
-
-def _do(command: str, options: dict[str, Any]) -> None:
-    from filelock import FileLock
-
-    from pipelines.services import backup
-
-    if command == "verify":
-        return backup.verify(**options)
-    place = home()
-    place.mkdir(parents=True, exist_ok=True)
-    with FileLock(place / ".lock") if command != "status" else nullcontext():
-        if command == "restore":
-            return backup.restore(place, **options)
-        services = load(place, command in ("stop", "status"), **(options if command == "start" else {}))
-        match command:
-            case "start":
-                services.start()
-            case "stop":
-                services.stop(**options)
-            case "status":
-                sys.exit(0 if services.status() else 1)
-            case "backup":
-                with services.own_postgres():
-                    backup.backup(services, **options)
-            case "migrate":
-                with services.own_postgres():
-                    services.databases.migrate(os.environ | services.daemon("prefect").environment)
-    return None
+    return parser
 
 
 def _hosts(text: str) -> str:
