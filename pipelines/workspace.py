@@ -20,7 +20,7 @@ from argan import registry
 from argan.config import params
 from argan.config.schema import Params
 from argan.errors import UserError
-from pipelines.services import auth as guard
+from pipelines.services import auth as basic_auth
 from pipelines.stage import fail, run_command, say
 
 LOCAL = Path(".dvc/config.local")
@@ -142,13 +142,13 @@ def serve(port: int = 5000) -> None:
             raise UserError(f"port {port} is taken; choose another: make registry PORT={port + 1}")
     address = f"http://127.0.0.1:{port}"
     say(f"Starting MLflow's server, some 20 seconds; Ctrl-C ends it. Page: {page_of(address, name)}")
-    environment = os.environ | guard.environment(*guard.allowed([port]))
+    environment = os.environ | basic_auth.environment(*basic_auth.allowed([port]))
     environment |= {
         "MLFLOW_BACKEND_STORE_URI": uri,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # its workers take 2 GB
     }
-    environment.pop(guard.AUTH, None)
-    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--app-name", guard.APP]
+    environment.pop(basic_auth.AUTH, None)
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--app-name", basic_auth.APP]
     command = [sys.executable, "-m", "mlflow", "server", *options]
     server = subprocess.Popen(command, env=environment)
     try:

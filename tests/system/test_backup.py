@@ -13,8 +13,11 @@ import pytest
 
 from argan.errors import UserError
 from argan.files import locked, write_json
-from pipelines.services import backup as module
-from pipelines.services.servers import Services, Settings
+from pipelines.services.backup import backup
+from pipelines.services.databases import NAMES
+from pipelines.services.restore import restore
+from pipelines.services.servers import Services
+from pipelines.services.settings import Settings
 
 
 @pytest.fixture
@@ -28,7 +31,7 @@ def services(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Services:
 
 
 def fill(services: Services) -> None:
-    for name in module.NAMES:
+    for name in NAMES:
         file = services.databases.file(name)
         file.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(file)) as database:
@@ -52,16 +55,16 @@ def test_the_backup_just_made_stays_whatever_the_clock_of_others_said(services: 
     for name in ("argan-20200101-000000.tar", "argan-20210101-000000.tar", "argan-29990101-000000.tar"):
         (folder / name).write_text("")
     new = folder / "argan-20260101-000000.tar"
-    module.backup(services, new, keep=2)
+    backup(services, new, keep=2)
     assert sorted(path.name for path in folder.iterdir()) == [new.name, "argan-29990101-000000.tar"]
-    module.backup(services, new, keep=1)
+    backup(services, new, keep=1)
     assert [path.name for path in folder.iterdir()] == [new.name]
 
 
 @pytest.mark.parametrize("keep", [0, -1])
 def test_a_number_to_keep_that_is_none_changes_nothing(services: Services, tmp_path: Path, keep: int) -> None:
     with pytest.raises(UserError, match=f"KEEP is {keep}; .*1 or more"):
-        module.backup(services, tmp_path / "b" / "new.tar", keep=keep)
+        backup(services, tmp_path / "b" / "new.tar", keep=keep)
     assert not (tmp_path / "b").exists()
 
 
@@ -75,7 +78,7 @@ def test_what_lies_behind_links_is_in_it_and_is_reported(
     (artifacts / "one").symlink_to(disk / "deep" / "file")
     (artifacts / "away").symlink_to(tmp_path / "away")
     (disk / "deep" / "back").symlink_to(artifacts)
-    module.backup(services, tmp_path / "new.tar")
+    backup(services, tmp_path / "new.tar")
     assert held(tmp_path / "new.tar") == {"artifacts/model", "artifacts/linked/deep/file", "artifacts/one"}
     lines = capsys.readouterr().out
     assert f"{artifacts}/linked is a link to {disk}: what is there is in the backup" in lines
@@ -87,14 +90,14 @@ def test_what_lies_behind_links_is_in_it_and_is_reported(
 
 
 def test_services_on_another_disk_are_restored_there(services: Services, tmp_path: Path) -> None:
-    module.backup(services, tmp_path / "new.tar")
+    backup(services, tmp_path / "new.tar")
     disk, link = tmp_path / "disk", services.home
     disk.mkdir()
     link.rename(disk / "services")
     link.symlink_to(disk / "services")
     for _ in range(2):
         (Path(services.artifacts) / "model").write_text("other")
-        module.restore(link, tmp_path / "new.tar", force=True)
+        restore(link, tmp_path / "new.tar", force=True)
         assert link.is_symlink() and (disk / "services" / "mlflow" / "artifacts" / "model").read_text() == "model"
     assert [path.name for path in disk.iterdir()] == ["services"]
 
@@ -105,8 +108,8 @@ def test_what_a_killed_backup_left_goes_and_a_living_one_is_reported(services: S
     half = folder / ".argan-20260101-000000.tar.abcdef01.tmp"
     half.write_text("half")
     with locked(folder / ".backup.lock"), pytest.raises(UserError, match="another backup is being written"):
-        module.backup(services, folder / "new.tar")
+        backup(services, folder / "new.tar")
     assert half.exists()
-    module.backup(services, folder / "new.tar")
+    backup(services, folder / "new.tar")
     assert [path.name for path in folder.iterdir()] == ["new.tar"]
     assert json.loads((services.home / "settings.json").read_text())["database"] == "sqlite"

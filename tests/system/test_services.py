@@ -30,9 +30,9 @@ from mlflow.server.security_utils import is_allowed_host_header
 from servers import Servers, serving
 
 from argan.serving.http_guard import RequestGuard
-from pipelines.services import auth as guard
-from pipelines.services.__main__ import load
+from pipelines.services import auth as basic_auth
 from pipelines.services.daemon import Daemon
+from pipelines.services.servers import Services
 
 pytestmark = pytest.mark.pipeline
 
@@ -460,15 +460,15 @@ def test_who_is_let_in_after_an_upgrade(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv("ARGAN_AUTH", raising=False)
     kept = tmp_path / "settings.json"
     kept.write_text(json.dumps({"prefect_port": 4300, "passwords": False, "worker": True}))
-    services = load(tmp_path)
+    services = Services.load(tmp_path)
     assert services.settings.passwords and services.settings.prefect_port == 4300
     assert (
         re.fullmatch(r"argan:[\w-]{24}", services.auth) and not (tmp_path / "auth").exists()
     )  # a start writes it down
     (tmp_path / "auth").write_text(services.auth)
-    kept.write_text(json.dumps(asdict(load(tmp_path, passwords=False).settings)))
-    assert load(tmp_path).auth == "" and not load(tmp_path).settings.passwords
-    assert load(tmp_path, passwords=True).auth == services.auth
+    kept.write_text(json.dumps(asdict(Services.load(tmp_path, passwords=False).settings)))
+    assert Services.load(tmp_path).auth == "" and not Services.load(tmp_path).settings.passwords
+    assert Services.load(tmp_path, passwords=True).auth == services.auth
 
 
 @pytest.mark.parametrize("server", ["prefect", "mlflow"])
@@ -488,9 +488,9 @@ def test_a_proxys_name_is_let_in(team: Servers, server: str) -> None:
 
 def test_what_a_proxy_may_be_called(tmp_path: Path) -> None:
     """Our guard and MLflow's own agree."""
-    services = load(tmp_path, allowed_hosts="argan.example,mlflow.example:8443", passwords=False)
-    hosts, origins = (services.guarding[name].split(",") for name in (guard.HOSTS, guard.ORIGINS))
-    mlflows = services.guarding["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
+    services = Services.load(tmp_path, allowed_hosts="argan.example,mlflow.example:8443", passwords=False)
+    hosts, origins = (services.guard[name].split(",") for name in (basic_auth.HOSTS, basic_auth.ORIGINS))
+    mlflows = services.guard["MLFLOW_SERVER_ALLOWED_HOSTS"].split(",")
     ours = RequestGuard(lambda *_: None, hosts, origins)  # type: ignore[arg-type, return-value]
     for host in ("argan.example", "mlflow.example:8443", "127.0.0.1:5000", "[::1]:5000", "localhost"):
         assert is_allowed_host_header(mlflows, host)
