@@ -273,7 +273,7 @@ def _operations(work: Work) -> float:
 
 def meadow() -> Numbers:
     """Photographs of the embedded domain at 64 px, on every core, starting the workers included."""
-    from argan.meadow.scene import SMALL, photographs
+    from argan.meadow import SMALL, photographs
 
     count = 4 * SMALL
     photographs(SMALL, 64, 0, depth=False)  # compiled, should it not be yet

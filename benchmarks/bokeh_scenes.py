@@ -12,8 +12,9 @@ import numpy as np
 from scipy import ndimage
 from skimage.data import stereo_motorcycle
 
-from argan.meadow import scene as meadow
+from argan.meadow.batch import rngs
 from argan.meadow.camera import LENS, Lens, expose, paint, surface
+from argan.meadow.scene import scene as meadow_scene
 from argan.photos import photograph
 from benchmarks.reference_bokeh import Float, encoded, linear, many_planes, many_views, points
 
@@ -45,7 +46,7 @@ def motorcycle() -> Truth:
 
 def flowers(index: int, size: int = 256) -> Truth:
     """A scene of meadow through a lens of aperture 1, its surfaces painted anew from each point of the lens."""
-    scene = meadow.scene(meadow.rngs(index, 0)[1], size)
+    scene = meadow_scene(rngs(index, 0)[1], size)
 
     def seen(u: Float) -> list[Any]:
         meshes = [scene.litter, *scene.plants]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from argan import meadow
 from argan.config.schema import Collection, Meadow, Params, Published
 from argan.files import swapped
-from argan.meadow import scene as meadow
 from argan.photos.store import write_rows
 from pipelines.stage import run_stage, say
 

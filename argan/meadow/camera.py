@@ -18,18 +18,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from argan import jit
 from argan.color import linear_to_srgb
+from argan.meadow.surfaces import Array, Mesh, compiled
 
-Array = NDArray[Any]  # float32; OpenCV promises its type checker less than it is given
-
-RELIEF = 0.035  # disparity per width of depth: a bloom half a frame wide, tilted 45 degrees, spans +-0.006
 NEAREST, FARTHEST = 0.10, -0.10  # disparity range; at 32 px and aperture 1 the far end is a blur of 3.2 px
 WIDEST = 1.14  # circumradius of a pentagonal iris over the radius of the disc with its second moment
 OVERSCAN = 1 / 8  # drawn beyond each border, for the blur that comes in: above the widest circle (NEAREST x WIDEST)
@@ -38,8 +34,6 @@ EMPTY = -1.0  # disparity of a sample that nothing covers
 COARSEN = 4.0  # samples: circles wider than this are worked out on doubled ones, wider than 4 times this on 4 for 1
 SLICE = 2.0  # samples of blur between two slices of a layer: a pixel
 SLICES = 6  # slices of a layer at most: those of a deep floor are then 1.1 pixels of blur apart at 64 px
-
-compiled = jit.compiled(error_model="numpy")
 
 
 def canvas_size(resolution: int) -> int:
@@ -50,73 +44,6 @@ def canvas_size(resolution: int) -> int:
 def samples(resolution: int) -> int:
     """Samples per pixel and axis: 16 a pixel up to 128 px; 4 a pixel above, where four times as many pixels cost enough."""
     return 4 if resolution <= 128 else 2
-
-
-# ---------------------------------------------------------------------------------------------------------- surfaces
-
-
-@dataclass(frozen=True)
-class Mesh:
-    """Micropolygons. corners (Q, 4, 3): x, y, disparity; colour (Q, 3): linear radiance, white = 1."""
-
-    corners: Array
-    colour: Array
-
-
-@dataclass(frozen=True)
-class Light:
-    """Sunlight from one direction (unit vector, towards the sun) and a share of even skylight; colour of the sun (3,)."""
-
-    direction: Array
-    sky: float
-    colour: Array
-
-
-def join(meshes: list[Mesh]) -> Mesh:
-    return Mesh(np.concatenate([m.corners for m in meshes]), np.concatenate([m.colour for m in meshes]))
-
-
-def dice(points: Array, albedo: Array, light: Light, disparity: float | Array) -> Mesh:
-    """Shaded quads of a stack of surfaces: points (P, U, V, 3), albedo broadcasting to (P, U-1, V-1, 3), disparity of z = 0.
-
-    Petals and leaves are thin: from the side away from the sun they show what shines through, about half.
-    """
-    count, rows, columns = points.shape[0], points.shape[1] - 1, points.shape[2] - 1
-    corners, colour = (
-        np.empty((count, rows, columns, 4, 3), np.float32),
-        np.empty((count, rows, columns, 3), np.float32),
-    )
-    colour[:] = albedo
-    level = np.empty(count, np.float32)
-    level[:] = disparity
-    _dice(points, level, light.direction, light.sky, light.colour, corners, colour)
-    return Mesh(corners.reshape(-1, 4, 3), colour.reshape(-1, 3))
-
-
-@compiled
-def _dice(points: Array, level: Array, sun: Array, sky: float, tint: Array, corners: Array, colour: Array) -> None:
-    """Writes the corners, and turns colour from albedo into radiance."""
-    surfaces, rows, columns = colour.shape[:3]
-    for s in range(surfaces):
-        for i in range(rows):
-            for j in range(columns):
-                quad = corners[s, i, j]
-                for axis in range(3):
-                    quad[0, axis], quad[1, axis] = points[s, i, j, axis], points[s, i + 1, j, axis]
-                    quad[2, axis], quad[3, axis] = points[s, i + 1, j + 1, axis], points[s, i, j + 1, axis]
-                px, py, pz = quad[2, 0] - quad[0, 0], quad[2, 1] - quad[0, 1], quad[2, 2] - quad[0, 2]  # the diagonals
-                qx, qy, qz = quad[3, 0] - quad[1, 0], quad[3, 1] - quad[1, 1], quad[3, 2] - quad[1, 2]
-                nx, ny, nz = py * qz - pz * qy, pz * qx - px * qz, px * qy - py * qx
-                facing = (nx * sun[0] + ny * sun[1] + nz * sun[2]) / (math.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12)
-                lit = abs(facing) * (1.0 if facing * nz > 0 else 0.5)
-                shade = sky + (1 - sky) * 1.3 * lit
-                for k in range(3):
-                    colour[s, i, j, k] *= shade * tint[k]
-                for corner in range(4):
-                    quad[corner, 2] = level[s] + RELIEF * quad[corner, 2]
-
-
-# ----------------------------------------------------------------------------------------------------------- painting
 
 
 @dataclass(frozen=True)
@@ -244,9 +171,6 @@ def _average(
             radiance[y, x, 3] = count * share
             disparity[y, x] = deep / max(count, np.float32(1))
     return seen
-
-
-# --------------------------------------------------------------------------------------------------------------- lens
 
 
 @dataclass(frozen=True)

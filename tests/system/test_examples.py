@@ -12,7 +12,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from argan.meadow.scene import photographs
+from argan.meadow import photographs
 
 ROOT = Path(__file__).parents[2]
 

@@ -23,7 +23,7 @@ from conftest import ROOT, Workspace
 from PIL import Image
 from servers import Bucket, Servers, serving
 
-from argan.meadow.scene import photographs
+from argan.meadow import photographs
 
 pytestmark = pytest.mark.pipeline
 LEASE = {"ARGAN_GPU_LEASE": "60"}  # seconds; the shortest there is

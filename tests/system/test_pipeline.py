@@ -22,7 +22,7 @@ from conftest import Workspace
 from PIL import Image
 
 from argan.config import params
-from argan.meadow.scene import photographs
+from argan.meadow import photographs
 
 pytestmark = pytest.mark.pipeline
 KEYS = [

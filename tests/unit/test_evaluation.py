@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
-from argan import networks
+from argan import meadow, networks
 from argan.config.schema import Evaluate, Register, Training, training
 from argan.errors import UserError
 from argan.evaluation import gate, report
@@ -33,7 +33,6 @@ from argan.evaluation.inputs import Inputs, near_duplicates
 from argan.evaluation.model import EvaluatedModel
 from argan.evaluation.scenes import SceneStatistics, degenerate_answers, log_sharpness
 from argan.files import write_json
-from argan.meadow import scene as meadow
 from argan.metrics import frechet_distance, reference
 from argan.metrics.features import Extractor
 from argan.networks.mixture import ApertureMixture

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
+from argan import meadow
 from argan.meadow import camera
-from argan.meadow import scene as meadow
 
 
 def spearman(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -20,30 +20,30 @@ def spearman(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def made() -> tuple[np.ndarray, np.ndarray]:
+def dataset() -> tuple[np.ndarray, np.ndarray]:
     photos, disparity = meadow.photographs(200, 32, seed=0)
     assert disparity is not None
     return photos, disparity
 
 
-def test_a_photo_depends_on_its_seed_and_index_alone(made: tuple[np.ndarray, np.ndarray]) -> None:
-    photos, disparity = made
+def test_a_photo_depends_on_its_seed_and_index_alone(dataset: tuple[np.ndarray, np.ndarray]) -> None:
+    photos, disparity = dataset
     again, depth = meadow.photographs(3, 32, seed=0, start=7)
     assert np.array_equal(again, photos[7:10]) and depth is not None and np.array_equal(depth, disparity[7:10])
-    alone, none = meadow.photographs(1, 32, seed=0, start=9, depth=False)
-    assert np.array_equal(alone[0], photos[9]) and none is None
+    single, depth_none = meadow.photographs(1, 32, seed=0, start=9, depth=False)
+    assert np.array_equal(single[0], photos[9]) and depth_none is None
     other, _ = meadow.photographs(3, 32, seed=1, start=7)
     assert not np.array_equal(other, again)
 
 
-def test_workers_make_the_same_bytes() -> None:
-    whole, _ = meadow.photographs(meadow.SMALL, 32, seed=3, depth=False, processes=2)
-    some, _ = meadow.photographs(4, 32, seed=3, start=meadow.SMALL - 4, depth=False, processes=1)
-    assert np.array_equal(whole[-4:], some)
+def test_worker_processes_make_the_same_bytes() -> None:
+    parallel, _ = meadow.photographs(meadow.SMALL, 32, seed=3, depth=False, processes=2)
+    serial, _ = meadow.photographs(4, 32, seed=3, start=meadow.SMALL - 4, depth=False, processes=1)
+    assert np.array_equal(parallel[-4:], serial)
 
 
-def test_what_is_made_is_photographs_and_disparity(made: tuple[np.ndarray, np.ndarray]) -> None:
-    photos, disparity = made
+def test_photos_and_disparity_have_the_documented_ranges(dataset: tuple[np.ndarray, np.ndarray]) -> None:
+    photos, disparity = dataset
     assert photos.shape == (200, 32, 32, 3) and photos.dtype == np.uint8
     assert disparity.shape == (200, 32, 32) and disparity.dtype == np.float32
     assert np.isfinite(disparity).all()
@@ -54,8 +54,8 @@ def test_what_is_made_is_photographs_and_disparity(made: tuple[np.ndarray, np.nd
     assert (disparity.min((1, 2)) < -0.04).mean() > 0.8, "and far things behind it"
 
 
-def test_neither_prior_nor_mean_nor_brightness_explains_the_depth(made: tuple[np.ndarray, np.ndarray]) -> None:
-    photos, disparity = made
+def test_neither_prior_nor_mean_nor_brightness_explains_the_depth(dataset: tuple[np.ndarray, np.ndarray]) -> None:
+    photos, disparity = dataset
     line = (np.arange(32) + 0.5) / 32 - 0.5
     prior = -np.clip(np.hypot(line[:, None], line) - 0.25, 0, None)
     half = disparity[:100]
@@ -71,8 +71,8 @@ def test_apertures_run_from_deep_to_shallow() -> None:
     assert 0 < scales.min() < 0.15 and scales.max() > 0.95 and (scales > 0.5).mean() > 0.4
 
 
-def test_a_wide_aperture_blurs_what_is_far_and_spares_the_subject(made: tuple[np.ndarray, np.ndarray]) -> None:
-    _, disparity = made
+def test_a_wide_aperture_blurs_what_is_far_and_spares_the_subject(dataset: tuple[np.ndarray, np.ndarray]) -> None:
+    _, disparity = dataset
     far, focused = [], []
     for i in [i for i in range(60) if meadow.aperture(i, 0) > 0.7][:20]:
         photo = meadow.photographs(1, 32, 0, start=i, depth=False)[0][0].astype(float)
@@ -164,6 +164,6 @@ def test_resolutions_show_the_same_scene() -> None:
 
 
 @pytest.mark.parametrize(("count", "resolution"), [(1, 31), (1, 257), (-1, 32)])
-def test_what_cannot_be_made_is_refused(count: int, resolution: int) -> None:
+def test_sizes_and_counts_out_of_range_are_refused(count: int, resolution: int) -> None:
     with pytest.raises(ValueError, match=str(resolution if count > 0 else count)):
         meadow.photographs(count, resolution, seed=0)

@@ -14,9 +14,9 @@ from scipy.stats import spearmanr
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import maximum_mean_discrepancy, poly_mmd
 
+from argan import meadow
 from argan.errors import UserError
 from argan.evaluation.bootstrap import compare, effective_sample_size, interval
-from argan.meadow import scene as meadow
 from argan.metrics import (
     depth_scores,
     depth_scores_per_photo,

@@ -10,10 +10,9 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from argan import networks
+from argan import meadow, networks
 from argan.config.schema import training
 from argan.evaluation.optics import OpticsScores
-from argan.meadow import scene as meadow
 
 BLUR, OPENING, REFOCUS, EPIPOLAR = KEYS = tuple(
     f"optics_{name}" for name in ("blur_disparity", "blur_aperture", "refocus", "epipolar")

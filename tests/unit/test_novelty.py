@@ -9,7 +9,7 @@ import pytest
 
 from argan.inference.novelty import NEIGHBOUR, NOVELTY_THRESHOLD, NoveltyDetector
 from argan.inference.photo import read_photo
-from argan.meadow.scene import chunk
+from argan.meadow import chunk
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from argan import meadow
 from argan.config.schema import Floors
 from argan.errors import UserError
-from argan.meadow import scene as meadow
 from argan.photos import ingest, quality, report, sharpness
 from argan.photos import store as photos
 from argan.photos.report import About
