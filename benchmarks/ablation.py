@@ -26,10 +26,11 @@ from argan.metrics.depth import depth_scores
 from argan.metrics.features import extractor
 from argan.metrics.frechet import kernel_distance
 from argan.photos.store import Photos
-from argan.training import distill as estimator
 from argan.training import sign
 from argan.training.checkpoint import fingerprint
-from argan.training.loop import step_random
+from argan.training.distill import distill
+from argan.training.job import TrainingJob
+from argan.training.noise import step_random
 from pipelines.locks import exclusive_lock
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -88,10 +89,11 @@ def run(name: str, seed: int, images: int, out: Path) -> None:
     truth = np.stack([exact[row] for row in store.rows("validation")])
     home = out / fingerprint(config.generator_params, store.fingerprint)  # rows that differ in the estimator share it
     with exclusive_lock(home / ".lock", print, f"{name}: waiting for another to end the same training"):
-        trained, verdict = sign.train(config, store.pixels, home, data=store.fingerprint, rows=store.rows("train"))
-    student = estimator.distill(trained.generator, config)
-    scores = score(trained.generator, student, store, truth)
-    told = {"name": name, "seed": seed, "images": images, "seconds": trained.seconds, "side": verdict and verdict.side}
+        job = TrainingJob(config, store.pixels, store.fingerprint, store.rows("train"))
+        result, verdict = sign.train(job, home)
+    student = distill(result.generator, config)
+    scores = score(result.generator, student, store, truth)
+    told = {"name": name, "seed": seed, "images": images, "seconds": result.seconds, "side": verdict and verdict.side}
     write_json(path, told | scores | {"mark": mark})
 
 

@@ -114,7 +114,8 @@ def step() -> Numbers:
     import torch
 
     from argan.config import schema
-    from argan.training.loop import StepNoise, Trainer, step_random
+    from argan.training.noise import StepNoise, step_random
+    from argan.training.step import Trainer
     from benchmarks import reference_step
 
     numbers: Numbers = {}
@@ -139,14 +140,14 @@ def step() -> Numbers:
 
             return work
 
-        draw = StepNoise.of(config, step_random(0, 0)).rows(slice(None), ours.device)
-        image, disparity, _ = (t.detach().requires_grad_() for t in ours.photograph(draw))
-        scale = ours.state.generator.mixture(draw.chance)
+        noise = StepNoise.sample(config, step_random(0, 0)).rows(slice(None), ours.device)
+        image, disparity, _ = (t.detach().requires_grad_() for t in ours.render(noise))
+        scale = ours.state.generator.mixture(noise.aperture)
 
         def optics_alone() -> None:
             ours.state.generator.photograph(image, disparity, scale).sum().backward()  # noqa: B023
 
-        works = (at(ours, 0), at(ours, batch), at(plain, 0), at(plain, batch), optics_alone, ours.reals)
+        works = (at(ours, 0), at(ours, batch), at(plain, 0), at(plain, batch), optics_alone, ours.real_photos)
         rare, key = 1 / config.penalty_every, f"step_{preset}"
         means = []  # of a round: our step, the plain one, the plain one with rare penalties, our optics, our loader
         for a, b, c, d, optics_, loader in interleaved(rounds, *works):
@@ -216,8 +217,8 @@ def cost() -> Numbers:
     import torch
 
     from argan.config import schema
-    from argan.training import memory as cost
-    from argan.training.loop import Trainer
+    from argan.training import memory
+    from argan.training.step import Trainer
 
     numbers: Numbers = {}
     for preset in COST:
@@ -225,14 +226,16 @@ def cost() -> Numbers:
         photos = np.random.default_rng(0).integers(0, 256, (4, config.resolution, config.resolution, 3), np.uint8)
         trainer, key = Trainer(config, photos, torch.device("cpu")), f"cost_{preset}"
         rare, often = _operations(trainer.step), _operations(trainer.step)
-        numbers |= {f"{key}_parameters_{name}": count for name, count in cost.parameter_counts(config).items() if count}
+        numbers |= {
+            f"{key}_parameters_{name}": count for name, count in memory.parameter_counts(config).items() if count
+        }
         mean = (rare + (config.penalty_every - 1) * often) / config.penalty_every
         numbers[f"{key}_gflop_per_image"] = mean / config.batch / 1e9
         numbers[f"{key}_gflop_gpu_renderer"] = _operations(partial(_by_torch, config)) / 1e9
-        numbers[f"{key}_memory_gb"] = cost.bytes_needed(schema.training(preset), trainer.device) / 1e9
+        numbers[f"{key}_memory_gb"] = memory.bytes_needed(schema.training(preset), trainer.device) / 1e9
         trainer.state.images = 0
         numbers[f"{key}_memory_measured"] = peak_bytes(trainer.step) / (
-            2 * cost.bytes_per_image(config, trainer.device)
+            2 * memory.bytes_per_image(config, trainer.device)
         )
     return numbers
 

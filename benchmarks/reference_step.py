@@ -1,4 +1,4 @@
-"""One training step written the plain way: what `argan.training.loop.Trainer.step` is measured against.
+"""One training step written the plain way: what `argan.training.step.Trainer.step` is measured against.
 
 The same networks, losses, random numbers and photographs, so the same weights, to the rounding of sums. But: 25 look-ups a photo
 in a loop, every view kept; tensors in planes; Adam as torch has it with neither fusing nor grouping; the average in a loop over
@@ -20,9 +20,11 @@ from argan import networks
 from argan.color import light_to_pixels, pixels_to_light
 from argan.config.schema import Training
 from argan.optics import Aperture, ray_disparity
-from argan.training import losses as objective
+from argan.training import losses
 from argan.training.augment import augment
-from argan.training.loop import PhotoOrder, State, StepNoise, step_random
+from argan.training.loader import PhotoOrder
+from argan.training.noise import StepNoise, step_random
+from argan.training.state import State
 from benchmarks.reference_optics import look_up
 
 CHOICES = {
@@ -37,7 +39,7 @@ CHOICES = {
 
 
 class Trainer:
-    """The interface of `argan.training.loop.Trainer`, as far as a step needs it. `choices`: names in CHOICES."""
+    """The interface of `argan.training.step.Trainer`, as far as a step needs it. `choices`: names in CHOICES."""
 
     def __init__(self, config: Training, photos: np.ndarray, choices: Iterable[str] = ()) -> None:
         self.config, self.photos, self.choices, self.images = config, photos, frozenset(choices), 0
@@ -57,14 +59,14 @@ class Trainer:
             )
             for network in (self.generator, self.discriminator)
         )
-        self.mixed = networks.autocast(config, torch.device("cpu")) if "rounded" in self.choices else nullcontext
+        self.autocast = networks.autocast(config, torch.device("cpu")) if "rounded" in self.choices else nullcontext
         self.order = PhotoOrder(len(photos), config.seed)
-        self.prior = objective.prior(config)
+        self.prior = losses.prior(config)
 
-    def photograph(self, draw: StepNoise) -> tuple[Tensor, Tensor, Tensor]:
-        with self.mixed():
-            image, disparity = self.generator(draw.latents)
-        scale = self.generator.mixture(draw.chance)
+    def photograph(self, noise: StepNoise) -> tuple[Tensor, Tensor, Tensor]:
+        with self.autocast():
+            image, disparity = self.generator(noise.latents)
+        scale = self.generator.mixture(noise.aperture)
         if "optics" in self.choices:
             return image, disparity, self.generator.photograph(image, disparity, scale)
         if self.generator.light == "display":
@@ -79,50 +81,46 @@ class Trainer:
         c, frozen = self.config, "frozen" in self.choices
         every = c.penalty_every if "lazy" in self.choices else 1
         penalised = (self.images // c.batch) % every == 0
-        draw = StepNoise.of(c, step_random(c.seed, self.images))
+        noise = StepNoise.sample(c, step_random(c.seed, self.images))
         photos = torch.from_numpy(self.photos[self.order(self.images, c.batch)]).permute(0, 3, 1, 2)
-        reals = augment(networks.from_uint8(photos), c, draw.real)
+        reals = augment(networks.from_uint8(photos), c, noise.real)
 
         # Discriminator
-        first = self.photograph(draw)
-        fakes = augment(first[2].detach(), c, draw.fake)
+        first = self.photograph(noise)
+        fakes = augment(first[2].detach(), c, noise.fake)
         shot = first if "scenes" in self.choices else None
         del first  # what is made anew need not be kept
         if penalised or not frozen:
             reals, fakes = reals.requires_grad_(), fakes.requires_grad_()
-        with self.mixed():
+        with self.autocast():
             real, fake = self.discriminator(self.laid_out(torch.cat([reals, fakes]))).chunk(2)
-        loss = objective.discriminator_loss(real, fake, c.recipe)
+        loss = losses.discriminator_loss(real, fake, c.recipe)
         if penalised:
-            loss = loss + c.penalty * every * objective.gradient_penalty(reals, real)
+            loss = loss + c.penalty * every * losses.gradient_penalty(reals, real)
             if c.recipe == "modern":
-                loss = loss + c.penalty * every * objective.gradient_penalty(fakes, fake)
+                loss = loss + c.penalty * every * losses.gradient_penalty(fakes, fake)
         self.optimizer_d.zero_grad()
         loss.backward()
         self.optimizer_d.step()
 
         # Generator
-        image, disparity, fakes = shot or self.photograph(draw)
+        image, disparity, fakes = shot or self.photograph(noise)
         self.discriminator.requires_grad_(not frozen)
-        with self.mixed():
-            fake = self.discriminator(self.laid_out(augment(fakes, c, draw.again)))
+        with self.autocast():
+            fake = self.discriminator(self.laid_out(augment(fakes, c, noise.generator)))
         self.discriminator.requires_grad_(True)
-        cost = objective.generator_loss(real.detach(), fake, c.recipe)
+        cost = losses.generator_loss(real.detach(), fake, c.recipe)
         loss = cost.mean()
         if c.apertures == "learned":
-            loss = loss + self.generator.mixture.choice_loss(draw.chance, cost)
-        loss = loss + objective.prior_weight(self.images, c) * objective.prior_loss(
-            disparity, self.prior, c.disparity_max
-        )
+            loss = loss + self.generator.mixture.choice_loss(noise.aperture, cost)
+        loss = loss + losses.prior_weight(self.images, c) * losses.prior_loss(disparity, self.prior, c.disparity_max)
         if c.prior_sign:
-            loss = loss + c.prior_sign * objective.sign_loss(disparity, self.prior)
-        loss = loss + objective.focus_weight(self.images, c) * objective.focus_loss(disparity, c.disparity_max)
-        loss = loss + c.smoothness * objective.smoothness(disparity, image, c.disparity_max)
+            loss = loss + c.prior_sign * losses.sign_loss(disparity, self.prior)
+        loss = loss + losses.focus_weight(self.images, c) * losses.focus_loss(disparity, c.disparity_max)
+        loss = loss + c.smoothness * losses.smoothness(disparity, image, c.disparity_max)
         if self.generator.expansion is not None and c.expansion_tie:
             rays = ray_disparity(disparity, self.generator.aperture)
-            loss = loss + c.expansion_tie * objective.expansion_tie(
-                self.generator.expansion(rays), rays, c.disparity_max
-            )
+            loss = loss + c.expansion_tie * losses.expansion_tie(self.generator.expansion(rays), rays, c.disparity_max)
         self.optimizer_g.zero_grad()
         loss.backward()
         self.optimizer_g.step()

@@ -15,7 +15,7 @@ from argan.config.schema import Evaluate
 from argan.evaluation import plots
 from argan.evaluation.depth import DepthJudge
 from argan.evaluation.model import SALT, EvaluatedModel
-from argan.training.loop import step_random
+from argan.training.noise import step_random
 from argan.visualization import disparity_colors, grid, light_field_gif, write_png
 
 SCENES, REFOCUSED = 6, 4  # rows of scenes.png and of refocus.png

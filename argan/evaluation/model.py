@@ -20,7 +20,7 @@ from argan.evaluation.arrays import BATCH, Maps, Pixels
 from argan.inference.model import Model
 from argan.networks.estimator import estimate
 from argan.training import losses
-from argan.training.loop import step_random
+from argan.training.noise import step_random
 
 SALT = 2  # separates the latents of evaluation from those of training and distillation
 

@@ -13,7 +13,6 @@ import math
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,33 +28,8 @@ from argan.interrupt import grace_seconds
 
 T = TypeVar("T")
 
-AGAIN = "run the same command again to resume from the last checkpoint"
-REPORT_SECONDS = 10.0  # seconds in which a process that says why all of them end has said it
-TIMEOUT = timedelta(minutes=30)  # for one that waits; one that has died is noticed at once
-
-
-def device(wanted: str) -> torch.device:
-    """`train.device`: auto, cpu or cuda; of several GPUs that of this process among those torchrun started on this machine.
-
-    Only counts GPUs: a CUDA context, some 500 MB of the GPU, is for the process that trains (`loop.set_up`), not for one
-    that launches others. Raises UserError for a GPU that is not there, and for fewer GPUs than processes.
-    """
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        why = "has no CUDA in it" if torch.version.cuda is None else "finds no GPU or no driver"
-        raise UserError(f"train.device is cuda, but torch {torch.__version__} {why}; set train.device to auto or cpu")
-    local, here = (int(os.environ.get(name, least)) for name, least in (("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1)))
-    gpus = torch.cuda.device_count()
-    if here > gpus:
-        if local:  # one of them says it for all; torchrun ends the others
-            time.sleep(REPORT_SECONDS)
-            sys.exit(2)
-        raise UserError(
-            f"{here} processes were started on this machine, which has {gpus} GPUs, and each needs one of its own; "
-            f"start {gpus} (torchrun --nproc-per-node {gpus}), or set train.device to cpu"
-        )
-    return torch.device("cuda", local)
+RESUME_HINT = "run the same command again to resume from the last checkpoint"
+TIMEOUT = timedelta(minutes=30)  # of a process that waits for another; a dead one is noticed at once
 
 
 @dataclass(frozen=True)
@@ -90,15 +64,15 @@ class Processes:
         )
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so in any process: all of them get the same answer."""
+        """Whether the flag is set in any process: all of them get the same answer."""
         if self.count == 1:
             return flag
-        told = torch.tensor([float(flag)])
-        _raise_if_lost(lambda: dist.all_reduce(told, group=self.control))
-        return bool(told.item())
+        total = torch.tensor([float(flag)])
+        _raise_if_lost(lambda: dist.all_reduce(total, group=self.control))
+        return bool(total.item())
 
     def broadcast(self, value: T) -> T:
-        """What the first process has."""
+        """The first process's value, in all of them."""
         if self.count == 1:
             return value
         box = [value]
@@ -111,37 +85,41 @@ class Processes:
             return
         values = [""] * self.count
         _raise_if_lost(lambda: dist.all_gather_object(values, value, group=self.control))
-        if odd := [i for i, other in enumerate(values) if other != values[0]]:
-            raise UserError(f"process {odd[0]} has other {what} than process 0; bring every machine to the same state")
+        if different := [i for i, other in enumerate(values) if other != values[0]]:
+            raise UserError(
+                f"process {different[0]} has other {what} than process 0; bring every machine to the same state"
+            )
 
 
-def _raise_if_lost(message: Callable[[], object]) -> None:
+def _raise_if_lost(communicate: Callable[[], object]) -> None:
     try:
-        message()
+        communicate()
     except RuntimeError as error:  # a connection that closed, whatever the backend calls it
         reason = " ".join(str(error).split())
-        raise UserError(f"a process of this training was lost, so all of them end ({reason[:120]}); {AGAIN}") from error
+        raise UserError(
+            f"a process of this training was lost, so all of them end ({reason[:120]}); {RESUME_HINT}"
+        ) from error
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[Processes]:
     """This process among its peers, as torchrun set it up in the environment; alone without.
 
-    Whichever process meets a UserError first says it, in one line; all of them end with exit code 2. Of what fails in another
-    way that process tells as if it were alone, and the others that it was lost.
+    Whichever process meets a UserError first reports it, in one line; all of them end with exit code 2. Any other exception is
+    reported by its process as usual, and by the others as the loss of that process.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) < 2 or "RANK" not in os.environ:
         yield Processes()
         return
     dist.init_process_group("gloo" if device.type == "cpu" else "nccl", timeout=TIMEOUT)
     control = dist.group.WORLD if device.type == "cpu" else dist.new_group(backend="gloo", timeout=TIMEOUT)
-    mine = Processes(dist.get_rank(), dist.get_world_size(), control)
+    processes = Processes(dist.get_rank(), dist.get_world_size(), control)
     try:
-        yield mine
+        yield processes
     except UserError as error:
         if not dist.is_initialized():  # it has left the others
             raise
-        if _first_to_report(mine):
+        if _first_to_report(processes):
             print(f"error: {error}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -150,16 +128,16 @@ def process_group(device: torch.device) -> Iterator[Processes]:
 
 
 def leave() -> None:
-    """Part from the others: what follows is this process's alone. All of them do so at the same point."""
+    """Leave the process group: what follows is this process's alone. All of them do so at the same point."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def _first_to_report(mine: Processes) -> bool:
+def _first_to_report(processes: Processes) -> bool:
     try:
         return dist.distributed_c10d._get_default_store().add("argan/told", 1) == 1
     except RuntimeError:  # the first process held the store, and is gone
-        return mine.rank == 1
+        return processes.rank == 1
 
 
 def process_count(device: torch.device, batch: int, accumulate: int, say: Callable[[str], None]) -> int:
@@ -186,23 +164,30 @@ def launch(count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(max(30, math.ceil(grace_seconds()))))  # 30 is its own
-    logging.getLogger("torch.distributed.elastic").setLevel(
-        logging.CRITICAL
-    )  # the processes say themselves what matters
+    # The processes report themselves what matters
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=count, rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0",
-        run_id=f"argan-{os.getpid()}", max_restarts=0, monitor_interval=0.1, start_method="spawn",
-    )  # fmt: skip
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        run_id=f"argan-{os.getpid()}",
+        max_restarts=0,
+        monitor_interval=0.1,
+        start_method="spawn",
+    )
     try:
         elastic_launch(config, sys.executable)(*arguments)
     except SignalException as error:
         return 128 + int(error.sigval)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if failure.exitcode < 0:  # it could not say so itself
+        if failure.exitcode < 0:  # it could not report it itself
             name = signal.Signals(-failure.exitcode).name
             print(
-                f"error: process {rank} of {count} was killed by {name}, so all of them end; {AGAIN}", file=sys.stderr
+                f"error: process {rank} of {count} was killed by {name}, so all of them end; {RESUME_HINT}",
+                file=sys.stderr,
             )
             return 2
         return failure.exitcode

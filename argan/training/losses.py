@@ -8,6 +8,11 @@ from torch import Tensor
 
 from argan.config.schema import Training
 
+MIN_SLOPE = (
+    0.1  # of `sign_loss`: scenes may be flat, or have something in front of the subject, and still not be inverted
+)
+EDGE_SENSITIVITY = 4.0  # an edge of 1/4 of the image's half range lets the disparity jump at 1/e of the cost
+
 
 def discriminator_loss(real: Tensor, fake: Tensor, recipe: str) -> Tensor:
     """real, fake (N,): realness of photos and of renderings.
@@ -75,17 +80,14 @@ def focus_loss(disparity: Tensor, disparity_max: float) -> Tensor:
 
 
 def sign_loss(disparity: Tensor, prior: Tensor) -> Tensor:
-    """What is left of the prior when it has faded: which way round depth is. Nothing of its shape.
+    """What remains of the prior when it has faded: the sign of depth, and nothing of its shape.
 
-    max(0, LEAST - a)^2 in every scene, a the slope of the regression of disparity on the prior: 1 where it falls off towards the
-    border as steeply as D_p, 0 where middle and border are equally near. disparity (N, 1, R, R), prior (1, 1, R, R); a scalar.
+    max(0, MIN_SLOPE - a)^2 in every scene, a the slope of the regression of disparity on the prior: 1 where it falls off towards
+    the border as steeply as D_p, 0 where middle and border are equally near. disparity (N, 1, R, R), prior (1, 1, R, R); a scalar.
     """
-    away = prior - prior.mean()
-    slope = (disparity * away).sum((1, 2, 3)) / away.square().sum()
+    centred = prior - prior.mean()
+    slope = (disparity * centred).sum((1, 2, 3)) / centred.square().sum()
     return (MIN_SLOPE - slope).clamp(min=0).square().mean()
-
-
-MIN_SLOPE = 0.1  # scenes may be flat, or have something before the subject, and still not be inside out
 
 
 def smoothness(disparity: Tensor, image: Tensor, disparity_max: float) -> Tensor:
@@ -96,9 +98,6 @@ def smoothness(disparity: Tensor, image: Tensor, disparity_max: float) -> Tensor
         edge = image.diff(dim=dim).abs().mean(1, keepdim=True)
         loss = loss + (disparity.diff(dim=dim).abs() / disparity_max * torch.exp(-EDGE_SENSITIVITY * edge)).mean()
     return loss
-
-
-EDGE_SENSITIVITY = 4.0  # an edge of 1/4 of the image's half range lets the disparity jump at 1/e of the cost
 
 
 def expansion_tie(refined: Tensor, rays: Tensor, disparity_max: float) -> Tensor:

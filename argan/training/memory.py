@@ -1,4 +1,4 @@
-"""What a training costs, said before it begins: parameters, operations, memory."""
+"""What a training will need: its parameters and its memory, and whether they fit."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def parameter_counts(config: Training) -> dict[str, int]:
     """How many each network has; `expansion` is T, and part of the generator."""
     with torch.device("meta"):
         scene = networks.build_generator(config)
-        made = {
+        parts = {
             "generator": scene,
             "expansion": scene.expansion or nn.Identity(),
             "discriminator": networks.build_discriminator(config),
             "estimator": networks.Estimator(config.estimator_channels, config.disparity_max),
         }
-    return {name: sum(p.numel() for p in network.parameters()) for name, network in made.items()}
+    return {name: sum(p.numel() for p in network.parameters()) for name, network in parts.items()}
 
 
 @lru_cache(maxsize=16)
@@ -49,18 +49,18 @@ def bytes_per_image(config: Training, device: torch.device) -> int:
     with torch.device("meta"):
         generator = _activations(networks.build_generator(config), torch.empty(1, config.latent))
         discriminator = _activations(networks.build_discriminator(config), torch.empty(1, 3, r, r))
-    kept = DISCRIMINATOR[config.recipe] * discriminator + GENERATOR * generator
+    numbers = DISCRIMINATOR[config.recipe] * discriminator + GENERATOR * generator
     if networks.uses_bfloat16(config, device):
-        kept *= BFLOAT16_SHARE
+        numbers *= BFLOAT16_SHARE
     if config.renderer == "gather":
-        kept += RAYS * Aperture().views * r**2
+        numbers += RAYS * Aperture().views * r**2
     elif device.type != "cpu":
-        kept += LAYERS * config.layers * 4 * r**2
-    return round(FLOAT * kept)
+        numbers += LAYERS * config.layers * 4 * r**2
+    return round(FLOAT * numbers)
 
 
-def _activations(network: nn.Module, given: torch.Tensor) -> int:
-    """Numbers that come out of its convolutions."""
+def _activations(network: nn.Module, example: torch.Tensor) -> int:
+    """How many numbers its convolutions output for an example."""
     count = 0
 
     def add(_: nn.Module, __: object, out: torch.Tensor) -> None:
@@ -70,13 +70,13 @@ def _activations(network: nn.Module, given: torch.Tensor) -> int:
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             layer.register_forward_hook(add)
-    network(given)
+    network(example)
     return count
 
 
 def bytes_needed(config: Training, device: torch.device, processes: int = 1) -> int:
     """Memory that training takes in one of `processes`, without the photographs: weights, gradients, Adam's two moments, the
-    average, and a part of the batch."""
+    EMA, and a part of the batch."""
     count = parameter_counts(config)
     weights = FLOAT * (5 * count["generator"] + 4 * count["discriminator"])
     at_a_time = -(-config.batch // (config.accumulate * processes))
@@ -89,8 +89,8 @@ def free_bytes(device: torch.device) -> int:
         # What torch holds and does not use, of a training before this one, is free to this process too.
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    there = min(int(psutil.virtual_memory().available), _left_to_container())
-    return there // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    available = min(int(psutil.virtual_memory().available), _left_to_container())
+    return available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def _left_to_container(group: Path = Path("/sys/fs/cgroup")) -> int:
@@ -104,18 +104,18 @@ def _left_to_container(group: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def check_fits(config: Training, device: torch.device, processes: int = 1) -> None:
-    """Raises UserError where a training cannot fit into the memory there is, saying what would."""
-    there, needed = free_bytes(device), bytes_needed(config, device, processes)
-    if needed <= there:
+    """Raises UserError where a training does not fit into the free memory, with the setting that would."""
+    available, needed = free_bytes(device), bytes_needed(config, device, processes)
+    if needed <= available:
         return
-    told = f"train.batch {config.batch} at {config.resolution} px needs about {_gb(needed)} of memory, {_gb(there)} are free"
+    message = f"train.batch {config.batch} at {config.resolution} px needs about {_gb(needed)} of memory, {_gb(available)} are free"
     even = [n for n in range(config.accumulate + 1, config.batch + 1) if config.batch % (n * processes) == 0]
     for parts in even:
-        if bytes_needed(config.model_copy(update={"accumulate": parts}), device, processes) <= there:
+        if bytes_needed(config.model_copy(update={"accumulate": parts}), device, processes) <= available:
             raise UserError(
-                f"{told}; set train.accumulate to {parts}: the same training, {parts} parts one after the other"
+                f"{message}; set train.accumulate to {parts}: the same training, {parts} parts one after the other"
             )
-    raise UserError(f"{told}, and a single image does not fit; choose a smaller preset or free some memory")
+    raise UserError(f"{message}, and a single image does not fit; choose a smaller preset or free some memory")
 
 
 def _gb(count: int) -> str:

@@ -14,7 +14,8 @@ from conftest import ROOT
 from argan.dependencies import closure, revision
 from argan.errors import UserError
 from argan.evaluation.revision import NOT_SCORED
-from pipelines import dependencies, train
+from argan.training import revision as code_of_weights
+from pipelines import dependencies
 
 TREE = {
     "argan/__init__.py": "def load():\n    from argan.lazy import Model\n",
@@ -126,26 +127,26 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 HASHES = {
-    "scores": ("argan.evaluation.evaluate", NOT_SCORED),
-    "weights": ("pipelines.train", train.NO_WEIGHT | train.ESTIMATOR),
-    "estimator": ("argan.training.distill", train.NO_WEIGHT),
+    "scores": (("argan.evaluation.evaluate",), NOT_SCORED),
+    "weights": (code_of_weights.GENERATOR, code_of_weights.NO_WEIGHT),
+    "estimator": (code_of_weights.ESTIMATOR, code_of_weights.NO_WEIGHT),
 }
 
 
 @pytest.mark.parametrize("name", HASHES)
 def test_the_hash_of_scores_and_weights_follows_every_module_but_those_left_out(sources: Path, name: str) -> None:
-    root, without = HASHES[name]
-    whole, counted = closure((root,), root=sources), closure((root,), without, sources)
+    roots, without = HASHES[name]
+    imported, counted = closure(roots, root=sources), closure(roots, without, sources)
     before = revision(counted)
-    for module, path in whole.items():
+    for module, path in imported.items():
         source = path.read_bytes()
         path.write_bytes(source + b"\n# changed\n")
-        changed = revision(closure((root,), without, sources)) != before
+        changed = revision(closure(roots, without, sources)) != before
         path.write_bytes(source)
         assert changed is (module in counted), module
     assert {
         "scores": {
-            "argan.training.loop",
+            "argan.training.noise",
             "argan.training.health",
             "argan.inference.model",
             "argan.metrics.features",
@@ -153,6 +154,10 @@ def test_the_hash_of_scores_and_weights_follows_every_module_but_those_left_out(
         },
         "weights": {
             "argan.training.loop",
+            "argan.training.step",
+            "argan.training.state",
+            "argan.networks.generator",
+            "argan.photos.store",
             "argan.guided_filter",
             "argan.training.distributed",
             "argan.optics.rendering",
@@ -188,6 +193,11 @@ def test_dvc_yaml_lists_the_code_that_its_stages_import() -> None:
     for stage in dependencies.STAGES:
         ours = [dep for dep in stages[stage]["deps"] if dep.startswith(("argan/", "pipelines/"))]
         assert ours == dependencies.code(stage)
+
+
+def test_code_that_decides_weights_makes_dvc_train_again() -> None:
+    weights = closure((*code_of_weights.GENERATOR, *code_of_weights.ESTIMATOR), code_of_weights.NO_WEIGHT)
+    assert {path.relative_to(ROOT).as_posix() for path in weights.values()} <= set(dependencies.code("train"))
 
 
 def test_the_lists_are_written_between_their_markers_and_nothing_else_changes(

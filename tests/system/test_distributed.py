@@ -16,13 +16,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from worker import small
+from worker import train
 
 import pipelines.train
 from argan.config.schema import training
 from argan.errors import UserError
-from argan.training import distributed as processes
-from argan.training.loop import set_up
+from argan.training import device, distributed
+from argan.training.device import configure_device, select_device
 
 WORKER = str(Path(__file__).parents[1] / "worker.py")
 
@@ -57,8 +57,8 @@ def test_two_processes_and_parts_of_a_batch_give_the_weights_of_one(tmp_path: Pa
     process = start(tmp_path / "two", [{}, {"accumulate": 2}, LEARNED], "torchrun")
     torch.set_default_dtype(torch.float64)
     try:
-        small(tmp_path / "one", {}, processes.Processes())
-        small(tmp_path / "learned", LEARNED, processes.Processes())
+        train(tmp_path / "one", {}, distributed.Processes())
+        train(tmp_path / "learned", LEARNED, distributed.Processes())
     finally:
         torch.set_default_dtype(torch.float32)
     told = ended(process)
@@ -111,26 +111,26 @@ def test_machines_that_differ_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_batch_is_cut_into_equal_parts_that_cover_it() -> None:
-    slices = [s for rank in range(3) for s in processes.Processes(rank, 3).slices(12, 2)]
+    slices = [s for rank in range(3) for s in distributed.Processes(rank, 3).slices(12, 2)]
     assert [list(range(12))[s] for s in slices] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10, 11]]
     with pytest.raises(
         UserError, match=r"train\.batch 12 cannot be shared evenly by 3 processes x train\.accumulate 5"
     ):
-        processes.Processes(0, 3).slices(12, 5)
+        distributed.Processes(0, 3).slices(12, 5)
 
 
 def test_a_gpu_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"train\.device is cuda.*set train\.device to auto or cpu"):
-        processes.device("cuda")
-    assert processes.device("auto").type == "cpu"
-    assert processes.process_count(torch.device("cpu"), 8, 1, print) == 1
+        select_device("cuda")
+    assert select_device("auto").type == "cpu"
+    assert distributed.process_count(torch.device("cpu"), 8, 1, print) == 1
 
 
 def test_as_many_gpus_as_share_a_batch_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     said: list[str] = []
-    assert processes.process_count(torch.device("cuda", 0), 32, 1, said.append) == 2
+    assert distributed.process_count(torch.device("cuda", 0), 32, 1, said.append) == 2
     assert "2 of 3 GPUs" in said[0]
 
 
@@ -152,7 +152,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("two_gpus")
 def test_who_launches_the_processes_takes_nothing_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[object] = []
-    monkeypatch.setattr(processes, "launch", lambda *given: started.append(given) or 0)
+    monkeypatch.setattr(distributed, "launch", lambda *given: started.append(given) or 0)
     params = SimpleNamespace(training=lambda domain: training("quick", {"device": "cuda"}))
     pipelines.train.train("meadow", params)  # type: ignore[arg-type]
     assert started == [(2, ["-m", "pipelines.train", "meadow"])]
@@ -163,19 +163,19 @@ def test_more_processes_than_gpus_are_refused_by_one_of_them(monkeypatch: pytest
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     for rank in range(2):
         monkeypatch.setenv("LOCAL_RANK", str(rank))
-        assert processes.device("auto") == torch.device("cuda", rank)
+        assert select_device("auto") == torch.device("cuda", rank)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    monkeypatch.setattr(processes, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(device, "REPORT_SECONDS", 0.0)
     refused = {}
     for rank in range(4):
         monkeypatch.setenv("LOCAL_RANK", str(rank))
         with pytest.raises((UserError, SystemExit)) as ended:
-            processes.device("cuda")
+            select_device("cuda")
         refused[rank] = ended.value
     assert re.search(r"4 processes.*2 GPUs.*--nproc-per-node 2", str(refused[0]))
     assert [type(error) for error in refused.values()] == [UserError, SystemExit, SystemExit, SystemExit]
     assert {error.code for error in refused.values() if isinstance(error, SystemExit)} == {2}
-    assert processes.device("cpu").type == "cpu"
+    assert select_device("cpu").type == "cpu"
 
 
 @pytest.mark.parametrize(("precision", "tf32"), [("auto", True), ("bfloat16", True), ("float32", False)])
@@ -187,9 +187,9 @@ def test_how_a_gpu_computes_is_chosen_and_said(monkeypatch: pytest.MonkeyPatch, 
         monkeypatch.setattr(place, name, getattr(place, name))  # put back afterwards
     before, config = torch.get_float32_matmul_precision(), training("quick", {"precision": precision})
     try:
-        assert set_up(config, torch.device("cpu")) == "" and not taken
+        assert configure_device(config, torch.device("cpu")) == "" and not taken
         torch.set_float32_matmul_precision("high")
-        said = set_up(config, torch.device("cuda", 1))
+        said = configure_device(config, torch.device("cuda", 1))
         assert taken == [torch.device("cuda", 1)]
         assert torch.get_float32_matmul_precision() == "highest"
         assert torch.backends.cudnn.benchmark and torch.backends.cudnn.allow_tf32 is tf32
@@ -205,4 +205,4 @@ def test_a_gpu_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(torch.cuda, "set_device", broken)
     with pytest.raises(UserError, match=r"cuda:1 cannot be used \(CUDA error.*busy more\).*train\.device to cpu"):
-        set_up(training("quick"), torch.device("cuda", 1))
+        configure_device(training("quick"), torch.device("cuda", 1))

@@ -11,8 +11,8 @@ import torch
 
 from argan import files
 from argan.errors import UserError
+from argan.tensors import read_tensors
 from argan.training import checkpoint
-from pipelines.train import checkpoints
 
 
 def fill(folder: Path, images: int, mark: str = "a", keep: int = 9) -> Path:
@@ -90,14 +90,14 @@ def test_what_a_kill_in_the_middle_of_a_write_left_is_removed(tmp_path: Path) ->
 
 def test_reading_what_is_not_there_says_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dvc repro"):
-        checkpoint.read_tensors(tmp_path / "generator.safetensors")
+        read_tensors(tmp_path / "generator.safetensors")
 
 
 def test_of_other_trainings_the_one_that_ran_last_stays(tmp_path: Path) -> None:
     """Though what it writes lies in folders within, as where both ways round are tried."""
     for age, name in enumerate("ab"):
-        checkpoints(tmp_path, name)
+        checkpoint.training_folder(tmp_path, name, print)
         os.utime(tmp_path / name, (age, age))
-    checkpoints(tmp_path, "a")
-    checkpoints(tmp_path, "c")
+    checkpoint.training_folder(tmp_path, "a", print)
+    checkpoint.training_folder(tmp_path, "c", print)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "c"]

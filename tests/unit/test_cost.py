@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from trainings import train
 
 from argan import networks
 from argan.config.schema import PRESETS, training
 from argan.errors import UserError
-from argan.training import memory as cost
-from argan.training.loop import Trainer, train
+from argan.training import memory
+from argan.training.step import Trainer
 from benchmarks import bench
 
 CPU = torch.device("cpu")
@@ -33,41 +34,41 @@ def test_memory_is_near_what_a_step_takes(changes: dict[str, str]) -> None:
     trainer.parts = trainer.processes.slices(config.batch, 4)
     trainer.state.images = 0
     peaks.append(bench.peak_bytes(trainer.step))
-    assert 0.7 < peaks[0] / (config.batch * cost.bytes_per_image(config, CPU)) < 1.4
+    assert 0.7 < peaks[0] / (config.batch * memory.bytes_per_image(config, CPU)) < 1.4
     assert peaks[1] < 0.5 * peaks[0], "in parts it takes less"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_parameters_are_those_of_the_networks(preset: str) -> None:
     config = training(preset, {"renderer": "gather"})
-    told = cost.parameter_counts(config)
+    told = memory.parameter_counts(config)
     if preset == "quick":
         assert told["generator"] == sum(p.numel() for p in networks.build_generator(config).parameters())
     assert 0 < told["expansion"] < told["generator"] < 1e8
-    assert cost.bytes_needed(config, CPU) > 4 * sum(told.values())
+    assert memory.bytes_needed(config, CPU) > 4 * sum(told.values())
 
 
 def test_what_cannot_fit_says_what_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = training("256")
-    monkeypatch.setattr(cost, "free_bytes", lambda device: cost.bytes_needed(config, CPU) // 3)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: memory.bytes_needed(config, CPU) // 3)
     with pytest.raises(
         UserError, match=r"train\.batch 16 at 256 px needs about .* GB .*set train\.accumulate to \d+"
     ) as told:
-        train(config, np.zeros((16, 256, 256, 3), np.uint8), tmp_path, data="d")
+        train(config, np.zeros((16, 256, 256, 3), np.uint8), tmp_path)
     parts = int(re.findall(r"accumulate to (\d+)", str(told.value))[0])
-    cost.check_fits(config.model_copy(update={"accumulate": parts}), CPU)
-    monkeypatch.setattr(cost, "free_bytes", lambda device: 10**6)
+    memory.check_fits(config.model_copy(update={"accumulate": parts}), CPU)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10**6)
     with pytest.raises(UserError, match="single image does not fit; choose a smaller preset"):
-        cost.check_fits(config, CPU)
+        memory.check_fits(config, CPU)
 
 
 def test_a_container_may_have_less_memory_than_its_machine(tmp_path: Path) -> None:
     (tmp_path / "memory.stat").write_text("anon 700\ninactive_file 200\n")
     (tmp_path / "memory.current").write_text("1000\n")
     (tmp_path / "memory.max").write_text("5000\n")
-    assert cost._left_to_container(tmp_path) == 4200
+    assert memory._left_to_container(tmp_path) == 4200
     (tmp_path / "memory.max").write_text("max\n")
-    assert cost._left_to_container(tmp_path) == cost._left_to_container(tmp_path / "none") == sys.maxsize
+    assert memory._left_to_container(tmp_path) == memory._left_to_container(tmp_path / "none") == sys.maxsize
 
 
 def test_operations_are_counted_through_a_penalty_on_gradients() -> None:

@@ -15,7 +15,8 @@ from argan.errors import UserError
 from argan.guided_filter import guided_filter
 from argan.networks.estimator import estimate, estimate_with_error
 from argan.optics import Aperture, render
-from argan.training import distill as estimator
+from argan.training import distill as module
+from argan.training.distill import distill, erode_foreground
 
 SMALL = {
     "latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8, "estimator_batch": 16,
@@ -45,7 +46,7 @@ def test_subjects_are_taught_without_their_rim() -> None:
     photos = render(image, disparity, Aperture(), torch.full((32,), 0.7))
     near = {}
     for outline in (0, 3):
-        student = estimator.distill(TwoPlanes(config), config.model_copy(update={"estimator_outline": outline}))
+        student = distill(TwoPlanes(config), config.model_copy(update={"estimator_outline": outline}))
         with torch.inference_mode():
             near[outline] = (student(photos) > -0.04).float().mean().item()
     assert near[0] == pytest.approx((disparity > -0.04).float().mean().item(), rel=0.2)
@@ -56,19 +57,19 @@ def test_a_rim_is_taken_off_what_is_near_whatever_lies_behind_and_before() -> No
     """A subject three pixels too large loses them, and what is no larger is gone; where the frame cuts one off it loses nothing."""
     disparity = torch.full((1, 1, 16, 16), -0.1)
     disparity[..., 2:12, 2:12], disparity[..., 5:9, 14:] = 0.0, 0.05
-    smaller = estimator.erode_foreground(disparity, 3)
+    smaller = erode_foreground(disparity, 3)
     wanted = torch.full((1, 1, 16, 16), -0.1)
     wanted[..., 5:9, 5:9] = 0.0
     assert torch.equal(smaller, wanted)
-    assert torch.equal(estimator.erode_foreground(disparity, 0), disparity)
+    assert torch.equal(erode_foreground(disparity, 0), disparity)
     side = torch.full((1, 1, 8, 8), -0.1)
     side[..., :4] = 0.0  # cut off by the frame: it goes on outside and loses nothing there
-    assert torch.equal(estimator.erode_foreground(side, 1)[0, 0, 0], torch.tensor([0.0] * 3 + [-0.1] * 5))
+    assert torch.equal(erode_foreground(side, 1)[0, 0, 0], torch.tensor([0.0] * 3 + [-0.1] * 5))
 
 
 def test_it_learns_where_near_and_far_are() -> None:
     config = training("quick", {**SMALL, "estimator_images": 1200})
-    student = estimator.distill(TwoPlanes(config), config)
+    student = distill(TwoPlanes(config), config)
     image, disparity = TwoPlanes(config)(torch.randn(32, 8, generator=torch.Generator().manual_seed(5)))
     photos = render(image, disparity, Aperture(), torch.full((32,), 0.7))
     said = estimate(student, photos)
@@ -81,7 +82,7 @@ def test_it_learns_where_near_and_far_are() -> None:
 @pytest.mark.pipeline
 def test_it_knows_how_far_off_it_is() -> None:
     config = training("quick", {**SMALL, "estimator_images": 2400})
-    student = estimator.distill(TwoPlanes(config), config)
+    student = distill(TwoPlanes(config), config)
     image, disparity = TwoPlanes(config)(torch.randn(64, 8, generator=torch.Generator().manual_seed(5)))
     opening = torch.linspace(0, 1, 64)  # photographs taken with a small aperture tell less
     said, error = estimate_with_error(student, render(image, disparity, Aperture(), opening))
@@ -117,7 +118,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
     config = training("quick", {**SMALL, "estimator_images": 64})
     torch.manual_seed(1)
     generator = networks.build_generator(config).eval()
-    first, again = (estimator.distill(generator, config).state_dict() for _ in range(2))
+    first, again = (distill(generator, config).state_dict() for _ in range(2))
     assert all(torch.equal(first[k], again[k]) for k in first)
 
 
@@ -131,7 +132,7 @@ def test_what_is_no_number_ends_it_by_name_and_is_not_saved(tmp_path: Path) -> N
         lambda module, given, made: (made[0], made[1] * (float("nan") if len(list(tmp_path.iterdir())) else 1.0))
     )
     with pytest.raises(UserError, match=r"the estimator's .* is not finite .*lower train\.estimator_learning_rate"):
-        estimator.distill(generator, config, folder=tmp_path, mark="m")
+        distill(generator, config, folder=tmp_path, fingerprint="m")
     (kept,) = tmp_path.iterdir()
     assert kept.stem == f"{16:012d}" and all(t.isfinite().all() for t in load_file(kept).values())
 
@@ -139,14 +140,14 @@ def test_what_is_no_number_ends_it_by_name_and_is_not_saved(tmp_path: Path) -> N
 def test_interrupted_and_resumed_it_learns_the_same_bit_for_bit(tmp_path: Path) -> None:
     config = training("quick", {**SMALL, "estimator_images": 160, "checkpoint_every": 32})
     generator = TwoPlanes(config)
-    whole = estimator.distill(generator, config).state_dict()
+    whole = distill(generator, config).state_dict()
 
     def interrupt(images: int, loss: float) -> None:
         if images == 0 and not list(tmp_path.iterdir()):
             signal.raise_signal(signal.SIGTERM)
 
-    def run(mark: str = "m") -> estimator.networks.Estimator:
-        return estimator.distill(generator, config, folder=tmp_path, mark=mark, watch=interrupt, say=said.append)
+    def run(fingerprint: str = "m") -> networks.Estimator:
+        return distill(generator, config, folder=tmp_path, fingerprint=fingerprint, on_loss=interrupt, say=said.append)
 
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
@@ -183,7 +184,7 @@ def test_distillation_draws_apertures_from_the_training_mixture() -> None:
     config = training("quick", {**SMALL, "estimator_images": 320, "aperture_zero": 0.5})
     scenes = TwoPlanes(config)
     scenes.mixture.register_forward_hook(lambda module, given, scale: drawn.append(scale))
-    estimator.distill(scenes, config)
+    distill(scenes, config)
     scales = torch.cat(drawn)
     assert 0.3 < (scales == 0).float().mean() < 0.7 and scales.max() > 0.8
 
@@ -196,6 +197,6 @@ def test_what_is_drawn_for_a_step_goes_to_the_device_without_waiting(monkeypatch
         gone.append(tuple(tensor.shape))
         return tensor.to(device)
 
-    monkeypatch.setattr(estimator, "to_device", to_device)
-    estimator.distill(TwoPlanes(config), config)
+    monkeypatch.setattr(module, "to_device", to_device)
+    distill(TwoPlanes(config), config)
     assert gone == [(16, 8), (16, 2), (3, 16)] * 2, "latents, apertures, colours"

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from trainings import SMALL, train
 
 from argan.config.schema import Training, training
 from argan.errors import UserError
 from argan.training import health
-from argan.training.loop import MetricAccumulator, Trainer, photo_spread, train
+from argan.training.statistics import MetricAccumulator, photo_spread
+from argan.training.step import Trainer
 
 SPREAD = 0.35  # of the photographs of meadow at 32 px, about
 # As the quick preset has it on meadow, every eighth row of a training with a good end
@@ -62,7 +64,7 @@ def test_every_failure_is_named_and_given_up_after_a_tenth_of_the_training(name:
     assert begins[0] == first + (health.WINDOW - 1) * CONFIG.log_every
     assert all(told[images] == [name] for images in begins)
     given_up = [r["images"] for n, r in enumerate(history) if health.stalled(history[: n + 1], CONFIG, SPREAD)]
-    assert abs(given_up[0] - begins[0] - health.GIVE_UP * CONFIG.images) <= CONFIG.log_every
+    assert abs(given_up[0] - begins[0] - health.STALLED_AFTER * CONFIG.images) <= CONFIG.log_every
     assert health.stalled(history, CONFIG, SPREAD) == name and name in health.MEANING
 
 
@@ -96,23 +98,15 @@ def test_what_a_warning_rests_on_is_measured_on_scenes() -> None:
     assert seen(-light)[1] == pytest.approx(1, abs=1e-3)
 
 
-SMALL = {
-    "images": 160, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,
-    "checkpoint_every": 16, "log_every": 8, "samples_every": 80, "penalty_every": 2, "prior_fade": 0, "estimator_images": 32,
-}  # fmt: skip
-
-
-@pytest.fixture
-def photos() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
+SHORT = SMALL | {"images": 160, "checkpoint_every": 16, "log_every": 8, "samples_every": 80, "prior_fade": 0}
 
 
 @pytest.mark.parametrize("deferred", [False, True])
 @pytest.mark.parametrize("player", ["discriminator", "generator"])
 def test_what_is_no_number_stops_the_step_that_has_it(photos: np.ndarray, player: str, deferred: bool) -> None:
     """As on a CPU, which asks at once, and as on a GPU, which asks later and must not have taken the step meanwhile."""
-    trainer = Trainer(training("quick", SMALL), photos, torch.device("cpu"))
-    trainer.alarm.deferred = deferred
+    trainer = Trainer(training("quick", SHORT), photos, torch.device("cpu"))
+    trainer.finite_check.deferred = deferred
     trainer.step()
     network = getattr(trainer.state, player)
     poisoned = next(name for name, _ in network.named_parameters() if name.endswith("weight"))
@@ -124,7 +118,7 @@ def test_what_is_no_number_stops_the_step_that_has_it(photos: np.ndarray, player
             trainer.step()
         assert all(torch.equal(p, q) for p, q in zip(before, network.parameters(), strict=True))
         with pytest.raises(UserError, match=words):
-            trainer.alarm.check()
+            trainer.finite_check.raise_if_bad()
     else:
         with pytest.raises(UserError, match=words):
             trainer.step()
@@ -132,24 +126,21 @@ def test_what_is_no_number_stops_the_step_that_has_it(photos: np.ndarray, player
 
 
 def test_a_hopeless_training_ends_by_name_when_asked_and_warns_otherwise(tmp_path: Path, photos: np.ndarray) -> None:
-    flat = SMALL | {"smoothness": 1e4}  # depth has nothing to gain but to be flat
+    flat = SHORT | {"smoothness": 1e4}  # depth has nothing to gain but to be flat
     rows: list[dict[str, float]] = []
     said: list[str] = []
     trained = train(
         training("quick", flat),
         photos,
         tmp_path / "on",
-        data="d",
         say=said.append,
-        watch=lambda i, row: rows.append(row),
+        on_row=lambda i, row: rows.append(row),
     )
     assert "constant_depth" in trained.health
     assert sum("warning: constant_depth" in line for line in said) == 1, "said once, not with every row"
     assert rows[-1]["warning_constant_depth"] == 1.0 and "warning_constant_depth" not in rows[0]
     with pytest.raises(UserError, match=r"hopeless at \d+ images: constant_depth.*train\.smoothness"):
-        train(
-            training("quick", flat | {"stop_when_hopeless": True}), photos, tmp_path / "off", data="d", say=said.append
-        )
+        train(training("quick", flat | {"stop_when_hopeless": True}), photos, tmp_path / "off", say=said.append)
     assert list((tmp_path / "off").glob("*.safetensors")), "what there is of it stays"
     assert json.dumps(trained.history)  # plain numbers all
 

@@ -11,7 +11,7 @@ import torch
 
 from argan.config.schema import training
 from argan.networks.mixture import BINS, GAIN, ApertureMixture, aperture_noise
-from argan.training.loop import Trainer
+from argan.training.step import Trainer
 
 COUNT = 40_000
 

@@ -9,23 +9,19 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from trainings import SMALL, train, train_with_sign
 
 from argan import networks
-from argan.config.schema import Training
-from argan.config.schema import training as preset
+from argan.config.schema import Training, training
 from argan.errors import UserError
-from argan.training import loop as training
 from argan.training import sign
+from argan.training.job import OnRow, TrainingResult
 
-SMALL = {
-    "images": 32, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,
-    "checkpoint_every": 8, "log_every": 8, "samples_every": 32, "penalty_every": 2, "prior_fade": 24,
-    "sign": "photographs", "sign_images": 16,
-}  # fmt: skip
+SIGN = {"images": 32, "checkpoint_every": 8, "log_every": 8, "prior_fade": 24, "sign": "photographs", "sign_images": 16}
 
 
 def small(**changes: object) -> Training:
-    return preset("quick", SMALL | changes)
+    return training("quick", SMALL | SIGN | changes)
 
 
 class Known(networks.SceneGenerator):
@@ -78,16 +74,16 @@ def test_the_way_round_that_the_pictures_bear_out_is_kept(
     monkeypatch.setattr(sign, "edge_alignment", lambda generator: sign.Evidence(next(answers), 0.001))
     config, rows, said = small(), [], []
     remembered: list[int] = []
-    trained, verdict = sign.train(
-        config, photos, tmp_path, data="d", say=said.append,
-        watch=lambda images, row: rows.append(images),
-        remember=lambda history: remembered.extend(int(row["images"]) for row in history),
+    trained, verdict = train_with_sign(
+        config, photos, tmp_path, say=said.append,
+        on_row=lambda images, row: rows.append(images),
+        on_resume=lambda history: remembered.extend(int(row["images"]) for row in history),
     )  # fmt: skip
     assert verdict is not None and verdict.side == right and verdict.clear
     assert remembered == [8, 16] and rows == [24, 32]
     assert any(f"lies {right} the subject" in line for line in said)
     (tmp_path / "told").mkdir()
-    told = training.train(sign.with_sign(config, right), photos, tmp_path / "told", data="d")
+    told = train(sign.with_sign(config, right), photos, tmp_path / "told")
     assert all(
         torch.equal(a, b) for a, b in zip(trained.generator.parameters(), told.generator.parameters(), strict=True)
     )
@@ -99,10 +95,10 @@ def test_a_hopeless_trial_loses_and_ends_nothing(tmp_path: Path, photos: np.ndar
     flat = {"smoothness": 1e4, "prior_fade": 0, "images": 160, "stop_when_hopeless": True, "sign": "prior"}
     (tmp_path / "told").mkdir()
     with pytest.raises(UserError, match="hopeless"):
-        sign.train(small(**flat), photos, tmp_path / "told", data="d", say=lambda line: None)
+        train_with_sign(small(**flat), photos, tmp_path / "told", say=lambda line: None)
     both = small(**flat | {"sign": "photographs", "sign_images": 160})
     (tmp_path / "both").mkdir()
-    _, verdict = sign.train(both, photos, tmp_path / "both", data="d", say=lambda line: None)
+    _, verdict = train_with_sign(both, photos, tmp_path / "both", say=lambda line: None)
     assert verdict is not None
 
 
@@ -148,7 +144,7 @@ def test_a_verdict_of_before_standard_errors_were_kept_is_read_and_not_clear(
     old = {"side": "before", "behind": 0.01, "before": 0.04, "seconds": 7.0}
     (tmp_path / "before").mkdir()
     (tmp_path / "sign.json").write_text(json.dumps(old))
-    _, verdict = sign.train(small(), photos, tmp_path, data="d", say=lambda line: None)
+    _, verdict = train_with_sign(small(), photos, tmp_path, say=lambda line: None)
     assert verdict is not None and (verdict.side, verdict.before, verdict.before_se) == ("before", 0.04, None)
     assert not verdict.clear and "0.0400 for before; the two are too near" in str(verdict)
 
@@ -161,19 +157,19 @@ def test_killed_anywhere_and_resumed_it_is_the_same_training(
 
     remembered: list[dict[str, float]] = []
 
-    def run(folder: Path, kill: tuple[str, int] | None) -> tuple[training.TrainingResult, sign.Verdict | None]:
+    def run(folder: Path, kill: tuple[str, int] | None) -> tuple[TrainingResult, sign.Verdict | None]:
         remembered.clear()
 
-        def watched(phase: str) -> training.Watch:
+        def watched(phase: str) -> OnRow:
             def watch(images: int, row: dict[str, float]) -> None:
                 if (phase, images) == kill:
                     raise Killed
 
             return watch
 
-        return sign.train(
-            small(), photos, folder, data="d", say=lambda line: None, watch=watched("kept"), watch_trial=watched,
-            remember=remembered.extend,
+        return train_with_sign(
+            small(), photos, folder, say=lambda line: None, on_row=watched("kept"), on_trial=watched,
+            on_resume=remembered.extend,
         )  # fmt: skip
 
     whole, verdict = run(tmp_path / "whole", None)
@@ -194,15 +190,15 @@ def test_killed_anywhere_and_resumed_it_is_the_same_training(
 def test_once_told_the_trials_are_not_made_again(
     tmp_path: Path, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, _ = sign.train(small(), photos, tmp_path, data="d", say=lambda line: None)
+    first, _ = train_with_sign(small(), photos, tmp_path, say=lambda line: None)
     monkeypatch.setattr(sign, "edge_alignment", lambda generator: pytest.fail("asked again"))
-    second, _ = sign.train(small(), photos, tmp_path, data="d", say=lambda line: None)
+    second, _ = train_with_sign(small(), photos, tmp_path, say=lambda line: None)
     assert all(
         torch.equal(a, b) for a, b in zip(first.generator.parameters(), second.generator.parameters(), strict=True)
     )
     (tmp_path / "sign.json").write_text("{")
     with pytest.raises(UserError, match=r"sign\.json is damaged"):
-        sign.train(small(), photos, tmp_path, data="d")
+        train_with_sign(small(), photos, tmp_path)
 
 
 @pytest.mark.parametrize(

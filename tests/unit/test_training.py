@@ -13,36 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from filelock import FileLock, Timeout
+from trainings import small, train
 
 from argan import networks
-from argan.config.schema import Training, training
 from argan.errors import UserError
-from argan.training import checkpoint
-from argan.training import losses as objective
-from argan.training.loop import (
-    Loader,
-    PhotoOrder,
-    State,
-    Trainer,
-    TrainingResult,
-    optimizer_tensors,
-    step_random,
-    train,
-)
+from argan.training import checkpoint, losses
+from argan.training.job import TrainingResult
+from argan.training.loader import Loader, PhotoOrder
+from argan.training.noise import step_random
+from argan.training.state import State, optimizer_tensors
+from argan.training.step import Trainer
 from benchmarks import reference_step
 from pipelines.locks import exclusive_lock
 from pipelines.stage import run_command
-
-SMALL = {
-    "images": 96, "batch": 8, "latent": 8, "generator_channels": 4, "discriminator_channels": 8, "channels_max": 16,
-    "checkpoint_every": 24, "log_every": 16, "samples_every": 48, "penalty_every": 2, "prior_fade": 48,
-}  # fmt: skip
-
-
-def small(**changes: object) -> Training:
-    return training("quick", SMALL | changes)
 
 
 def weights(network: torch.nn.Module) -> str:
@@ -87,7 +71,7 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
             if images == -stop:
                 raise Killed
 
-        return train(config, photos, tmp_path / folder, data="d", watch=watch, show=show, say=say)
+        return train(config, photos, tmp_path / folder, on_row=watch, on_samples=show, say=say)
 
     rows, shown, rows_again, shown_again = {}, {}, {}, {}  # type: ignore[var-annotated]
     whole = run("whole", rows, shown, 0, print)
@@ -104,7 +88,7 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_and_saves(tmp_path: Path, photos: np.ndarray, number: signal.Signals) -> None:
-    whole = train(small(), photos, tmp_path / "whole", data="d")
+    whole = train(small(), photos, tmp_path / "whole")
     handler = signal.getsignal(number)
 
     def interrupt(images: int, row: dict[str, float]) -> None:
@@ -112,10 +96,10 @@ def test_a_signal_ends_the_step_and_saves(tmp_path: Path, photos: np.ndarray, nu
             signal.raise_signal(number)
 
     with pytest.raises(KeyboardInterrupt, match=number.name):
-        train(small(), photos, tmp_path / "cut", data="d", watch=interrupt, say=lambda line: None)
+        train(small(), photos, tmp_path / "cut", on_row=interrupt, say=lambda line: None)
     assert signal.getsignal(number) == handler
     said: list[str] = []
-    resumed = train(small(), photos, tmp_path / "cut", data="d", say=said.append)
+    resumed = train(small(), photos, tmp_path / "cut", say=said.append)
     equal = same(whole, resumed)
     assert equal and said == ["resuming at 40 of 96 images"]
 
@@ -161,7 +145,7 @@ def test_a_batch_in_parts_is_the_same_step(photos: np.ndarray, changes: dict[str
 
 
 def test_where_and_how_it_runs_may_change_on_the_way(tmp_path: Path, photos: np.ndarray) -> None:
-    train(small(precision="bfloat16"), photos, tmp_path, data="d", until=48)
+    train(small(precision="bfloat16"), photos, tmp_path, stop_at=48)
     running = {
         "accumulate": 4, "device": "cpu", "precision": "float32", "stop_when_hopeless": True,
         "log_every": 32, "samples_every": 8, "checkpoint_every": 8, "checkpoints_kept": 1,
@@ -170,7 +154,7 @@ def test_where_and_how_it_runs_may_change_on_the_way(tmp_path: Path, photos: np.
     assert checkpoint.fingerprint(small(**running).learning_params, "d") == mark
     assert checkpoint.fingerprint(small(learning_rate=1e-3).learning_params, "d") != mark
     said: list[str] = []
-    trained = train(small(**running), photos, tmp_path, data="d", say=said.append)
+    trained = train(small(**running), photos, tmp_path, say=said.append)
     assert said == ["resuming at 48 of 96 images"] and trained.images == 96
     assert [row["images"] for row in trained.history] == [16, 32, 48, 64, 96]
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["000000000096.safetensors"]
@@ -202,45 +186,26 @@ def test_the_plain_way_of_writing_the_step_gives_the_same_numbers(
         assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs)
 
 
-def test_what_decides_the_weights_makes_dvc_train_again() -> None:
-    """Code that decides what a training becomes, and is in the fingerprint of its checkpoints, is a dependency of the stage."""
-    from argan.dependencies import ROOT, closure
-    from pipelines.train import ESTIMATOR, NO_WEIGHT
-
-    deps = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]["deps"]
-    weights = closure(("pipelines.train",), NO_WEIGHT | ESTIMATOR)
-    assert {
-        "argan.training.loop",
-        "argan.networks.generator",
-        "argan.guided_filter",
-        "argan.training.distributed",
-        "argan.photos.store",
-    } <= set(weights)
-    assert {path.relative_to(ROOT).as_posix() for path in weights.values()} <= set(deps)
-
-
 def test_another_seed_is_another_training(tmp_path: Path, photos: np.ndarray) -> None:
-    a, b = (train(small(seed=s, images=16), photos, tmp_path / str(s), data="d") for s in (0, 1))
+    a, b = (train(small(seed=s, images=16), photos, tmp_path / str(s)) for s in (0, 1))
     equal = same(a, b)
     assert not equal
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path: Path, photos: np.ndarray) -> None:
-    first = train(small(images=32), photos, tmp_path, data="d")
+    first = train(small(images=32), photos, tmp_path)
     rows: list[int] = []
-    again = train(
-        small(images=32), photos, tmp_path, data="d", watch=lambda i, row: rows.append(i), say=lambda line: None
-    )
+    again = train(small(images=32), photos, tmp_path, on_row=lambda i, row: rows.append(i), say=lambda line: None)
     equal = same(first, again)
     assert equal and not rows
 
 
 def test_changed_params_over_an_old_checkpoint_start_fresh(tmp_path: Path, photos: np.ndarray) -> None:
-    train(small(images=32), photos, tmp_path, data="d")
+    train(small(images=32), photos, tmp_path)
     said: list[str] = []
-    fresh = train(small(images=48, learning_rate=1e-3), photos, tmp_path, data="d", say=said.append)
+    fresh = train(small(images=48, learning_rate=1e-3), photos, tmp_path, say=said.append)
     assert any("starting fresh" in line for line in said)
-    equal = same(fresh, train(small(images=48, learning_rate=1e-3), photos, tmp_path / "other", data="d"))
+    equal = same(fresh, train(small(images=48, learning_rate=1e-3), photos, tmp_path / "other"))
     assert equal
 
 
@@ -268,44 +233,42 @@ def test_divergence_is_named_and_the_last_good_checkpoint_stays(
     tmp_path: Path, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What goes on from it, the cause mended, is the undisturbed training."""
-    turns, real = iter(range(100)), objective.generator_loss
+    turns, real = iter(range(100)), losses.generator_loss
 
     def broken(*args: Any) -> torch.Tensor:
         return real(*args) * (math.nan if next(turns) == 7 else 1)
 
-    monkeypatch.setattr(objective, "generator_loss", broken)
+    monkeypatch.setattr(losses, "generator_loss", broken)
     with pytest.raises(UserError, match=r"loss_g is not finite in the step at 56 images.*lower train\.learning_rate"):
-        train(small(), photos, tmp_path / "cut", data="d")
+        train(small(), photos, tmp_path / "cut")
     monkeypatch.undo()
     assert sorted(path.stem[-2:] for path in (tmp_path / "cut").iterdir()) == ["24", "48"]
-    resumed = train(small(), photos, tmp_path / "cut", data="d", say=lambda line: None)
-    equal = same(resumed, train(small(), photos, tmp_path / "whole", data="d"))
+    resumed = train(small(), photos, tmp_path / "cut", say=lambda line: None)
+    equal = same(resumed, train(small(), photos, tmp_path / "whole"))
     assert equal
 
 
 def test_a_flat_prior_is_no_obstacle_where_no_sign_is_held(tmp_path: Path, photos: np.ndarray) -> None:
-    trained = train(small(prior_sign=0.0, prior_slope=0.0, images=32), photos, tmp_path, data="d")
+    trained = train(small(prior_sign=0.0, prior_slope=0.0, images=32), photos, tmp_path)
     assert all(p.isfinite().all() for p in trained.generator.parameters())
 
 
 def test_another_estimator_needs_no_other_generator(tmp_path: Path, photos: np.ndarray) -> None:
-    first = train(small(images=32), photos, tmp_path, data="d")
+    first = train(small(images=32), photos, tmp_path)
     said: list[str] = []
-    again = train(
-        small(images=32, estimator_outline=0, estimator_images=64), photos, tmp_path, data="d", say=said.append
-    )
+    again = train(small(images=32, estimator_outline=0, estimator_images=64), photos, tmp_path, say=said.append)
     equal = same(first, again)
     assert equal and said == ["resuming at 32 of 32 images"]
 
 
 def test_who_resumes_is_told_of_the_rows_before(tmp_path: Path, photos: np.ndarray) -> None:
     """A kill between a checkpoint and what watches it would else leave a gap."""
-    whole = train(small(), photos, tmp_path, data="d", until=48)
+    whole = train(small(), photos, tmp_path, stop_at=48)
     seen: list[int] = []
     train(
-        small(), photos, tmp_path, data="d", say=lambda line: None,
-        watch=lambda images, row: seen.append(images),
-        remember=lambda history: seen.extend(int(row["images"]) for row in history),
+        small(), photos, tmp_path, say=lambda line: None,
+        on_row=lambda images, row: seen.append(images),
+        on_resume=lambda history: seen.extend(int(row["images"]) for row in history),
     )  # fmt: skip
     assert seen == [16, 32, 48, 64, 80, 96] and len(whole.history) == 3
 
@@ -319,16 +282,16 @@ def test_a_signal_beside_the_last_step_is_heard(tmp_path: Path, photos: np.ndarr
 
     said: list[str] = []
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
-        train(small(), photos, tmp_path, data="d", show=show, say=said.append)
+        train(small(), photos, tmp_path, on_samples=show, say=said.append)
     assert said == ["interrupted, saved at 96 images; run the same command again to resume"]
-    train(small(), photos, tmp_path, data="d", say=said.append)
+    train(small(), photos, tmp_path, say=said.append)
     assert said[1:] == ["resuming at 96 of 96 images"]
 
 
 @pytest.mark.filterwarnings("ignore:for .*non-meta:UserWarning")
 def test_what_is_restored_lies_where_training_runs(tmp_path: Path, photos: np.ndarray) -> None:
     """Quantities of the steps since the last row are stacked with those of the next; on a GPU, on the GPU."""
-    train(small(), photos, tmp_path, data="d", until=24)
+    train(small(), photos, tmp_path, stop_at=24)
     found = checkpoint.newest(tmp_path, checkpoint.fingerprint(small().generator_params, "d"), print)
     assert found is not None
     elsewhere = State.fresh(small(), torch.device("meta"))
@@ -350,7 +313,7 @@ def test_a_signal_is_answered_by_a_checkpoint_before_anything_else(tmp_path: Pat
             raise Hangs
 
     with pytest.raises(Hangs):
-        train(small(checkpoint_every=96, log_every=8), photos, tmp_path, data="d", watch=watch, say=lambda line: None)
+        train(small(checkpoint_every=96, log_every=8), photos, tmp_path, on_row=watch, say=lambda line: None)
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["000000000024.safetensors"]
 
 
@@ -372,12 +335,12 @@ def test_memory_that_ran_out_is_said_in_one_line(capsys: pytest.CaptureFixture[s
 
 def test_too_few_photos_for_a_batch(tmp_path: Path, photos: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"7 training photos are fewer than one batch of 8"):
-        train(small(), photos[:7], tmp_path, data="d")
+        train(small(), photos[:7], tmp_path)
 
 
 def test_samples_are_shown_on_the_clock(tmp_path: Path, photos: np.ndarray) -> None:
     shown: list[int] = []
-    train(small(), photos, tmp_path, data="d", show=lambda images, generator: shown.append(images))
+    train(small(), photos, tmp_path, on_samples=lambda images, generator: shown.append(images))
     assert shown == [48, 96]
 
 
@@ -386,7 +349,7 @@ def test_photos_come_the_same_from_memory_and_from_the_file(tmp_path: Path, phot
     store, rows = np.load(tmp_path / "photos.npy", mmap_mode="r"), np.array([3, 5, 8, 13, 21, 34])
     cpu = torch.device("cpu")
     held, read = Loader(store, rows, cpu), Loader(store, rows, cpu, share=0.0)
-    assert held.held is not None and held.held.dtype == torch.uint8 and read.held is None
+    assert held.resident is not None and held.resident.dtype == torch.uint8 and read.resident is None
     wanted = np.array([5, 0, 0, 2])
     expected = torch.from_numpy(photos[rows[wanted]]).permute(0, 3, 1, 2)
     for load in (held, read):
