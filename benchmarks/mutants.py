@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -129,23 +130,28 @@ def imports(path: Path) -> set[str]:
 
 
 def nearest_tests(paths: list[Path]) -> dict[Path, list[str]]:
-    """File -> the unit tests with the fewest hops to it, no more than HOPS."""
+    """File -> the unit tests with the fewest hops to it, no more than HOPS; those that reach the least come first."""
     files = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in paths}
     arrows = {name: imports(path) & set(files) for name, path in files.items()}
     found: dict[Path, dict[str, int]] = {}
     for test in sorted((ROOT / "tests/unit").glob("test_*.py")):
+        label = str(test.relative_to(ROOT))
         pending = [(1, name) for name in imports(test) & set(files)]
         while pending:
             pending.sort(reverse=True)
             hops, name = pending.pop()
             hops_of = found.setdefault(files[name], {})
-            if str(test) not in hops_of and hops <= HOPS:
-                hops_of[str(test)] = hops
+            if label not in hops_of and hops <= HOPS:
+                hops_of[label] = hops
                 pending += [(hops + (files[name].name != "__init__.py"), each) for each in arrows[name]]
+    reach = Counter(test for hops_of in found.values() for test in hops_of)
+    nearest = {path: min(hops_of.values(), default=0) for path, hops_of in found.items()}
     return {
-        path: [str(Path(test).relative_to(ROOT)) for test, hops in hops_of.items() if hops == min(hops_of.values())]
-        for path, hops_of in found.items()
-        if hops_of
+        path: sorted(
+            (test for test, hops in found[path].items() if hops == nearest[path]), key=lambda test: reach[test]
+        )
+        for path in found
+        if found[path]
     }
 
 
