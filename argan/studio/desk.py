@@ -22,9 +22,8 @@ from argan.studio import work
 from argan.studio.work import Pixels, Relief, Scene
 
 LOADED = 3  # models held in memory
-PHOTOS = 12  # photographs held: up to 20 MB of memory each, and FILE_BYTES of disk
+PHOTOS = 12  # photographs held: up to 20 MB of memory each, and uploads.FILE_BYTES of disk
 FILES = 24  # made for download, until gradio has its own copy
-FILE_BYTES = 128 << 20
 NEWEST = 20  # versions of a registered model that are offered, beside the champion
 ASKED = 30.0  # seconds until the registry is asked again
 

@@ -16,9 +16,10 @@ from gradio.utils import get_upload_folder
 from argan.errors import UserError
 from argan.photos.photo_file import MAX_PIXELS, SUFFIXES
 from argan.studio import about, work
-from argan.studio.desk import FILE_BYTES, Desk
+from argan.studio.desk import Desk
 from argan.studio.parts import JOB, QUIET, Stage, Value, download, shapes, stage, told
 from argan.studio.routes import application
+from argan.studio.uploads import FILE_BYTES
 from argan.studio.work import EXPORTS, Scene
 
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")

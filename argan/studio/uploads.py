@@ -7,8 +7,8 @@ from pathlib import Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from argan.serving.http_limits import refuse
-from argan.studio.desk import FILE_BYTES
 
+FILE_BYTES = 128 << 20  # of a photograph
 FORM_BYTES = 1 << 16  # that a form adds to its file
 BODY_BYTES = 1 << 20  # of any other request: the page's values take a few KB
 SECONDS = 600.0  # for a body: the largest photo through a tunnel of 2 Mbit/s

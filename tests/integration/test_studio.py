@@ -37,10 +37,10 @@ from argan.files import write_json
 from argan.inference.model import Estimate, Model
 from argan.studio import desk as desks
 from argan.studio import work
-from argan.studio.desk import FILE_BYTES, Desk, Shelf
+from argan.studio.desk import Desk, Shelf
 from argan.studio.parts import shapes
 from argan.studio.routes import application
-from argan.studio.uploads import Uploads
+from argan.studio.uploads import FILE_BYTES, Uploads
 from argan.studio.work import Scene
 from argan.tensors import write_tensors
 
