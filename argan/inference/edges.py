@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from argan.guided_filter import UPPER, solve_symmetric
-from argan.inference.photo import Pixels, resize
 
+Pixels = NDArray[np.uint8]
 Disparity = NDArray[Any]  # float32
 
 GUIDE_SIZE = 512  # longest side, in pixels, at which depth is fitted to the photo's edges
@@ -53,3 +53,9 @@ def fit_to_edges(coarse: Disparity, photo: Pixels, pixel: float) -> Disparity:
     relief = fine - cv2.resize(around, (width, height), interpolation=cv2.INTER_LINEAR)
     most = np.float32(TEXTURE_LIMIT * (highest - lowest))
     return fine - np.clip(relief, -most, most, out=relief)  # type: ignore[no-any-return]
+
+
+def resize(photo: Pixels, height: int, width: int) -> Pixels:
+    """Area averaging where it shrinks, bicubic where it grows."""
+    shrinks = height < photo.shape[0]
+    return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)  # type: ignore[return-value]

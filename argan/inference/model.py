@@ -21,9 +21,9 @@ from argan.config.schema import REMOVED, Training
 from argan.effects.bokeh import COLLECTION, SHAPES, Shape, refocus
 from argan.effects.iris import Iris
 from argan.errors import UserError
-from argan.inference.edges import Disparity, fit_to_edges
+from argan.inference.edges import Disparity, fit_to_edges, resize
 from argan.inference.novelty import NOVELTY_FILE, NOVELTY_THRESHOLD, NoveltyDetector
-from argan.inference.photo import Photo, Pixels, read_photo, resize
+from argan.inference.photo import Photo, Pixels, read_photo
 from argan.networks.estimator import estimate_with_error
 from argan.optics import Aperture
 from argan.photos import photograph

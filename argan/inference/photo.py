@@ -1,10 +1,9 @@
-"""Photographs as a model takes them: read from a file or an array, and resized."""
+"""Photographs as a model takes them: read from a file or an array."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -31,9 +30,3 @@ def read_photo(photo: Photo) -> Pixels:
         return photograph.to_8_bit(ImageOps.exif_transpose(photo))
     except Exception as error:  # decoders meet broken files with anything
         raise UserError(f"the photo cannot be read ({error or type(error).__name__}); it may be cut off") from error
-
-
-def resize(photo: Pixels, height: int, width: int) -> Pixels:
-    """Area averaging where it shrinks, bicubic where it grows."""
-    shrinks = height < photo.shape[0]
-    return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)  # type: ignore[return-value]
