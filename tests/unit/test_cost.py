@@ -16,7 +16,8 @@ from argan.config.schema import PRESETS, training
 from argan.errors import UserError
 from argan.training import memory
 from argan.training.step import Trainer
-from benchmarks import bench
+from benchmarks.bench_cost import operations
+from benchmarks.timing import peak_bytes
 
 CPU = torch.device("cpu")
 
@@ -30,10 +31,10 @@ def test_memory_is_near_what_a_step_takes(changes: dict[str, str]) -> None:
     trainer = Trainer(config, photos, CPU)
     trainer.step()  # Adam's moments and the average are there
     trainer.state.images = 0  # a step with the penalty
-    peaks = [bench.peak_bytes(trainer.step)]
+    peaks = [peak_bytes(trainer.step)]
     trainer.parts = trainer.processes.slices(config.batch, 4)
     trainer.state.images = 0
-    peaks.append(bench.peak_bytes(trainer.step))
+    peaks.append(peak_bytes(trainer.step))
     assert 0.7 < peaks[0] / (config.batch * memory.bytes_per_image(config, CPU)) < 1.4
     assert peaks[1] < 0.5 * peaks[0], "in parts it takes less"
 
@@ -74,11 +75,11 @@ def test_a_container_may_have_less_memory_than_its_machine(tmp_path: Path) -> No
 def test_operations_are_counted_through_a_penalty_on_gradients() -> None:
     layer, x = torch.nn.Conv2d(3, 5, 3, padding=1, bias=False), torch.randn(2, 3, 8, 8)
     forward = 2 * 2 * 64 * 27 * 5
-    assert bench._operations(lambda: layer(x)) == forward
+    assert operations(lambda: layer(x)) == forward
 
     def penalised() -> None:
         given = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(layer(given).square().sum(), given, create_graph=True)
         gradient.square().sum().backward()
 
-    assert bench._operations(penalised) > 3 * forward
+    assert operations(penalised) > 3 * forward

@@ -24,7 +24,7 @@ from argan.photos.duplicates import Splits, components, grouped, near_pairs
 from argan.photos.ingest import find
 from argan.photos.prepare import File, Prepare
 from argan.photos.store import Photos
-from benchmarks import bench
+from benchmarks import bench_photos
 
 DATA = Path(__file__).parents[1] / "data"
 SIZE = 32
@@ -419,8 +419,8 @@ def test_two_processes_make_the_same_store(folder: Path, tmp_path: Path) -> None
 
 
 def test_it_is_measured_against_the_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "INGEST", (2, 2, (1600, 1200), 1))
-    monkeypatch.setattr(bench, "INDEX", (50,))
-    numbers = bench.ingest()
+    monkeypatch.setattr(bench_photos, "INGEST", (2, 2, (1600, 1200), 1))
+    monkeypatch.setattr(bench_photos, "INDEX", (50,))
+    numbers = bench_photos.ingest()
     assert set(numbers) == {"ingest_speedup", "ingest_photos_per_second", "ingest_index_50_us"}
     assert all(value > 0 for value in numbers.values())
