@@ -160,7 +160,9 @@ def main() -> None:
     for blades, curved in cases:
         for seed in range(arguments.seeds):
             truth = radii(blades, np.random.default_rng([blades, seed]).uniform(0, 2 * np.pi), curved)
-            found = iris.measured([iris.highlights(photo) for photo in collection(truth, arguments.photos, seed)])
+            found = iris.measure_iris(
+                [iris.find_highlights(photo) for photo in collection(truth, arguments.photos, seed)]
+            )
             name = f"{blades} blades" + (", half curved" if curved else "") if blades else "disc"
             told = "unknown: " + found.reason if found.outline is None else str(found.blades or "round")
             scores = (
@@ -174,18 +176,20 @@ def main() -> None:
             if seed == 0 and found.outline is not None:
                 sheet.append(drawn(truth, fine(found)))
     for kind in ("nothing", "text", "windows", "shaded balls", "glows", "textured balls", "white spots in focus"):
-        print(f"{kind}: {iris.measured([iris.highlights(photo) for photo in things(kind, arguments.photos)]).told}")
+        print(
+            f"{kind}: {iris.measure_iris([iris.find_highlights(photo) for photo in things(kind, arguments.photos)]).summary}"
+        )
     two = [*collection(radii(5, 0.3), arguments.photos // 2), *collection(radii(8, 0.1), arguments.photos // 2, 1)]
-    print(f"two lenses, 5 and 8 blades: {iris.measured([iris.highlights(photo) for photo in two]).told}")
+    print(f"two lenses, 5 and 8 blades: {iris.measure_iris([iris.find_highlights(photo) for photo in two]).summary}")
     if arguments.picture:
         write_png(arguments.picture, np.concatenate(sheet, 1))
     if arguments.folder:
         paths = sorted(p for p in arguments.folder.iterdir() if p.suffix in (".webp", ".jpg", ".png"))
-        all_found = [iris.highlights(read_photo(path)) for path in paths]
+        all_found = [iris.find_highlights(read_photo(path)) for path in paths]
         for path, found_here in zip(paths, all_found, strict=True):
             if len(found_here):
                 print(f"{path.name}: {len(found_here)}")
-        print(iris.measured(all_found).told)
+        print(iris.measure_iris(all_found).summary)
 
 
 def drawn(truth: Float, found: Float, side: int = 240) -> Pixels:

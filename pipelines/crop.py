@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from argan.config.schema import Collection, Domain, Meadow, Params, Published
-from argan.effects.iris import Iris, highlights, measured
+from argan.effects.iris import Iris, find_highlights, measure_iris
 from argan.errors import UserError
 from argan.files import swapped
 from argan.photos import collection, report, sharpness
@@ -79,7 +79,7 @@ def _photographs(domain: str, settings: Published | Collection, params: Params) 
         f"{domain}: {took.photos:,} photos of {size} x {size} px, {took.decoded:,} decoded now; refused: {refused}; "
         f"{took.groups:,} groups of near duplicates; masks of {known:,} held-out photos"
     )
-    say(f"{domain}: {lens.told}")
+    say(f"{domain}: {lens.summary}")
 
 
 def _lens(files: list[File], store: Photos, previous: Path) -> Iris:
@@ -163,7 +163,7 @@ def _meadow(domain: str, params: Params) -> None:
         pd.DataFrame(refused, columns=["source", "reason"]),
     )
     train = rows[(table["split"] == "train").to_numpy()][:LOOKED_AT]
-    measured([highlights(pixels[row]) for row in train]).save(Path("data/photos") / domain)
+    measure_iris([find_highlights(pixels[row]) for row in train]).save(Path("data/photos") / domain)
     known = _truth(domain, disparity, rows, count)
     split = table["split"].value_counts()
     say(

@@ -53,28 +53,30 @@ def lightfield(
     import numpy as np
 
     from argan import load
-    from argan.effects import lightfield as fields
+    from argan.effects import lightfield
+    from argan.effects.animation import write_animation
+    from argan.effects.layered_depth_image import limit_size
     from argan.photos import photograph
 
     loaded = load(model)
 
     def one(stem: str, photo: NDArray[np.uint8], disparity: Any, own: NDArray[np.uint8] | None) -> None:
-        photo, disparity = fields.bounded(photo, disparity, size)
-        views = own if own is not None else fields.Field(photo, disparity).views(fields.aperture_grid())
+        photo, disparity = limit_size(photo, disparity, size)
+        views = own if own is not None else lightfield.LightField(photo, disparity).views(lightfield.aperture_grid())
         folder(out / f"{stem}.views")
         for i, view in enumerate(views):
             photograph.write_png(out / f"{stem}.views" / f"{i // 5}_{i % 5}.png", view)
         del views  # up to a gigabyte
-        moved = fields.settled(disparity, parallax)
-        frames = fields.Field(photo, moved).views(fields.circle())
+        moved = lightfield.scale_parallax(disparity, parallax)
+        frames = lightfield.LightField(photo, moved).views(lightfield.circle())
         for suffix, longest in LONGEST.items():
-            shown = np.stack([fields.bounded(frame, disparity, longest)[0] for frame in frames])
-            fields.write_animation(shown, out / f"{stem}.{suffix}")
-        small = fields.Field(*fields.bounded(photo, moved, QUILT // max(columns, rows))).views(
-            fields.sweep(columns * rows)
+            shown = np.stack([limit_size(frame, disparity, longest)[0] for frame in frames])
+            write_animation(shown, out / f"{stem}.{suffix}")
+        small = lightfield.LightField(*limit_size(photo, moved, QUILT // max(columns, rows))).views(
+            lightfield.sweep(columns * rows)
         )
-        name = fields.quilt_name(stem, columns, rows, small.shape[2] / small.shape[1])
-        photograph.write_png(out / name, fields.quilt(small, columns, rows))
+        name = lightfield.quilt_name(stem, columns, rows, small.shape[2] / small.shape[1])
+        photograph.write_png(out / name, lightfield.quilt(small, columns, rows))
 
     endings = (*(f".{suffix}" for suffix in LONGEST), ".views", f"_qs{columns}x{rows}a*.png")
     _each(loaded, photos, count, seed, truncation, out, endings, one)
@@ -122,7 +124,7 @@ def interpolate(
 
     from argan import load
     from argan import visualization as pictures
-    from argan.effects.lightfield import write_animation
+    from argan.effects.animation import write_animation
     from argan.inference import latents
 
     if len(seeds) < 2:

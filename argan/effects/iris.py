@@ -68,7 +68,7 @@ class Iris:
     mark: str = ""  # of the photographs looked at
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """One sentence."""
         if self.outline is None:
             return f"Aperture not known: {self.reason}."
@@ -102,7 +102,7 @@ class Iris:
 _LIGHT = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # of each value
 
 
-def highlights(photo: Pixels) -> Float:
+def find_highlights(photo: Pixels) -> Float:
     """Outlines of a photo's out-of-focus highlights, at most MOST, the largest: photo uint8 (H, W, 3) -> (n, RAYS) float64.
 
     Upright, sRGB. Radii around the centroid, of the unit disc's area.
@@ -163,13 +163,13 @@ def _outline(light: Float, x: float, y: float, radius: float) -> Float | None:
     spread = np.linalg.eigvalsh([[moments["mu20"], moments["mu11"]], [moments["mu11"], moments["mu02"]]])
     if spread[0] < ROUND**2 * spread[1] or moments["m00"] < CONVEX * cv2.contourArea(cv2.convexHull(points)):
         return None
-    outline = _sized(radii)
+    outline = _to_unit_area(radii)
     waves = np.abs(np.fft.rfft(outline)) / RAYS
     rough = math.sqrt(2 * float((waves[2 * BLADES.stop :] ** 2).sum()))
     return None if rough > ROUGH or 2 * waves[3:5].max() > CORNERED else outline
 
 
-def _sized(outline: Float) -> Float:
+def _to_unit_area(outline: Float) -> Float:
     """Of the unit disc's area: that of the triangles between the rays."""
     area = 0.5 * math.sin(2 * math.pi / RAYS) * float((outline * np.roll(outline, 1)).sum())
     return np.asarray(outline * math.sqrt(math.pi / area))
@@ -178,8 +178,8 @@ def _sized(outline: Float) -> Float:
 # ---- Many photographs ------------------------------------------------------------------------------------------------
 
 
-def measured(photos: Sequence[Float], mark: str = "") -> Iris:
-    """The iris of the lens that took `photos`, what `highlights` found in each; with a reason where none can be told."""
+def measure_iris(photos: Sequence[Float], mark: str = "") -> Iris:
+    """The iris of the lens that took `photos`, what `find_highlights` returned in each; with a reason where none can be told."""
     having = [found for found in photos if len(found)]
     outlines = np.concatenate(having) if having else np.empty((0, RAYS))
     count, of, looked = len(outlines), len(having), len(photos)
@@ -195,10 +195,10 @@ def measured(photos: Sequence[Float], mark: str = "") -> Iris:
         )
         return unknown(f"{found}, where at least {HIGHLIGHTS} in {PHOTOS} are needed")
     half = np.concatenate([np.full(len(found), i % 2) for i, found in enumerate(having)])
-    halves = [_mean(outlines[half == side]) for side in (0, 1)]
-    ripples = [_ripple(one) for one in halves]
+    halves = [_robust_mean(outlines[half == side]) for side in (0, 1)]
+    ripples = [_harmonics(one) for one in halves]
     strength = [math.sqrt(2 * float((np.abs(one) ** 2).sum())) for one in ripples]  # rms, of the radius
-    whole = _mean(outlines)
+    whole = _robust_mean(outlines)
     if max(strength) < RIPPLE:
         return Iris(_rounded(np.ones(RAYS)), count, of, looked, None, None, "", mark)
     agreement = round(float(_correlation(ripples[0], ripples[1])), 3)
@@ -207,26 +207,28 @@ def measured(photos: Sequence[Float], mark: str = "") -> Iris:
             f"the highlights of two halves of the photos have different shapes (correlation {agreement:.2f} of at least {AGREE})",
             agreement,
         )
-    alike = float(np.percentile(_correlation(_ripple(outlines), _ripple(whole)), 20))
+    alike = float(np.percentile(_correlation(_harmonics(outlines), _harmonics(whole)), 20))
     if alike < ALIKE:
         return unknown(
             f"the highlights are of several shapes (a fifth correlate with the mean by {alike:.2f} or less, not {ALIKE})",
             agreement,
         )
     waves = np.abs(np.fft.rfft(whole))[BLADES.start : BLADES.stop]
-    return Iris(_rounded(_hull(whole)), count, of, looked, BLADES.start + int(waves.argmax()), agreement, "", mark)
+    return Iris(
+        _rounded(_convex_hull(whole)), count, of, looked, BLADES.start + int(waves.argmax()), agreement, "", mark
+    )
 
 
 def _rounded(outline: Float) -> tuple[float, ...]:
     return tuple(round(float(radius), 4) for radius in outline)
 
 
-def _ripple(outline: Float) -> Complex:
+def _harmonics(outline: Float) -> Complex:
     """Its deviation from a disc, as far as it tells of blades: the Fourier series over ALIGNED, of the radius."""
     return np.asarray(np.fft.rfft(outline)[..., ALIGNED] / RAYS)
 
 
-def _turned(ripple: Complex) -> Complex:
+def _quarter_turns(ripple: Complex) -> Complex:
     """By 0, 1, 2, 3 quarters: (..., 4, harmonics)."""
     return np.asarray(ripple[..., None, :] * np.exp(-0.5j * np.pi * np.arange(4)[:, None] * ALIGNED))
 
@@ -234,16 +236,16 @@ def _turned(ripple: Complex) -> Complex:
 def _correlation(ripples: Complex, other: Complex) -> Float:
     """Of ripples (..., harmonics) with another, each at its best quarter."""
     lengths = np.linalg.norm(ripples, axis=-1) * np.linalg.norm(other)
-    return np.asarray((_turned(ripples) @ other.conj()).real.max(-1) / np.maximum(lengths, 1e-12))
+    return np.asarray((_quarter_turns(ripples) @ other.conj()).real.max(-1) / np.maximum(lengths, 1e-12))
 
 
-def _mean(outlines: Float) -> Float:
+def _robust_mean(outlines: Float) -> Float:
     """The robust mean (RAYS,) of outlines (n, RAYS), each turned by the quarters at which it agrees with the others.
 
     A near blur is upside down against a far one, and a camera held upright turns its iris by a quarter. Of several outlines to
     begin with, the one that brings most agreement is taken; what most highlights have is left as it is.
     """
-    turned = _turned(_ripple(outlines))  # (n, 4, harmonics)
+    turned = _quarter_turns(_harmonics(outlines))  # (n, 4, harmonics)
     best, turns = -math.inf, np.zeros(len(outlines), int)
     for first in np.unique(np.linspace(0, len(outlines) - 1, 16).astype(int)):  # one of them will be a good one
         centre = turned[first, 0]
@@ -258,10 +260,10 @@ def _mean(outlines: Float) -> Float:
     quarter = RAYS // 4
     aligned = np.stack([np.roll(one, quarter * turn) for one, turn in zip(outlines, turns, strict=True)])
     cut = len(aligned) // 5  # a fifth at either end is left out: things that passed for highlights
-    return _sized(np.sort(aligned, 0)[cut : len(aligned) - cut].mean(0))
+    return _to_unit_area(np.sort(aligned, 0)[cut : len(aligned) - cut].mean(0))
 
 
-def _hull(outline: Float) -> Float:
+def _convex_hull(outline: Float) -> Float:
     """The convex hull of an outline, as one, around its own centroid."""
     points = np.stack([outline * np.cos(ANGLES), outline * np.sin(ANGLES)], 1).astype(np.float32)
     hull = cv2.convexHull(points)[:, 0].astype(np.float64)
@@ -276,4 +278,4 @@ def _hull(outline: Float) -> Float:
     # A convex outline is the least of its sides' distances along each ray
     outwards = cross(rays[:, None], along[None])
     distance = cross(start, along)[None] / np.where(outwards == 0, 1e-12, outwards)
-    return _sized(np.where(distance > 0, distance, np.inf).min(1))
+    return _to_unit_area(np.where(distance > 0, distance, np.inf).min(1))

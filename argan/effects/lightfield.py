@@ -4,45 +4,40 @@ A view from u = (x, y) in [-1, 1]^2 (x right, y down; the same u as in `argan.op
 d u away from where the photo shows it: a near point goes left when the camera goes right. Looked up the other way round, one
 picture at -u d(x), an edge in front smears over what is behind it; so here every pixel of a view is a ray, followed from the near
 end of the scene to the far until it meets a surface: first come, first seen. Rays that pass behind an edge meet the background
-as `argan.effects.layers` continues it. There are no holes, and no surface between the two sides of an edge.
+as `argan.effects.layered_depth_image` continues it. There are no holes, and no surface between the two sides of an edge.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from argan import jit
-from argan.effects.layers import CUT, Float, Layers, Pixels, bounded, layers
+from argan.effects.layered_depth_image import CUT, Float, LayeredDepthImage, Pixels, layered_depth_image
 from argan.errors import UserError
-
-__all__ = ["Field", "aperture_grid", "bounded", "circle", "quilt", "quilt_name", "settled", "sweep", "write_animation"]
 
 Offsets = list[tuple[float, float]]
 
 
-class Field:
+class LightField:
     """A photo and its disparity, prepared once; then any view is one pass of rays. Safe to use from several threads."""
 
     def __init__(self, photo: Pixels, disparity: Float, strength: float = 1.0) -> None:
         """photo uint8 (H, W, 3); disparity (H, W), fraction of width, larger = nearer; `strength` 1 is the model's full
         aperture. Raises UserError for what does not go together."""
-        self.layers: Layers = layers(photo, disparity, strength)
+        self.layers: LayeredDepthImage = layered_depth_image(photo, disparity, strength)
         front = self.layers.disparity
         reach = math.ceil(float(np.abs(front).max()))
         # No ray of a pixel meets anything nearer than what lies within reach of it
         self._nearest = cv2.dilate(front, np.ones((3, 3), np.uint8), iterations=min(reach, max(front.shape)))
-        self._farthest = min(float(front.min()), float(self.layers.behind.min()))
-        self._cells = _cut_cells(front), _cut_cells(self.layers.behind)
+        self._farthest = min(float(front.min()), float(self.layers.background_disparity.min()))
+        self._cells = _edge_cells(front), _edge_cells(self.layers.background_disparity)
 
     def view(self, x: float, y: float) -> Pixels:
         """What the camera sees from (x, y), -1 to 1 each; (0, 0) gives the photo exactly. uint8 (H, W, 3)."""
@@ -52,9 +47,19 @@ class Field:
         out = seen.photo.copy()
         if x or y:
             _cast(
-                seen.photo, seen.disparity, self._cells[0], seen.plate, seen.behind, self._cells[1], self._nearest,
-                np.float32(x), np.float32(y), np.float32(self._farthest), np.float32(CUT), out,
-            )  # fmt: skip
+                seen.photo,
+                seen.disparity,
+                self._cells[0],
+                seen.background,
+                seen.background_disparity,
+                self._cells[1],
+                self._nearest,
+                np.float32(x),
+                np.float32(y),
+                np.float32(self._farthest),
+                np.float32(CUT),
+                out,
+            )
         return out
 
     def views(self, offsets: Iterable[tuple[float, float]]) -> Pixels:
@@ -63,7 +68,7 @@ class Field:
             return np.stack(list(pool.map(lambda at: self.view(*at), offsets)))
 
 
-def settled(disparity: Float, parallax: float = 0.02) -> Float:
+def scale_parallax(disparity: Float, parallax: float = 0.02) -> Float:
     """The same scene for looking at: focused on the middle of its depth, and as deep as eyes find pleasant.
 
     disparity (H, W); afterwards 98 % of it is within +-`parallax`, a fraction of width. A flat scene stays flat.
@@ -108,55 +113,7 @@ def quilt_name(stem: str, columns: int, rows: int, aspect: float) -> str:
     return f"{stem}_qs{columns}x{rows}a{aspect:.4g}.png"
 
 
-def write_animation(frames: Pixels, path: Path, milliseconds: int = 50) -> None:
-    """frames (F, H, W, 3) as an endless .gif or .webp, or as .mp4 (VP9). Written atomically.
-
-    Raises UserError for another suffix. A GIF has one palette for all frames, so that nothing flickers.
-    """
-    from argan.files import atomic
-
-    suffix = path.suffix.lower()
-    if suffix not in (".gif", ".webp", ".mp4"):
-        raise UserError(f"{path}: an animation is .gif, .webp or .mp4")
-    if suffix == ".mp4":
-        _write_mp4(frames, path, 1000 / milliseconds)
-        return
-    pages = [Image.fromarray(frame) for frame in frames]
-    content = io.BytesIO()
-    if suffix == ".gif":
-        some = frames[:: max(1, len(frames) // 8)]
-        sheet = Image.fromarray(np.ascontiguousarray(some.reshape(-1, *frames.shape[2:])))
-        palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        pages = [page.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for page in pages]
-        pages[0].save(content, "GIF", save_all=True, append_images=pages[1:], duration=milliseconds, loop=0, disposal=1)
-    else:
-        pages[0].save(
-            content, "WEBP", save_all=True, append_images=pages[1:], duration=milliseconds, loop=0, quality=85
-        )
-    with atomic(path) as temporary:
-        temporary.write_bytes(content.getvalue())
-
-
-def _write_mp4(frames: Pixels, path: Path, rate: float) -> None:
-    """VP9, the one codec that OpenCV's wheel writes and browsers play. An odd row or column is repeated."""
-    import tempfile
-
-    from argan.files import atomic
-
-    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-    with tempfile.TemporaryDirectory() as folder, atomic(path) as temporary:
-        made = Path(folder) / "a.mp4"  # OpenCV tells the container by the name
-        size = (frames.shape[2], frames.shape[1])
-        writer = cv2.VideoWriter(str(made), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"vp09"), rate, size)
-        if not writer.isOpened():
-            raise UserError(f"{path}: this OpenCV has no VP9 encoder; write .webp or .gif")
-        for frame in frames:
-            writer.write(frame[..., ::-1])
-        writer.release()
-        temporary.write_bytes(made.read_bytes())
-
-
-def _cut_cells(disparity: Float) -> NDArray[np.bool_]:
+def _edge_cells(disparity: Float) -> NDArray[np.bool_]:
     """(H, W): whether the square of pixels from here to the lower right lies across an edge."""
     padded = np.pad(disparity, ((0, 1), (0, 1)), mode="edge")
     corners = np.stack([padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]])
@@ -164,7 +121,7 @@ def _cut_cells(disparity: Float) -> NDArray[np.bool_]:
 
 
 @jit.compiled(fastmath={"contract"})
-def _at(plane: Float, cells: NDArray[np.bool_], x: Any, y: Any) -> Any:
+def _disparity_at(plane: Float, cells: NDArray[np.bool_], x: Any, y: Any) -> Any:
     """A disparity map between its pixels: bilinear on a surface, the nearest pixel's at an edge."""
     j, i = int(y), int(x)
     fy, fx = y - np.float32(j), x - np.float32(i)
@@ -211,7 +168,7 @@ def _cast(
             while True:
                 x = _mirrored(np.float32(column) + ux * t, last_x)
                 y = _mirrored(np.float32(row) + uy * t, last_y)
-                d, b = _at(front, front_cells, x, y), _at(back, back_cells, x, y)
+                d, b = _disparity_at(front, front_cells, x, y), _disparity_at(back, back_cells, x, y)
                 g, h = t - d, t - b
                 if g > 0:
                     behind = False

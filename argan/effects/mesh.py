@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from argan.effects.layers import Float, Layers, Pixels, bounded, layers
+from argan.effects.layered_depth_image import Float, LayeredDepthImage, Pixels, layered_depth_image, limit_size
 from argan.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,10 +51,10 @@ def scene_depth(disparity: Float, relief: float = 1.0) -> Float:
 def positions(disparity: Float, relief: float = 1.0) -> Float:
     """Where the pixels of disparity (H, W) lie in space: (H, W, 3)."""
     h, w = disparity.shape
-    return _placed(*np.mgrid[:h, :w], scene_depth(disparity, relief), h, w)  # type: ignore[call-arg]
+    return _project(*np.mgrid[:h, :w], scene_depth(disparity, relief), h, w)  # type: ignore[call-arg]
 
 
-def _placed(rows: NDArray[Any], columns: NDArray[Any], z: Float, h: int, w: int) -> Float:
+def _project(rows: NDArray[Any], columns: NDArray[Any], z: Float, h: int, w: int) -> Float:
     x = (columns + 0.5 - w / 2) * z / (FOCAL * w)
     y = (h / 2 - rows - 0.5) * z / (FOCAL * w)
     return np.stack([x, y, -z], -1).astype(np.float32)
@@ -69,14 +69,14 @@ def textured_mesh(photo: Pixels, disparity: Float, longest: int = 512, relief: f
     from PIL import Image
 
     scene = trimesh.Scene()
-    texture, _ = bounded(photo, disparity, TEXTURE)
-    small, d = bounded(photo, disparity, longest)
+    texture, _ = limit_size(photo, disparity, TEXTURE)
+    small, d = limit_size(photo, disparity, longest)
     if min(d.shape) < 2:
         raise UserError(f"a mesh needs a photo of at least 2 pixels each way, got {d.shape[1]} x {d.shape[0]}")
-    seen = layers(small, d, cut=_cut(d), reach=REACH)
-    parts = {"front": (*_front(seen, _cut(d)), texture)}
+    seen = layered_depth_image(small, d, cut=_edge_limit(d), reach=REACH)
+    parts = {"front": (*_front(seen, _edge_limit(d)), texture)}
     if seen.hidden.any():
-        parts["behind"] = (*_behind(seen, _cut(d)), seen.plate)
+        parts["behind"] = (*_behind(seen, _edge_limit(d)), seen.background)
     h, w = d.shape
     for name, (rows, columns, pixels, faces, picture) in parts.items():
         z = scene_depth(pixels / w, relief)
@@ -91,7 +91,7 @@ def textured_mesh(photo: Pixels, disparity: Float, longest: int = 512, relief: f
         used, faces = np.unique(faces, return_inverse=True)
         scene.add_geometry(
             trimesh.Trimesh(
-                _placed(rows, columns, z, h, w)[used],
+                _project(rows, columns, z, h, w)[used],
                 faces.reshape(-1, 3),
                 visual=trimesh.visual.TextureVisuals(uv=uv[used], material=material),
                 process=False,
@@ -106,13 +106,13 @@ def point_cloud(photo: Pixels, disparity: Float, longest: int = 1024, relief: fl
     """A coloured point a pixel, row by row, and then those that are hidden from the camera."""
     import trimesh
 
-    small, d = bounded(photo, disparity, longest)
-    seen = layers(small, d, cut=_cut(d), reach=REACH)
+    small, d = limit_size(photo, disparity, longest)
+    seen = layered_depth_image(small, d, cut=_edge_limit(d), reach=REACH)
     w = d.shape[1]
-    points = [positions(x / w, relief) for x in (seen.disparity, seen.behind)]
+    points = [positions(x / w, relief) for x in (seen.disparity, seen.background_disparity)]
     return trimesh.PointCloud(
         np.concatenate([points[0].reshape(-1, 3), points[1][seen.hidden]]),
-        np.concatenate([seen.photo.reshape(-1, 3), seen.plate[seen.hidden]]),
+        np.concatenate([seen.photo.reshape(-1, 3), seen.background[seen.hidden]]),
     )
 
 
@@ -146,7 +146,7 @@ def _write(path: Path, suffix: str, content: bytes) -> None:
 Part = tuple[NDArray[Any], NDArray[Any], Float, NDArray[Any]]  # row, column, disparity of vertices; vertices of faces
 
 
-def _front(seen: Layers, limit: float) -> Part:
+def _front(seen: LayeredDepthImage, limit: float) -> Part:
     """All the camera saw. A cell across an edge belongs to the near side, continued to its far corners; so the outline of
     an object is where the photo has it, and what lies behind shows the other half."""
     h, w = seen.disparity.shape
@@ -169,19 +169,19 @@ def _front(seen: Layers, limit: float) -> Part:
     )
 
 
-def _behind(seen: Layers, limit: float) -> Part:
+def _behind(seen: LayeredDepthImage, limit: float) -> Part:
     """The cells of the continued background that something hides."""
-    h, w = seen.behind.shape
-    corners, values = _corners(seen.behind)
+    h, w = seen.background_disparity.shape
+    corners, values = _corners(seen.background_disparity)
     hidden = seen.hidden.ravel()[corners]
     whole = hidden.all(1) | hidden.any(1) & (values.max(1) - values.min(1) <= 2 * limit)
     _, front = _corners(seen.disparity)
     whole |= front.max(1) - front.min(1) > limit  # rather a stretched cell behind an edge than a hole
     rows, columns = np.divmod(np.arange(h * w), w)
-    return rows, columns, seen.behind.ravel(), _triangles(corners[whole])
+    return rows, columns, seen.background_disparity.ravel(), _triangles(corners[whole])
 
 
-def _cut(disparity: Float) -> float:
+def _edge_limit(disparity: Float) -> float:
     return max(1.0, CUT * max(disparity.shape) / 512)
 
 

@@ -108,7 +108,7 @@ from generated photographs alone.
 | photos (fingerprint) | {metadata["photos"]["count"]} (`{metadata["data"]}`) |
 | code revision | `{metadata["git_revision"] or "unknown"}` |
 
-{lens.told if lens else "Aperture not known."}
+{lens.summary if lens else "Aperture not known."}
 
 Use: `argan sample {domain}`, `argan depth {domain} PHOTO`, `argan bokeh {domain} PHOTO`. Disparity is
 signed, 0 in the focal plane, larger = nearer, as a fraction of the image's width; it is relative, no measure in metres.

@@ -37,7 +37,7 @@ def measure(
         return known
     paths = (files[digest] for digest in chosen)
     found = [result for _, result in in_order(_look, paths, processes=processes, seconds=seconds)]
-    return iris.measured([result for result in found if not isinstance(result, Lost)], mark)
+    return iris.measure_iris([result for result in found if not isinstance(result, Lost)], mark)
 
 
 def _known(folder: Path) -> Iris | None:
@@ -51,6 +51,6 @@ def _look(path: Path) -> NDArray[np.float64]:
     """Outlines (n, RAYS) of a file's highlights; none of what cannot be read."""
     try:
         photo = decode.decode(path, lambda width, height: iris.LONGEST / max(width, height))
-        return np.empty((0, iris.RAYS)) if isinstance(photo, DecodeFailure) else iris.highlights(photo.pixels)
+        return np.empty((0, iris.RAYS)) if isinstance(photo, DecodeFailure) else iris.find_highlights(photo.pixels)
     except Exception:  # one odd photo must not end the work on all others
         return np.empty((0, iris.RAYS))

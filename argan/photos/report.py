@@ -232,9 +232,7 @@ def _iris(folder: Path) -> str:
     found = Iris.load(folder)
     if found is None:
         return ""
-    return (
-        f"<h2>Shape of the aperture</h2><p>{escape(found.told)}</p>{_outline(found.outline) if found.outline else ''}"
-    )
+    return f"<h2>Shape of the aperture</h2><p>{escape(found.summary)}</p>{_outline(found.outline) if found.outline else ''}"
 
 
 def _outline(outline: Sequence[float]) -> str:

@@ -16,7 +16,9 @@ from PIL import Image
 
 from argan import visualization as pictures
 from argan.effects import lightfield, mesh
+from argan.effects.animation import write_animation
 from argan.effects.bokeh import Shape, refocus
+from argan.effects.layered_depth_image import limit_size
 from argan.errors import UserError
 from argan.inference import latents
 from argan.inference.model import Model
@@ -99,13 +101,13 @@ class Relief:
     @cached_property
     def space(self) -> tuple[Pixels, Float]:
         """The same for moving about in it."""
-        return lightfield.bounded(*self.shown, SPACE)
+        return limit_size(*self.shown, SPACE)
 
     @cached_property
-    def field(self) -> lightfield.Field:
+    def field(self) -> lightfield.LightField:
         """Its light field, as deep as eyes find pleasant."""
         image, disparity = self.space
-        return lightfield.Field(image, lightfield.settled(disparity, PARALLAX))
+        return lightfield.LightField(image, lightfield.scale_parallax(disparity, PARALLAX))
 
     def through(self, aperture: float, focus: tuple[float, float], shape: str, pixels: float = float("inf")) -> Pixels:
         """As an aperture would see it, at most so many pixels large. Raises UserError as `refocus` does."""
@@ -213,7 +215,7 @@ def export(made: Relief, kind: str, path: Path) -> Path:
     elif target.suffix == ".ply":
         mesh.write_ply(target, *made.shown)
     elif target.suffix in (".webp", ".gif"):
-        lightfield.write_animation(made.field.views(lightfield.circle()), target)
+        write_animation(made.field.views(lightfield.circle()), target)
     elif target.suffix == ".npy":
         np.save(target, made.disparity)
     elif kind == "Depth (PNG)":

@@ -80,7 +80,7 @@ def test_flowers_from_their_archives_to_the_store(server: Server) -> None:
     told = json.loads(Path("data/photos/flowers/quality.json").read_text())
     assert "3 to learn from, at least 500" in told["unfit"][0]
     lens = Iris.load(store.folder)
-    assert lens is not None and lens.looked == 3 and "Aperture not known" in lens.told, "of training photos alone"
+    assert lens is not None and lens.looked == 3 and "Aperture not known" in lens.summary, "of training photos alone"
 
 
 def test_birds_come_with_their_box_in_the_middle(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

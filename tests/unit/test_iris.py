@@ -17,7 +17,7 @@ from benchmarks.reference_bokeh import encoded, linear
 
 
 def measured(photos: list[np.ndarray]) -> Iris:
-    return iris.measured([iris.highlights(photo) for photo in photos])
+    return iris.measure_iris([iris.find_highlights(photo) for photo in photos])
 
 
 @pytest.mark.parametrize(("blades", "curved"), [(5, 0.0), (6, 0.5), (9, 0.0)])
@@ -50,35 +50,35 @@ def test_what_a_highlight_is(change: str, count: int) -> None:
     light = 250 - (x + 20) * 1.5 if change == "shaded" else np.full_like(x, 200 if change == "dim" else 250)
     within = np.hypot(x, y) < (90 if change == "large" else 20)
     photo = np.where(within, light, 20).astype(np.uint8)[..., None].repeat(3, 2)
-    assert len(iris.highlights(photo)) == count
+    assert len(iris.find_highlights(photo)) == count
 
 
 def test_two_lenses_are_not_averaged() -> None:
-    outlines = [iris.highlights(photo) for blades in (5, 8) for photo in collection(radii(blades), 15, blades)]
+    outlines = [iris.find_highlights(photo) for blades in (5, 8) for photo in collection(radii(blades), 15, blades)]
     order = [i // 2 + 15 * (i % 2) for i in range(30)]  # by turns: each half of the photos has one of them
-    found = iris.measured([outlines[i] for i in order if len(outlines[i])])
+    found = iris.measure_iris([outlines[i] for i in order if len(outlines[i])])
     assert found.outline is None and "different shapes" in found.reason
-    found = iris.measured(outlines)  # each half has of both
+    found = iris.measure_iris(outlines)  # each half has of both
     assert found.outline is None and "several shapes" in found.reason
 
 
 def test_one_photo_does_not_decide() -> None:
-    one = iris.highlights(collection(radii(6), 2, lights=30)[1])
+    one = iris.find_highlights(collection(radii(6), 2, lights=30)[1])
     assert len(one) == iris.MOST
-    assert iris.measured([one, one, one]).outline is None
-    assert iris.measured([]).outline is None
+    assert iris.measure_iris([one, one, one]).outline is None
+    assert iris.measure_iris([]).outline is None
 
 
 def test_small_pictures_have_none() -> None:
     y, x = np.indices((32, 32)) - 16
     photo = (20 + 230 * np.clip(9.5 - np.hypot(x, y), 0, 1)).astype(np.uint8)[..., None].repeat(3, 2)
-    assert len(iris.highlights(photo)) == 0
-    assert len(iris.highlights(np.pad(photo, ((40, 40), (40, 40), (0, 0)), "edge"))) == 1
+    assert len(iris.find_highlights(photo)) == 0
+    assert len(iris.find_highlights(np.pad(photo, ((40, 40), (40, 40), (0, 0)), "edge"))) == 1
 
 
 def test_it_is_kept_as_it_is_and_damage_is_told(tmp_path: Path) -> None:
     assert Iris.load(tmp_path) is None
-    for made in (iris.measured([]), Iris((1.0,) * iris.RAYS, 20, 9, 40, 7, 0.95, "", "mark")):
+    for made in (iris.measure_iris([]), Iris((1.0,) * iris.RAYS, 20, 9, 40, 7, 0.95, "", "mark")):
         made.save(tmp_path)
         assert Iris.load(tmp_path) == made
     for damage in ("", "[]", '{"outline": [1, 2], "highlights": 1, "photos": 1, "looked": 1}'):
@@ -96,11 +96,11 @@ def test_it_is_read_from_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = lens.measure(files, processes=0)
     assert found.blades == 6
     found.save(tmp_path)
-    monkeypatch.setattr(iris, "highlights", lambda photo: pytest.fail("looked again"))
+    monkeypatch.setattr(iris, "find_highlights", lambda photo: pytest.fail("looked again"))
     assert lens.measure(files, tmp_path, processes=0) == found
     del files["00"]
     with pytest.raises(pytest.fail.Exception):
-        monkeypatch.setattr(lens, "_look", lambda path: iris.highlights(path))  # without its net
+        monkeypatch.setattr(lens, "_look", lambda path: iris.find_highlights(path))  # without its net
         lens.measure(files, tmp_path, processes=0)
 
 
@@ -132,7 +132,7 @@ def test_a_highlight_blurs_again_to_the_same_highlight() -> None:
 
     def outline(light: np.ndarray) -> np.ndarray:
         photo = (255 * encoded(light / np.percentile(light[light > 0], 80))).round().astype(np.uint8)
-        found = iris.highlights(photo[..., None].repeat(3, 2))
+        found = iris.find_highlights(photo[..., None].repeat(3, 2))
         assert len(found) == 1
         return np.asarray(found[0])
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from argan.effects.layers import bounded, layers
-from argan.effects.lightfield import Field, aperture_grid, circle, quilt, quilt_name, settled, sweep, write_animation
+from argan.effects.animation import write_animation
+from argan.effects.layered_depth_image import layered_depth_image, limit_size
+from argan.effects.lightfield import LightField, aperture_grid, circle, quilt, quilt_name, scale_parallax, sweep
 from argan.errors import UserError
 from argan.optics import Aperture
 
@@ -36,7 +37,7 @@ def red(view: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("x", "y"), [(1, 0), (0, 1), (-1, -1), (0.5, -0.5)])
 def test_constant_disparity_shifts_by_exactly_that(pixels: float, x: float, y: float) -> None:
     photo = texture(64, 80)
-    view = Field(photo, np.full((64, 80), pixels / 80, np.float32)).view(x, y)
+    view = LightField(photo, np.full((64, 80), pixels / 80, np.float32)).view(x, y)
     matrix = np.array(
         [[1, 0, -x * pixels], [0, 1, -y * pixels]], np.float64
     )  # near things go left when the camera goes right
@@ -47,19 +48,19 @@ def test_constant_disparity_shifts_by_exactly_that(pixels: float, x: float, y: f
 
 def test_no_disparity_gives_the_photo_in_every_view() -> None:
     photo = texture(40, 56)
-    assert (Field(photo, np.zeros((40, 56), np.float32)).views(aperture_grid()) == photo).all()
+    assert (LightField(photo, np.zeros((40, 56), np.float32)).views(aperture_grid()) == photo).all()
 
 
 def test_the_central_view_is_the_photo_exactly() -> None:
     photo, disparity = two_planes()
-    assert np.array_equal(Field(photo, disparity).views(aperture_grid())[12], photo)
+    assert np.array_equal(LightField(photo, disparity).views(aperture_grid())[12], photo)
     assert np.allclose(aperture_grid(), Aperture().offsets.numpy())
 
 
 @pytest.mark.parametrize(("x", "y"), [(1, 0), (-1, 0), (0, 1), (-1, 1), (0.5, 0.5)])
 def test_near_hides_far_in_every_view_and_nothing_smears(x: float, y: float) -> None:
     photo, disparity = two_planes()
-    view = Field(photo, disparity).view(x, y)
+    view = LightField(photo, disparity).view(x, y)
     expected = np.roll(red(photo), (round(-8 * y), round(-8 * x)), (0, 1))
     # All of the square is there, where it should be, and its fringe of FRINGE pixels apart there is no red elsewhere
     assert red(view)[expected].mean() > 0.97
@@ -69,7 +70,7 @@ def test_near_hides_far_in_every_view_and_nothing_smears(x: float, y: float) -> 
 
 def test_a_far_object_in_a_window_is_hidden_by_its_frame() -> None:
     photo, disparity = two_planes(near=-8, far=4)  # now the red square is behind
-    view = Field(photo, disparity).view(1, 0)
+    view = LightField(photo, disparity).view(1, 0)
     assert not red(view)[:, :36].any() and not red(view)[:, 88:].any()
     assert red(view)[32:64, 44:80].any()
 
@@ -77,23 +78,23 @@ def test_a_far_object_in_a_window_is_hidden_by_its_frame() -> None:
 def test_no_hole_even_at_a_wild_disparity() -> None:
     photo = np.full((48, 64, 3), 255, np.uint8)
     disparity = np.random.default_rng(0).uniform(-0.3, 0.3, (48, 64)).astype(np.float32)
-    assert (Field(photo, disparity).views(circle(8)) == 255).all()
+    assert (LightField(photo, disparity).views(circle(8)) == 255).all()
 
 
 def test_the_background_is_continued_only_behind_what_hides_it() -> None:
     photo, disparity = two_planes()
-    seen = layers(photo, disparity)
+    seen = layered_depth_image(photo, disparity)
     assert seen.hidden[34:36, 50:80].all() and not seen.hidden[:24].any()
-    assert np.allclose(seen.behind[seen.hidden], -4, atol=0.01)
-    assert not red(seen.plate)[seen.hidden].any()
+    assert np.allclose(seen.background_disparity[seen.hidden], -4, atol=0.01)
+    assert not red(seen.background)[seen.hidden].any()
 
 
 def test_texture_that_an_estimate_copied_does_not_tear_a_surface() -> None:
     photo, disparity = two_planes(384, 512, near=20, far=-20)
     fur = cv2.blur(np.random.default_rng(0).normal(0, 1, (384, 512)).astype(np.float32), (5, 5))
     rough = disparity + fur / fur.std() * 4 / 512  # a tenth of the range, up and down
-    assert not layers(photo, np.full_like(disparity, 0.01) + (rough - disparity) / 8).hidden.any()
-    seen = layers(photo, rough)
+    assert not layered_depth_image(photo, np.full_like(disparity, 0.01) + (rough - disparity) / 8).hidden.any()
+    seen = layered_depth_image(photo, rough)
     outline = cv2.morphologyEx(red(photo).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((9, 9), np.uint8)) > 0
     steps = cv2.dilate(seen.disparity, np.ones((3, 3), np.uint8)) - seen.disparity > 2
     assert steps.any() and not (steps & ~outline).any(), "steps are at the square's outline and nowhere else"
@@ -103,26 +104,26 @@ def test_texture_that_an_estimate_copied_does_not_tear_a_surface() -> None:
 def test_any_size(shape: tuple[int, int]) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     disparity = np.random.default_rng(1).uniform(-0.1, 0.1, shape).astype(np.float32)
-    assert Field(photo, disparity).view(0.7, -1).shape == photo.shape
+    assert LightField(photo, disparity).view(0.7, -1).shape == photo.shape
 
 
 def test_what_does_not_go_together_is_refused() -> None:
     photo, disparity = two_planes()
     for bad in (disparity[:-1], np.where(disparity > 0, np.nan, disparity)):
         with pytest.raises(UserError, match="disparity"):
-            Field(photo, bad)
+            LightField(photo, bad)
     with pytest.raises(UserError, match="within the aperture"):
-        Field(photo, disparity).view(1.5, 0)
+        LightField(photo, disparity).view(1.5, 0)
     with pytest.raises(UserError, match="parallax"):
-        settled(disparity, 0.5)
+        scale_parallax(disparity, 0.5)
 
 
 def test_settled_is_centred_and_bounded() -> None:
     _, disparity = two_planes()
-    moved = settled(disparity, 0.02)
+    moved = scale_parallax(disparity, 0.02)
     assert moved.max() == pytest.approx(0.02) and moved.min() == pytest.approx(-0.02)
-    assert (settled(np.full((4, 4), 0.1, np.float32)) == 0).all()
-    small, d = bounded(*two_planes(), 64)
+    assert (scale_parallax(np.full((4, 4), 0.1, np.float32)) == 0).all()
+    small, d = limit_size(*two_planes(), 64)
     assert small.shape == (48, 64, 3) and d.shape == (48, 64)
 
 
@@ -140,7 +141,7 @@ def test_a_quilt_begins_at_the_bottom_left() -> None:
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".mp4"])
 def test_animations_open_again(tmp_path: Path, suffix: str) -> None:
     photo, disparity = two_planes(97, 127)
-    frames = Field(photo, disparity).views(circle(6))
+    frames = LightField(photo, disparity).views(circle(6))
     path = tmp_path / f"a{suffix}"
     write_animation(frames, path)
     if suffix == ".mp4":
