@@ -25,12 +25,20 @@ def sharpness(photos: torch.Tensor) -> torch.Tensor:
     return energy / inner.var((1, 2, 3))
 
 
-@pytest.mark.parametrize("kind", ["flip", "color", "translate"])
+def test_half_of_the_photos_are_flipped_left_to_right_and_none_upside_down() -> None:
+    photos = torch.rand(256, 3, 8, 12, generator=random())
+    flipped = augment.flip(photos, *numbers(1, 256))
+    mirrored = (flipped == photos.flip(3)).all(3).all(2).all(1)
+    unchanged = (flipped == photos).all(3).all(2).all(1)
+    assert (mirrored | unchanged).all() and not (mirrored & unchanged).any()
+    assert 0.4 < mirrored.float().mean() < 0.6
+
+
+@pytest.mark.parametrize("kind", ["color", "translate"])
 def test_the_defocus_cue_survives(kind: str) -> None:
     photos = torch.randn(64, 3, 48, 48, generator=random(1)) * 0.4
     blurred = F.avg_pool2d(F.pad(photos, [2] * 4, mode="replicate"), 5, 1)
     draws = {
-        "flip": lambda x: augment.flip(x, *numbers(1, len(x))),
         "color": lambda x: augment.color(x, 0.5, *numbers(3, len(x))),
         "translate": lambda x: augment.translate(x, 0.125, *numbers(2, len(x))),
     }

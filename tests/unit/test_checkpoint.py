@@ -65,6 +65,12 @@ def test_fingerprint_changes_with_params_and_data() -> None:
     assert len({base, checkpoint.fingerprint({"a": 2}, "data"), checkpoint.fingerprint({"a": 1}, "other")}) == 3
 
 
+def test_another_meaning_of_tensors_is_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = checkpoint.fingerprint({"a": 1}, "data")
+    monkeypatch.setattr(checkpoint, "SCHEMA", checkpoint.SCHEMA + 1)
+    assert checkpoint.fingerprint({"a": 1}, "data") != before
+
+
 def test_retention(tmp_path: Path) -> None:
     for images in (100, 200, 300):
         fill(tmp_path, images, keep=2)

@@ -66,6 +66,14 @@ def test_the_sign_is_held_and_the_shape_is_left_alone() -> None:
     assert losses.sign_loss(disparity - gradient, prior) < losses.sign_loss(disparity, prior)
 
 
+@pytest.mark.parametrize("level", [-0.1, 0.0, 0.1])
+def test_a_flat_scene_has_no_sign_however_far_it_is(level: float) -> None:
+    prior = losses.center_focus_prior(32, 0.12, 0.18)
+    assert losses.sign_loss(torch.full((1, 1, 32, 32), level), prior).item() == pytest.approx(
+        losses.MIN_SLOPE**2, rel=1e-3
+    )
+
+
 @pytest.mark.parametrize("recipe", ["modern", "paper"])
 def test_the_players_pull_realness_apart(recipe: str) -> None:
     real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock, Timeout
 
 from argan.config import params, schema
 from argan.errors import UserError
@@ -80,6 +81,17 @@ def test_a_prior_without_a_direction_cannot_tell_the_sign() -> None:
 def test_a_missing_file_says_where_to_be(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not there"):
         params.load(tmp_path / "params.yaml")
+
+
+def test_a_revision_is_asked_for_and_written_while_nobody_else_may(tmp_path: Path) -> None:
+    load(tmp_path)
+
+    def revision() -> str:
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / ".params.yaml.lock").acquire(timeout=0)
+        return "0" * 16
+
+    assert params.record_revision("mine", revision, tmp_path / "params.yaml")
 
 
 def test_nothing_can_be_changed_after_loading(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from argan import networks
 from argan.config.schema import Training, training
 from argan.errors import UserError
 from argan.training import sign
-from argan.training.job import OnRow, TrainingResult
+from argan.training.job import OnRow, TrainingJob, TrainingResult
 
 SIGN = {"images": 32, "checkpoint_every": 8, "log_every": 8, "prior_fade": 24, "sign": "photographs", "sign_images": 16}
 
@@ -24,7 +24,7 @@ def small(**changes: object) -> Training:
     return training("quick", SMALL | SIGN | changes)
 
 
-class Known(networks.SceneGenerator):
+class SyntheticScenes(networks.SceneGenerator):
     """Discs of two tints; `depth` makes disparity of the discs' mask (N, 1, R, R)."""
 
     def __init__(self, depth: str, turn: float = 1.0) -> None:
@@ -48,13 +48,13 @@ class Known(networks.SceneGenerator):
 
 
 def test_depth_that_follows_the_picture_is_borne_out_whichever_way_round_it_is() -> None:
-    told = {depth: sign.edge_alignment(Known(depth), 64).mean for depth in ("follows", "elsewhere", "flat")}
-    spread = {depth: Known(depth)(torch.zeros(1, 8))[1].var(correction=0).item() / 0.15**2 for depth in told}
+    told = {depth: sign.edge_alignment(SyntheticScenes(depth), 64).mean for depth in ("follows", "elsewhere", "flat")}
+    spread = {depth: SyntheticScenes(depth)(torch.zeros(1, 8))[1].var(correction=0).item() / 0.15**2 for depth in told}
     assert told["follows"] > 0.9 * spread["follows"], "nearly all of it"
     assert told["elsewhere"] < 0.7 * spread["elsewhere"]
     assert told["flat"] == 0, "a flat scene is no answer, let alone the best one"
     for depth, value in told.items():
-        assert sign.edge_alignment(Known(depth, turn=-1.0), 64).mean == pytest.approx(value, abs=1e-6)
+        assert sign.edge_alignment(SyntheticScenes(depth, turn=-1.0), 64).mean == pytest.approx(value, abs=1e-6)
 
 
 def test_the_two_ways_differ_by_the_sign_of_the_prior_alone() -> None:
@@ -87,16 +87,35 @@ def test_the_way_round_that_the_pictures_bear_out_is_kept(
     assert all(
         torch.equal(a, b) for a, b in zip(trained.generator.parameters(), told.generator.parameters(), strict=True)
     )
-    assert trained.seconds > verdict.seconds > 0
+
+
+@pytest.mark.parametrize("right", sign.SIDES)
+def test_the_seconds_of_the_other_trial_are_added(
+    tmp_path: Path, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch, right: str
+) -> None:
+    """Those of the trial that is continued are in the training's own."""
+    seconds = {"behind": 3.0, "before": 5.0}
+
+    def timed(job: TrainingJob, folder: Path, stop_at: int | None = None) -> TrainingResult:
+        taken = seconds[folder.name] if stop_at else 100.0
+        return TrainingResult(SyntheticScenes("flat"), [], taken, 32, [])
+
+    answers = iter([0.04, 0.01] if right == "behind" else [0.01, 0.04])
+    monkeypatch.setattr(sign, "edge_alignment", lambda generator: sign.Evidence(next(answers), 0.001))
+    monkeypatch.setattr(sign.loop, "train", timed)
+    result, verdict = train_with_sign(small(), photos, tmp_path)
+    other = seconds["before" if right == "behind" else "behind"]
+    assert verdict is not None and (verdict.side, verdict.seconds) == (right, other)
+    assert result.seconds == 100.0 + other
 
 
 def test_a_hopeless_trial_loses_and_ends_nothing(tmp_path: Path, photos: np.ndarray) -> None:
     """One of the two is told what is wrong; `stop_when_hopeless` is for what is kept."""
-    flat = {"smoothness": 1e4, "prior_fade": 0, "images": 160, "stop_when_hopeless": True, "sign": "prior"}
+    flat = {"smoothness": 1e4, "prior_fade": 0, "images": 80, "stop_when_hopeless": True, "sign": "prior"}
     (tmp_path / "told").mkdir()
     with pytest.raises(UserError, match="hopeless"):
         train_with_sign(small(**flat), photos, tmp_path / "told", say=lambda line: None)
-    both = small(**flat | {"sign": "photographs", "sign_images": 160})
+    both = small(**flat | {"sign": "photographs", "sign_images": 80})
     (tmp_path / "both").mkdir()
     _, verdict = train_with_sign(both, photos, tmp_path / "both", say=lambda line: None)
     assert verdict is not None
@@ -127,7 +146,7 @@ def test_a_verdict_is_clear_where_one_way_is_borne_out_and_beyond_chance(
 def test_the_standard_error_is_the_spread_of_the_mean_over_other_scenes() -> None:
     """Over disjoint sets of scenes the mean spreads as its standard error says."""
 
-    class Other(Known):
+    class Other(SyntheticScenes):
         def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
             return super().forward(torch.randn(latents.shape, generator=self.random))
 

@@ -17,8 +17,9 @@ from filelock import FileLock, Timeout
 from trainings import small, train
 
 from argan import networks
+from argan.config.schema import Training
 from argan.errors import UserError
-from argan.training import checkpoint, losses
+from argan.training import checkpoint, health, losses
 from argan.training.job import TrainingResult
 from argan.training.loader import Loader, PhotoOrder
 from argan.training.noise import step_random
@@ -336,6 +337,25 @@ def test_memory_that_ran_out_is_said_in_one_line(capsys: pytest.CaptureFixture[s
 def test_too_few_photos_for_a_batch(tmp_path: Path, photos: np.ndarray) -> None:
     with pytest.raises(UserError, match=r"7 training photos are fewer than one batch of 8"):
         train(small(), photos[:7], tmp_path)
+
+
+def test_held_out_photos_change_nothing(tmp_path: Path, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the weights nor the spread that warnings compare with."""
+    spreads: list[float] = []
+    warnings = health.warnings
+
+    def recorded(history: list[dict[str, float]], config: Training, photo_std: float) -> list[str]:
+        spreads.append(photo_std)
+        return warnings(history, config, photo_std)
+
+    monkeypatch.setattr(health, "warnings", recorded)
+    rows = np.arange(1, 50, 3)
+    alone = train(small(images=32), photos[rows], tmp_path / "alone")
+    others = np.zeros_like(photos)
+    others[rows] = photos[rows]
+    beside = train(small(images=32), others, tmp_path / "beside", rows=rows)
+    equal = same(alone, beside)
+    assert equal and len(set(spreads)) == 1
 
 
 def test_samples_are_shown_on_the_clock(tmp_path: Path, photos: np.ndarray) -> None:
