@@ -1,4 +1,4 @@
-"""What one request may take before it is answered: bytes, seconds, and a place among those that cost work. For any ASGI server.
+"""What one request may take before it is answered: bytes, seconds, and a slot among the expensive ones. For any ASGI server.
 
 Everything here is decided before a body is received, or while it arrives: a request that is refused costs little more than its
 headers.
@@ -13,9 +13,10 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LINGER_BYTES = 1 << 18  # of a refused body are read, and ...
-LINGER_SECONDS = 1.0  # ... for so long: a connection closed earlier is reset, and many clients then lose the answer
-RETRY = 5  # seconds after which a client may try again: most of a full queue has been answered by then
+# Of a refused body so much is still read: a connection closed earlier is reset, and many clients then lose the answer
+LINGER_BYTES = 1 << 18
+LINGER_SECONDS = 1.0
+RETRY_AFTER = 5  # seconds until a refused client may try again: most of a full queue has been answered by then
 
 
 async def refuse(receive: Receive, send: Send, status: int, reason: str) -> None:
@@ -27,17 +28,17 @@ async def refuse(receive: Receive, send: Send, status: int, reason: str) -> None
         (b"connection", b"close"),
     ]
     if status == 503:
-        headers.append((b"retry-after", str(RETRY).encode()))
+        headers.append((b"retry-after", str(RETRY_AFTER).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content, "more_body": True})  # which is all of it
-    taken = 0
+    received = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(LINGER_SECONDS):
-            while taken < LINGER_BYTES:
+            while received < LINGER_BYTES:
                 message = await receive()
                 if not message.get("more_body"):
                     break
-                taken += len(message["body"])
+                received += len(message["body"])
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -55,17 +56,17 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = self.limit(scope)
+        max_bytes = self.limit(scope)
         length = dict(scope["headers"]).get(b"content-length", b"")
-        if length.isdigit() and int(length) > most:
-            await refuse(receive, send, 413, f"the body has {int(length):,} bytes, more than {most:,}; send less")
+        if length.isdigit() and int(length) > max_bytes:
+            await refuse(receive, send, 413, f"the body has {int(length):,} bytes, more than {max_bytes:,}; send less")
             return
         deadline = asyncio.get_running_loop().time() + self.seconds
-        taken, complete, answered = 0, False, False
+        received, complete, answered = 0, False, False
         refusal: tuple[int, str] | None = None
 
-        async def limited() -> Message:
-            nonlocal taken, complete, refusal
+        async def limited_receive() -> Message:
+            nonlocal received, complete, refusal
             if complete:
                 return await receive()
             if refusal is None:
@@ -75,21 +76,21 @@ class BodyLimit:
                 except TimeoutError:
                     refusal = 408, f"the body did not arrive within {self.seconds:g} s"
                 else:
-                    taken += len(message.get("body", b""))
+                    received += len(message.get("body", b""))
                     complete = not message.get("more_body")
-                    if taken <= most:
+                    if received <= max_bytes:
                         return message
-                    refusal = 413, f"the body has more than {most:,} bytes; send less"
+                    refusal = 413, f"the body has more than {max_bytes:,} bytes; send less"
             return {"type": "http.disconnect"}
 
-        async def passed(message: Message) -> None:
+        async def guarded_send(message: Message) -> None:
             nonlocal answered
             if refusal is None or answered:
                 answered = True
                 await send(message)
 
         try:
-            await self.app(scope, limited, passed)
+            await self.app(scope, limited_receive, guarded_send)
         except Exception:
             if refusal is None or answered:
                 raise
@@ -98,34 +99,34 @@ class BodyLimit:
 
 
 class Admission:
-    """Gives each request that costs work a place before its body is received, or refuses it (503).
+    """Gives each expensive request a slot before its body is received, or refuses it (503).
 
-    costly: whether a request needs a place, by its scope. The place is held until the answer is sent. When the client leaves after
-    its body has been received, the application is cancelled, and the place is free.
+    expensive: whether a request needs a slot, by its scope. The slot is held until the answer is sent. When the client leaves after
+    its body has been received, the application is cancelled, and the slot is free.
     """
 
-    def __init__(self, app: ASGIApp, places: int, costly: Callable[[Scope], bool]) -> None:
-        self.app, self.places, self.costly = app, places, costly
-        self.taken = 0
+    def __init__(self, app: ASGIApp, slots: int, expensive: Callable[[Scope], bool]) -> None:
+        self.app, self.slots, self.expensive = app, slots, expensive
+        self.used = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self.costly(scope):
+        if scope["type"] != "http" or not self.expensive(scope):
             await self.app(scope, receive, send)
-        elif self.taken >= self.places:
-            await refuse(receive, send, 503, f"{self.places} requests are worked on or wait already; try again later")
+        elif self.used >= self.slots:
+            await refuse(receive, send, 503, f"{self.slots} requests are worked on or wait already; try again later")
         else:
-            self.taken += 1
+            self.used += 1
             try:
                 await _while_connected(self.app, scope, receive, send)
             finally:
-                self.taken -= 1
+                self.used -= 1
 
 
 async def _while_connected(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run the application; cancel it when the client leaves between the end of its body and the end of the answer."""
     received, answered = asyncio.Event(), False
 
-    async def body() -> Message:
+    async def receive_body() -> Message:
         if received.is_set():
             await asyncio.shield(gone)
             return {"type": "http.disconnect"}
@@ -134,18 +135,18 @@ async def _while_connected(app: ASGIApp, scope: Scope, receive: Receive, send: S
             received.set()
         return message
 
-    async def answer(message: Message) -> None:
+    async def send_answer(message: Message) -> None:
         nonlocal answered
         answered = message["type"] == "http.response.body" and not message.get("more_body")
         await send(message)
 
-    async def disconnect() -> None:
+    async def await_disconnect() -> None:
         await received.wait()
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    gone = asyncio.create_task(disconnect())
-    work: asyncio.Task[None] = asyncio.create_task(app(scope, body, answer))  # type: ignore[arg-type]
+    gone = asyncio.create_task(await_disconnect())
+    work: asyncio.Task[None] = asyncio.create_task(app(scope, receive_body, send_answer))  # type: ignore[arg-type]
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         if answered:  # what is left to do is to tidy up

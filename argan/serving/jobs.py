@@ -1,4 +1,4 @@
-"""What the workers of `argan serve` do: scenes, depth and bokeh, from a file to a file. Loaded in their template alone."""
+"""What the workers of `argan serve` do: scenes, depth and bokeh, from a file to a file. Loaded in their fork server alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Reply = dict[str, Any]
 def prepare(references: list[str], megapixels: float) -> tuple[Handler, list[dict[str, Any]]]:
     """Load and warm the models; the handler of jobs, and what `GET /v1/models` answers. Raises UserError.
 
-    A job is {"what": "sample" | "depth" | "bokeh", "domain", "folder", and its options}. The photograph is `folder`/photo; the
+    A job is {"kind": "sample" | "depth" | "bokeh", "domain", "folder", and its options}. The photograph is `folder`/photo; the
     answer is written into `folder`/answer, and its media type and headers are the reply. A refusal is {"status", "error"}.
     """
     models: dict[str, Model] = {}
@@ -39,15 +39,15 @@ def prepare(references: list[str], megapixels: float) -> tuple[Handler, list[dic
     jobs: dict[str, Callable[..., tuple[bytes, Reply]]] = {"sample": _sample, "depth": _depth, "bokeh": _bokeh}
 
     def handle(job: dict[str, Any]) -> Reply:
-        what, domain, folder = job.pop("what"), job.pop("domain"), Path(job.pop("folder"))
+        kind, domain, folder = job.pop("kind"), job.pop("domain"), Path(job.pop("folder"))
         try:
-            if what != "sample":
+            if kind != "sample":
                 job["photo"] = _read(folder / "photo", megapixels)
-            content, reply = jobs[what](models[domain], **job)
+            content, reply = jobs[kind](models[domain], **job)
         except photograph.TooManyPixels as error:
-            return {"status": 413, "error": _without(folder, error)}
+            return {"status": 413, "error": _without_path(folder, error)}
         except UserError as error:
-            return {"status": 422, "error": _without(folder, error)}
+            return {"status": 422, "error": _without_path(folder, error)}
         try:
             (folder / "answer").write_bytes(content)
         except FileNotFoundError:  # the client left while this was worked out, and this process is about to be killed
@@ -100,15 +100,15 @@ def _depth(model: Model, photo: photograph.Photograph) -> tuple[bytes, Reply]:
 def _bokeh(
     model: Model, photo: photograph.Photograph, aperture: float, focus: tuple[float, float], shape: str
 ) -> tuple[bytes, Reply]:
-    made = model.bokeh(photo, aperture, focus, shape)
-    return photograph.png(made, photo.icc, photo.exif), {"media": "image/png"}
+    blurred = model.bokeh(photo, aperture, focus, shape)
+    return photograph.png(blurred, photo.icc, photo.exif), {"media": "image/png"}
 
 
 def _read(path: Path, megapixels: float) -> photograph.Photograph:
     return photograph.read(path, pixels=round(megapixels * 1e6))
 
 
-def _without(folder: Path, error: UserError) -> str:
+def _without_path(folder: Path, error: UserError) -> str:
     """The message, without where the file lies."""
     return str(error).replace(str(folder / "photo"), "what was sent")
 

@@ -1,11 +1,11 @@
 """Worker processes that can be killed, so that what a request costs ends when the request does.
 
-A thread cannot be stopped; a process can. One template process imports, loads and compiles everything, and workers are forked
-from it: they share its memory, and the replacement of a worker that was killed is there within milliseconds. Forking is safe there,
-since the template runs no threads, and it holds no connection of the server's. The server itself loads no model.
+A thread cannot be stopped; a process can. A fork server imports, loads and compiles everything, and workers are forked from it:
+they share its memory, and the replacement of a worker that was killed is there within milliseconds. Forking is safe there, since
+the fork server runs no threads, and it holds no connection of the HTTP server's. The HTTP server itself loads no model.
 
-Jobs and replies are JSON, one line each, over a socket pair per worker. When the server's end of the template's socket is closed,
-the template kills all workers and ends, so none outlives the server.
+Jobs and replies are JSON, one line each, over a socket pair per worker. When the HTTP server's end of the fork server's socket is
+closed, the fork server kills all workers and ends, so none outlives the HTTP server.
 """
 
 from __future__ import annotations
@@ -31,82 +31,90 @@ from argan.errors import UserError
 Json = Any
 Handler = Callable[[dict[str, Json]], dict[str, Json]]
 
-REQUEST = struct.Struct(
-    "!q"
-)  # what the template is asked for: a new worker (0), or that the worker of this pid be killed
-CLOSING = 10.0  # seconds for the template to kill its workers, which takes milliseconds
-AGAIN = 1.0  # seconds until a worker that could not be forked (no memory, no free process id) is tried again
+# What the fork server is asked for: a new worker (0), or that the worker of this pid be killed
+REQUEST = struct.Struct("!q")
+CLOSE_TIMEOUT = 10.0  # seconds for the fork server to kill its workers, which takes milliseconds
+RETRY_DELAY = 1.0  # seconds until a worker that could not be forked (no memory, no free process id) is tried again
 
 
-class Lost(Exception):
+class WorkerCrashed(Exception):
     """The worker ended before it replied: killed from outside, such as for lack of memory, or crashed."""
 
 
-class NoTurn(Exception):
+class NoWorkerAvailable(Exception):
     """No worker was free in time."""
 
 
-class Late(Exception):
+class WorkerTimeout(Exception):
     """The job took too long; its worker was killed."""
 
 
-class Template:
-    """The process that workers are forked from.
+class ForkServer:
+    """The process that workers are forked from, as the HTTP server sees it.
 
-    factory: "module:function". The template calls function(*arguments), which returns the handler of jobs and facts for the server,
-    both made once; its process has one thread for numerical libraries. Raises UserError as the function does.
+    factory: "module:function". The process calls function(*arguments), which returns the handler of jobs and facts for the HTTP
+    server, both made once; it has one thread for numerical libraries. Raises UserError as the function does.
     """
 
     def __init__(self, factory: str, arguments: Sequence[Json] = ()) -> None:
         self.ready = False
-        self.socket, theirs = socket.socketpair()
-        start = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-        start += "from argan.serving.workers import template; template(sys.argv[2:])"
-        given = [json.dumps(sys.path), str(theirs.fileno()), factory, json.dumps(list(arguments))]
+        self.socket, child_end = socket.socketpair()
+        script = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+        script += "from argan.serving.workers import run_fork_server; run_fork_server(sys.argv[2:])"
+        script_arguments = [json.dumps(sys.path), str(child_end.fileno()), factory, json.dumps(list(arguments))]
         # Threads of numerical libraries would not survive the fork; requests are what runs in parallel
-        single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        with theirs:
+        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        with child_end:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", start, *given], pass_fds=[theirs.fileno()], env=os.environ | single
+                [sys.executable, "-c", script, *script_arguments],
+                pass_fds=[child_end.fileno()],
+                env=os.environ | one_thread,
             )
         try:
             with self.socket.makefile("rb") as lines:
                 line = lines.readline()
-            answer = json.loads(line) if line else {"error": "the worker processes could not be started; see above"}
-            if "error" in answer:
-                raise UserError(answer["error"])
+            reply = json.loads(line) if line else {"error": "the worker processes could not be started; see above"}
+            if "error" in reply:
+                raise UserError(reply["error"])
         except BaseException:
             self.close()
             raise
         self.ready = True
-        self.facts: Json = answer["facts"]
+        self.facts: Json = reply["facts"]
 
     def fork(self) -> socket.socket:
-        """Ask for a worker; the server's end of its socket pair. Raises OSError when the template is gone."""
-        ours, theirs = socket.socketpair()
-        with theirs:
+        """Ask for a worker; this process's end of its socket pair. Raises OSError when the fork server is gone."""
+        server_end, worker_end = socket.socketpair()
+        with worker_end:
             try:
-                socket.send_fds(self.socket, [REQUEST.pack(0)], [theirs.fileno()])
+                socket.send_fds(self.socket, [REQUEST.pack(0)], [worker_end.fileno()])
             except OSError:
-                ours.close()
+                server_end.close()
                 raise
-        return ours
+        return server_end
 
-    def kill(self, pid: int) -> None:
-        """Kill a worker. Its parent does so, who alone knows that the pid is still that process's."""
-        with suppress(OSError):
-            self.socket.sendall(REQUEST.pack(pid))
+    def kill(self, worker: Worker) -> None:
+        """Kill a worker. Its parent does so, which alone knows that the pid is still that process's.
+
+        Without a parent it is killed from here, unless it has ended: until then its end of the socket is open.
+        """
+        try:
+            self.socket.sendall(REQUEST.pack(worker.pid))
+        except OSError:
+            if not worker.ended:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End it, and with it all workers."""
         self.socket.close()
         with suppress(subprocess.TimeoutExpired):
             if self.ready:
-                self.process.wait(CLOSING)
+                self.process.wait(CLOSE_TIMEOUT)
         self.process.kill()
         self.process.wait()
 
-    def __enter__(self) -> Template:
+    def __enter__(self) -> ForkServer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,59 +127,65 @@ class Worker:
     def __init__(self, pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.pid, self.reader, self.writer = pid, reader, writer
 
-    async def do(self, job: dict[str, Json]) -> dict[str, Json]:
-        """Raises Lost."""
-        with suppress(ConnectionError):  # said by the end of what it sends
+    @property
+    def ended(self) -> bool:
+        """Its end of the socket is closed."""
+        return self.reader.at_eof()
+
+    async def run(self, job: dict[str, Json]) -> dict[str, Json]:
+        """The reply to a job. Raises WorkerCrashed."""
+        with suppress(ConnectionError):  # seen as the end of what it sends
             self.writer.write(json.dumps(job).encode() + b"\n")
             if line := await self.reader.readline():
                 return dict(json.loads(line))
-        raise Lost
+        raise WorkerCrashed
 
 
 class Pool:
     """As many workers as requests may run at once; a worker whose job was broken off is killed and replaced.
 
-    failed: called once when the template is gone, after which no worker can be replaced.
+    on_lost: called once when the fork server is gone, after which no worker can be replaced.
     """
 
-    def __init__(self, template: Template, count: int, failed: Callable[[], None] = lambda: None) -> None:
-        self.template, self.count, self.failed = template, count, failed
+    def __init__(self, fork_server: ForkServer, count: int, on_lost: Callable[[], None] = lambda: None) -> None:
+        self.fork_server, self.count, self.on_lost = fork_server, count, on_lost
         self.waiting = self.running = 0
         self._idle: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()  # the last one used has the warmest caches
         self._starting: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        asyncio.get_running_loop().add_reader(self.template.socket, self._template_gone)
+        asyncio.get_running_loop().add_reader(self.fork_server.socket, self._fork_server_lost)
         await asyncio.gather(*(self._start() for _ in range(self.count)))
 
     async def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self.template.socket)
+        asyncio.get_running_loop().remove_reader(self.fork_server.socket)
         for task in self._starting:
             task.cancel()
         while not self._idle.empty():
             self._idle.get_nowait().writer.close()
 
     async def run(self, job: dict[str, Json], seconds: float) -> dict[str, Json]:
-        """The reply to a job, which has `seconds` to get a worker and as many to be done. Raises NoTurn, Late or Lost.
+        """The reply to a job, which has `seconds` to get a worker and as many to be done.
 
-        When this is cancelled, or the job is late, its worker is killed at once.
+        When this is cancelled, or the job takes longer, its worker is killed at once. Raises NoWorkerAvailable, WorkerTimeout or
+        WorkerCrashed.
         """
         self.waiting += 1
         try:
             async with asyncio.timeout(seconds):
                 worker = await self._take()
         except TimeoutError as error:
-            raise NoTurn from error
+            raise NoWorkerAvailable from error
         finally:
             self.waiting -= 1
         self.running += 1
         try:
             async with asyncio.timeout(seconds):
-                reply = await worker.do(job)
+                reply = await worker.run(job)
         except BaseException as error:
             self._replace(worker)
             if isinstance(error, TimeoutError):
-                raise Late from error
+                raise WorkerTimeout from error
             raise
         finally:
             self.running -= 1
@@ -179,13 +193,13 @@ class Pool:
         return reply
 
     async def _take(self) -> Worker:
-        while (worker := await self._idle.get()).reader.at_eof():  # it ended while it was idle
+        while (worker := await self._idle.get()).ended:  # while it was idle
             self._replace(worker)
         return worker
 
     def _replace(self, worker: Worker) -> None:
+        self.fork_server.kill(worker)
         worker.writer.close()
-        self.template.kill(worker.pid)
         task = asyncio.create_task(self._start())
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
@@ -194,32 +208,32 @@ class Pool:
         """A new worker, as soon as there can be one."""
         while True:
             with suppress(OSError):
-                reader, writer = await asyncio.open_unix_connection(sock=self.template.fork())
+                reader, writer = await asyncio.open_unix_connection(sock=self.fork_server.fork())
                 if line := await reader.readline():
                     self._idle.put_nowait(Worker(json.loads(line)["pid"], reader, writer))
                     return
                 writer.close()
-            await asyncio.sleep(AGAIN)
+            await asyncio.sleep(RETRY_DELAY)
 
-    def _template_gone(self) -> None:
-        """The template sends nothing once it is ready: what can be read is its end."""
-        asyncio.get_running_loop().remove_reader(self.template.socket)
-        self.failed()
-
-
-# ---- In the template and its workers ---------------------------------------------------------------------------------
+    def _fork_server_lost(self) -> None:
+        """The fork server sends nothing once it is ready: what can be read is its end."""
+        asyncio.get_running_loop().remove_reader(self.fork_server.socket)
+        self.on_lost()
 
 
-def template(arguments: Sequence[str]) -> None:
-    """The template's whole life: prepare, then fork and kill workers until the server closes its end."""
+# In the fork server and its workers
+
+
+def run_fork_server(arguments: Sequence[str]) -> None:
+    """The life of the fork server: prepare, then fork and kill workers until the HTTP server closes its end."""
     # A terminal sends Ctrl-C, and systemd SIGTERM, to all of a service's processes: the server alone decides what is finished first
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    handle, factory, given = arguments
-    control = socket.socket(fileno=int(handle))
+    descriptor, factory, factory_arguments = arguments
+    control = socket.socket(fileno=int(descriptor))
     module, _, name = factory.partition(":")
     try:
-        handler, facts = getattr(importlib.import_module(module), name)(*json.loads(given))
+        handler, facts = getattr(importlib.import_module(module), name)(*json.loads(factory_arguments))
     except UserError as error:
         control.sendall(json.dumps({"error": str(error)}).encode() + b"\n")
         return
@@ -231,14 +245,12 @@ def template(arguments: Sequence[str]) -> None:
     while (request := _request(control)) is not None:
         pid, channel = request
         if channel is not None:
-            with (
-                suppress(OSError),
-                channel,
-            ):  # no memory or no process id: the server sees the channel end, and asks again
+            # No memory or no process id: the server sees the channel end, and asks again
+            with suppress(OSError), channel:
                 child = os.fork()
                 if child == 0:
                     control.close()
-                    _work(channel, handler)
+                    _run_worker(channel, handler)
                 children.add(child)
         elif pid in children:
             os.kill(pid, signal.SIGKILL)
@@ -261,8 +273,8 @@ def _request(control: socket.socket) -> tuple[int, socket.socket | None] | None:
     return pid, None
 
 
-def _work(channel: socket.socket, handler: Handler) -> None:
-    """A worker's whole life; never returns."""
+def _run_worker(channel: socket.socket, handler: Handler) -> None:
+    """The life of a worker; never returns."""
     try:
         with channel.makefile("rwb") as lines:
             lines.write(json.dumps({"pid": os.getpid()}).encode() + b"\n")
@@ -278,4 +290,4 @@ def _work(channel: socket.socket, handler: Handler) -> None:
     except (OSError, KeyboardInterrupt):  # the server is gone
         pass
     finally:
-        os._exit(0)  # what the template registered to be done at its exit is the template's
+        os._exit(0)  # what the fork server registered to be done at its exit is not for a worker

@@ -38,7 +38,7 @@ def serve(model: str | None, port: int, browser: bool, say: Callable[[str], None
             try:
                 import uvicorn
 
-                from argan.serving.http_connections import BACKLOG, limits, protocol
+                from argan.serving.http_connections import BACKLOG, connection_limits, limited_protocol
                 from argan.studio.desk import Desk, Shelf
                 from argan.studio.page import mounted
             except ModuleNotFoundError as error:
@@ -62,7 +62,7 @@ def serve(model: str | None, port: int, browser: bool, say: Callable[[str], None
 
             settings = uvicorn.Config(
                 app,
-                http=protocol(limits()),
+                http=limited_protocol(connection_limits()),
                 backlog=BACKLOG,
                 log_level="error",
                 timeout_graceful_shutdown=1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import resource
 import shutil
 import signal
@@ -32,10 +33,10 @@ from argan.effects.iris import ANGLES, Iris
 from argan.errors import UserError
 from argan.inference.model import Model
 from argan.photos import photograph
-from argan.serving import jobs as serve_jobs
-from argan.serving.http_connections import Limits, protocol
-from argan.serving.server import QUEUE, application
-from argan.serving.workers import Pool, Template
+from argan.serving import jobs
+from argan.serving.application import QUEUE, application
+from argan.serving.http_connections import ConnectionLimits, limited_protocol
+from argan.serving.workers import ForkServer, Pool
 
 DATA = Path(__file__).parents[1] / "data"
 MEGAPIXELS = 0.8
@@ -74,8 +75,8 @@ def running(folder: Path) -> Iterator[tuple[psutil.Process, str]]:
     yield server, address
     children = server.children(recursive=True)
     process.terminate()
-    _, written = process.communicate(timeout=60)
-    assert "Traceback" not in written
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
     assert process.returncode == 0
     assert not psutil.wait_procs(children, timeout=60)[1]
 
@@ -106,10 +107,10 @@ def picture(content: bytes) -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(io.BytesIO(content)))
 
 
-def test_what_is_there(client: httpx.Client) -> None:
+def test_health_models_and_description(client: httpx.Client) -> None:
     assert client.get("/health").json() == {"status": "ok", "models": ["meadow"]}
-    (told,) = client.get("/v1/models").json()
-    assert (told["domain"], told["resolution"]) == ("meadow", 32)
+    (model,) = client.get("/v1/models").json()
+    assert (model["domain"], model["resolution"]) == ("meadow", 32)
     assert "/v1/{domain}/bokeh" in client.get("/openapi.json").json()["paths"]
 
 
@@ -125,10 +126,10 @@ def test_scenes_are_those_of_the_model(client: httpx.Client, model: Model) -> No
 
 def test_depth_is_that_of_the_model(client: httpx.Client, model: Model) -> None:
     files = unpacked(client.post("/v1/meadow/depth", content=(DATA / "owl.webp").read_bytes()))
-    said = model.estimate(DATA / "owl.webp")
-    assert np.allclose(np.load(io.BytesIO(files["disparity.npy"])), said.disparity, atol=1e-5)
-    assert picture(files["depth.png"]).shape == (*said.disparity.shape, 3)
-    assert np.abs(picture(files["confidence.png"]) / 255 - said.confidence).max() < 0.01
+    estimate = model.estimate(DATA / "owl.webp")
+    assert np.allclose(np.load(io.BytesIO(files["disparity.npy"])), estimate.disparity, atol=1e-5)
+    assert picture(files["depth.png"]).shape == (*estimate.disparity.shape, 3)
+    assert np.abs(picture(files["confidence.png"]) / 255 - estimate.confidence).max() < 0.01
 
 
 @pytest.mark.parametrize("shape", ["7 blades", "collection"])
@@ -139,8 +140,8 @@ def test_bokeh_is_that_of_the_model_and_keeps_what_a_photo_carries(
     exif = Image.Exif()
     exif[0x010F] = "A maker"
     photograph.write_png(tmp_path / "deep.png", pixels, icc=b"a profile", exif=exif.tobytes())
-    asked: dict[str, Any] = {"aperture": 2, "x": 20, "y": 30, "shape": shape}
-    answer = client.post("/v1/meadow/bokeh", params=asked, content=(tmp_path / "deep.png").read_bytes())
+    options: dict[str, Any] = {"aperture": 2, "x": 20, "y": 30, "shape": shape}
+    answer = client.post("/v1/meadow/bokeh", params=options, content=(tmp_path / "deep.png").read_bytes())
     assert answer.status_code == 200, answer.text
     (tmp_path / "made.png").write_bytes(answer.content)
     made = photograph.read(tmp_path / "made.png")
@@ -195,16 +196,16 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_done_is_one_line(client: httpx.Client, name: str) -> None:
-    status, domain, path, sent, told = REFUSED[name]
-    answer = client.post(f"/v1/{domain}/{path}", **sent)  # type: ignore[arg-type]
+    status, domain, path, request, reason = REFUSED[name]
+    answer = client.post(f"/v1/{domain}/{path}", **request)  # type: ignore[arg-type]
     assert answer.status_code == status, answer.text
     (line,) = answer.json().values()
-    assert told in line
+    assert reason in line
     assert "\n" not in line
     assert "/tmp" not in line
 
 
-def test_another_path_or_method_is_told(client: httpx.Client) -> None:
+def test_another_path_or_method_is_an_error(client: httpx.Client) -> None:
     assert client.get("/docs").status_code == 404
     assert "error" in client.get("/v1/meadow/depth").json()
 
@@ -228,7 +229,7 @@ def test_many_at_once_are_not_mixed_up(client: httpx.Client, model: Model) -> No
     assert counted() == before + 12
 
 
-# ---- Attacks: each is followed by a request that is answered -------------------------------------------------------------------
+# Attacks: each is followed by a request that is answered
 
 
 SAMPLE = b"POST /v1/meadow/sample HTTP/1.1\r\nHost: localhost\r\n"
@@ -261,7 +262,7 @@ def sampling(address: str, seed: int = 0) -> socket.socket:
     return connected(address, SAMPLE + head + content)
 
 
-def until(reached: Any) -> None:
+def wait_for(reached: Any) -> None:
     deadline = time.monotonic() + 300  # of a machine that is stuck
     while not reached():
         assert time.monotonic() < deadline
@@ -296,12 +297,12 @@ def test_a_body_without_end_is_refused_early(server: str, declared: bool) -> Non
     block, blocks = bytes(1 << 20), 400
     kind = b"Content-Length: %d" % (blocks << 20) if declared else b"Transfer-Encoding: chunked"
     with connected(server, SAMPLE + kind + b"\r\n\r\n") as connection:
-        taken = 0
+        sent = 0
         with suppress(ConnectionError):
-            while taken < blocks:
+            while sent < blocks:
                 connection.sendall(block if declared else b"%x\r\n%b\r\n" % (len(block), block))
-                taken += 1
-        assert taken < 64  # what the sockets of both ends hold; the server itself takes a quarter of one
+                sent += 1
+        assert sent < 64  # what the sockets of both ends hold; the server itself takes a quarter of one
         assert answer(connection)[0] == 413
     assert ask(server)[0] == 200
 
@@ -310,13 +311,13 @@ def test_uploads_are_refused_before_they_are_received_when_too_many_wait(
     running: tuple[psutil.Process, str], client: httpx.Client
 ) -> None:
     process, address = running
-    ((template),) = process.children()
-    workers = template.children()
+    (fork_server,) = process.children()
+    workers = fork_server.children()
     for worker in workers:
         worker.suspend()
     try:
-        asked = [sampling(address, seed) for seed in range(len(workers) + QUEUE)]
-        until(lambda: f"argan_waiting {QUEUE}.0" in client.get("/metrics").text)
+        requests = [sampling(address, seed) for seed in range(len(workers) + QUEUE)]
+        wait_for(lambda: f"argan_waiting {QUEUE}.0" in client.get("/metrics").text)
         head = b"POST /v1/meadow/depth HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000000\r\n\r\n"
         uploads = [connected(address, head) for _ in range(20)]  # and not a byte of the photos
         for connection in uploads:
@@ -326,8 +327,8 @@ def test_uploads_are_refused_before_they_are_received_when_too_many_wait(
     finally:
         for worker in workers:
             worker.resume()
-    assert [answer(connection)[0] for connection in asked] == [200] * len(asked)
-    for connection in asked:
+    assert [answer(connection)[0] for connection in requests] == [200] * len(requests)
+    for connection in requests:
         connection.close()
 
 
@@ -341,12 +342,14 @@ def test_half_sent_headers_leave_room(server: str, client: httpx.Client) -> None
 
 
 def test_a_sender_that_leaves_holds_nothing(server: str, client: httpx.Client) -> None:
-    for sent in (b"half a photo", PHOTO):
-        head = f"POST /v1/meadow/depth HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(PHOTO)}\r\n\r\n"
-        connected(server, head.encode() + sent).close()
-    for _ in range(QUEUE):
+    """Not one of its slots: more leave than there are."""
+    head = f"POST /v1/meadow/depth HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(PHOTO)}\r\n\r\n"
+    for body in (b"half a photo", PHOTO):
+        for _ in range(QUEUE + (os.cpu_count() or 1)):
+            connected(server, head.encode() + body).close()
+            wait_for(lambda: "argan_running 0.0" in client.get("/metrics").text)
         assert client.post("/v1/meadow/depth", content=PHOTO).status_code == 200
-    until(lambda: "argan_running 0.0" in client.get("/metrics").text)
+    wait_for(lambda: "argan_running 0.0" in client.get("/metrics").text)
     assert "argan_waiting 0.0" in client.get("/metrics").text
 
 
@@ -354,7 +357,7 @@ def test_a_killed_worker_is_replaced(running: tuple[psutil.Process, str]) -> Non
     process, address = running
     for worker in process.children()[0].children():
         worker.kill()
-        until(lambda worker=worker: worker.status() == psutil.STATUS_ZOMBIE)
+        wait_for(lambda worker=worker: worker.status() == psutil.STATUS_ZOMBIE)
     for seed in range(8):
         assert ask(address, seed)[0] == 200
 
@@ -365,30 +368,33 @@ def test_the_process_that_is_forked_has_one_thread(running: tuple[psutil.Process
     assert [child.num_threads() for child in process.children()] == [1]
 
 
-# ---- The same server, its work made up: jobs that spin, crash or have much to say ------------------------------------------------
+# The same server with stub jobs, which spin, crash or write large answers
 
 
 @contextmanager
-def stubbed(seconds: float = 60, **limits: Any) -> Iterator[tuple[Pool, str, set[Any]]]:
-    """A server in a thread, with two workers: they, its address and its connections."""
-    with Template("stub_jobs:prepare", ["meadow"]) as template, socket.create_server(("127.0.0.1", 0)) as listener:
-        pool = Pool(template, 2)
-        app = application(pool, template.facts, seconds=seconds)
-        http = protocol(Limits(**limits))
-        made = uvicorn.Server(uvicorn.Config(app, http=http, log_level="warning", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=made.run, kwargs={"sockets": [listener]})
+def stub_server(seconds: float = 60, **limits: Any) -> Iterator[tuple[Pool, str, set[Any]]]:
+    """A server in a thread, with two workers: its pool, address and connections."""
+    with (
+        ForkServer("stub_jobs:prepare", ["meadow"]) as fork_server,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        pool = Pool(fork_server, 2)
+        app = application(pool, fork_server.facts, seconds=seconds)
+        http = limited_protocol(ConnectionLimits(**limits))
+        server = uvicorn.Server(uvicorn.Config(app, http=http, log_level="warning", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            until(lambda: made.started or not thread.is_alive())
-            yield pool, f"http://127.0.0.1:{listener.getsockname()[1]}", made.server_state.connections
+            wait_for(lambda: server.started or not thread.is_alive())
+            yield pool, f"http://127.0.0.1:{listener.getsockname()[1]}", server.server_state.connections
         finally:
-            made.should_exit = True
+            server.should_exit = True
             thread.join()
 
 
 def test_work_that_is_late_is_killed_and_its_place_is_free() -> None:
-    with stubbed(seconds=0.5) as (pool, address, _):
-        workers = psutil.Process(pool.template.process.pid).children()
+    with stub_server(seconds=0.5) as (pool, address, _):
+        workers = psutil.Process(pool.fork_server.process.pid).children()
         with ThreadPoolExecutor(2) as clients:
             late = list(clients.map(lambda _: ask(address, stub_jobs.SPIN), range(2)))
         assert [status for status, _ in late] == [504] * 2
@@ -399,16 +405,16 @@ def test_work_that_is_late_is_killed_and_its_place_is_free() -> None:
 
 
 def test_clients_that_leave_use_up_nothing() -> None:
-    with stubbed() as (pool, address, _):
+    with stub_server() as (pool, address, _):
         for _ in range(2 * (pool.count + QUEUE)):
             with sampling(address, stub_jobs.SPIN):
-                until(lambda: pool.running)
-            until(lambda: not pool.running)
+                wait_for(lambda: pool.running)
+            wait_for(lambda: not pool.running)
         assert ask(address)[0] == 200
 
 
 def test_a_worker_that_crashes_is_one_503() -> None:
-    with stubbed() as (_, address, _):
+    with stub_server() as (_, address, _):
         for _ in range(3):
             status, reason = ask(address, stub_jobs.CRASH)
             assert (status, b"try again" in reason) == (503, True)
@@ -416,12 +422,12 @@ def test_a_worker_that_crashes_is_one_503() -> None:
 
 
 def test_slow_readers_hold_no_worker_and_are_cut_off() -> None:
-    with stubbed(reading=2) as (pool, address, connections):
+    with stub_server(reading=2) as (pool, address, connections):
         slow = [sampling(address, stub_jobs.LARGE) for _ in range(2 * pool.count)]
         for connection in slow:
             assert connection.recv(12) == b"HTTP/1.1 200"
         assert ask(address)[0] == 200  # while they have their answers still to read
-        until(lambda: not connections)
+        wait_for(lambda: not connections)
         for connection in slow:
             taken = 0
             with suppress(ConnectionError):
@@ -432,7 +438,7 @@ def test_slow_readers_hold_no_worker_and_are_cut_off() -> None:
 
 
 def test_what_does_not_come_is_not_waited_for() -> None:
-    with stubbed(seconds=0.5, headers=0.5) as (_, address, _):
+    with stub_server(seconds=0.5, headers=0.5) as (_, address, _):
         with connected(address, b"GET /health HTTP/1.1\r\nHost: local") as connection:
             assert connection.recv(1) == b""
         with connected(address, SAMPLE + b"Content-Length: 100\r\n\r\nhalf of") as connection:
@@ -441,37 +447,48 @@ def test_what_does_not_come_is_not_waited_for() -> None:
 
 
 def test_only_so_many_wait_and_only_so_long() -> None:
-    with stubbed(seconds=2) as (pool, address, _):
-        asked = [sampling(address, stub_jobs.SPIN) for _ in range(pool.count)]
-        until(lambda: pool.running == pool.count)
-        asked += [sampling(address, stub_jobs.SPIN) for _ in range(QUEUE)]
-        statuses = [answer(connection)[0] for connection in asked]
+    with stub_server(seconds=2) as (pool, address, _):
+        requests = [sampling(address, stub_jobs.SPIN) for _ in range(pool.count)]
+        wait_for(lambda: pool.running == pool.count)
+        requests += [sampling(address, stub_jobs.SPIN) for _ in range(QUEUE)]
+        statuses = [answer(connection)[0] for connection in requests]
         assert statuses[: pool.count] == [504] * pool.count
         assert set(statuses) == {503, 504}
 
 
 def test_workers_end_with_the_server_whatever_they_do() -> None:
     with (
-        Template("stub_jobs:prepare", ["meadow"]) as template,
-        template.fork() as channel,
+        ForkServer("stub_jobs:prepare", ["meadow"]) as fork_server,
+        fork_server.fork() as channel,
         channel.makefile("rwb") as lines,
     ):
         worker = psutil.Process(json.loads(lines.readline())["pid"])
         lines.write(b'{"seed": %d}\n' % stub_jobs.SPIN)
         lines.flush()
-        template.close()
+        fork_server.close()
         assert not psutil.wait_procs([worker], timeout=60)[1]
 
 
-def test_without_the_template_the_server_is_told_and_a_template_that_fails_tells_why() -> None:
-    with stubbed() as (pool, address, _):
-        gone = threading.Event()
-        pool.failed = gone.set
-        pool.template.process.kill()
-        assert gone.wait(120)
+def test_without_the_fork_server_the_workers_end_with_the_server() -> None:
+    with stub_server() as (pool, address, _):
+        fork_server = pool.fork_server.process
+        workers = psutil.Process(fork_server.pid).children()
+        spinning = sampling(address, stub_jobs.SPIN)
+        wait_for(lambda: pool.running)
+        fork_server.kill()
+    assert not psutil.wait_procs(workers, timeout=20)[1]
+    spinning.close()
+
+
+def test_without_the_fork_server_the_server_hears_of_it_and_one_that_fails_says_why() -> None:
+    with stub_server() as (pool, address, _):
+        lost = threading.Event()
+        pool.on_lost = lost.set
+        pool.fork_server.process.kill()
+        assert lost.wait(120)
         assert ask(address)[0] == 200  # by workers that are there
     with pytest.raises(UserError, match="no domain"):
-        Template("stub_jobs:prepare", [""])
+        ForkServer("stub_jobs:prepare", [""])
 
 
 @pytest.mark.pipeline
@@ -486,15 +503,15 @@ def test_what_was_begun_is_answered_before_the_end(untrained: Path, sent: signal
         for each in (process, *psutil.Process(process.pid).children(recursive=True)):  # as systemd and a terminal do
             each.send_signal(sent)
         assert len(unpacked(answer.result())) == 3 * 64
-    _, said = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "Traceback" not in said
+    assert "Traceback" not in errors
 
 
 def test_an_answer_whose_client_has_left_is_dropped(untrained: Path, tmp_path: Path) -> None:
     """Its folder is gone before its worker is killed: no traceback in the server's log."""
-    handle, _ = serve_jobs.prepare([str(untrained)], MEGAPIXELS)
-    job = {"what": "sample", "domain": "meadow", "folder": str(tmp_path / "gone"), "count": 1, "seed": 0}
+    handle, _ = jobs.prepare([str(untrained)], MEGAPIXELS)
+    job = {"kind": "sample", "domain": "meadow", "folder": str(tmp_path / "gone"), "count": 1, "seed": 0}
     assert handle(job)["status"] == 499
 
 
@@ -503,8 +520,8 @@ def test_a_server_that_cannot_start_is_one_line(
 ) -> None:
     for references, reason in (([str(tmp_path / "nothing")], "no model"), ([str(untrained)] * 2, "second model")):
         with pytest.raises(UserError, match=reason):
-            serve_jobs.prepare(references, MEGAPIXELS)
-    for arguments, told in (
+            jobs.prepare(references, MEGAPIXELS)
+    for arguments, reason in (
         ((untrained, "--port", server.rsplit(":", 1)[1]), "choose another"),
         ((untrained, "--host", "no.such.host.example"), "no.such.host.example"),
     ):
@@ -512,5 +529,5 @@ def test_a_server_that_cannot_start_is_one_line(
         with pytest.raises(SystemExit, match="2"):
             cli.main()
         line = capsys.readouterr().err
-        assert told in line
+        assert reason in line
         assert line.count("\n") == 1
