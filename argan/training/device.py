@@ -1,17 +1,19 @@
-"""The device that trains: chosen, configured, and filled without waiting for it."""
+"""The device that trains: chosen, configured, filled without waiting for it, and its free memory."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 
-from argan import networks
 from argan.config.schema import Training
 from argan.errors import UserError
+from argan.networks.precision import uses_bfloat16
 
 REPORT_SECONDS = 10.0  # within which the process that reports why all of them end has done so
 
@@ -59,7 +61,7 @@ def configure_device(config: Training, device: torch.device) -> str:
     torch.backends.cudnn.allow_tf32 = config.precision != "float32"
     torch.backends.cudnn.benchmark = True
     kind = "TF32" if torch.backends.cudnn.allow_tf32 else "float32"
-    if networks.uses_bfloat16(config, device):
+    if uses_bfloat16(config, device):
         kind = "bfloat16"
     return f"convolutions in {kind}, the renderer in float32 without TF32, cudnn.benchmark on"
 
@@ -67,3 +69,23 @@ def configure_device(config: Training, device: torch.device) -> str:
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device; the copy waits for nothing that the device has to do before."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that a process may still take there. Processes on one CPU share."""
+    if device.type == "cuda":
+        # What torch holds and does not use, of a training before this one, is free to this process too.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    available = min(int(psutil.virtual_memory().available), _left_to_container())
+    return available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def _left_to_container(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Of a container's limit (cgroup 2), counting files in memory that can go; endless where there is none."""
+    try:
+        numbers = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(numbers["inactive_file"])
+        return max(int((group / "memory.max").read_text()) - used, 0)
+    except (OSError, ValueError, KeyError):  # no such file; "max"
+        return sys.maxsize

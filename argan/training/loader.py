@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from argan.training import memory
-from argan.training.device import to_device
+from argan.training.device import free_bytes, to_device
 
 CHUNK = 4096  # photos copied at a time: no second copy of all of them in memory
 
@@ -43,7 +42,7 @@ class Loader:
     ) -> None:
         self.photos, self.rows, self.device = photos, rows, device
         self.resident: Tensor | None = None
-        if len(rows) * photos[:1].nbytes <= share * (memory.free_bytes(device) - needed):
+        if len(rows) * photos[:1].nbytes <= share * (free_bytes(device) - needed):
             resident = torch.empty(len(rows), *photos.shape[1:], dtype=torch.uint8, device=device)
             for chunk in torch.arange(len(rows)).split(CHUNK):
                 resident[chunk[0] : chunk[-1] + 1] = torch.from_numpy(photos[rows[chunk.numpy()]])

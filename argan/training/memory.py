@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from functools import lru_cache
-from pathlib import Path
 
-import psutil
 import torch
 from torch import nn
 
@@ -15,6 +11,7 @@ from argan import networks
 from argan.config.schema import Training
 from argan.errors import UserError
 from argan.optics import Aperture
+from argan.training.device import free_bytes
 
 FLOAT = 4  # bytes
 
@@ -81,26 +78,6 @@ def bytes_needed(config: Training, device: torch.device, processes: int = 1) -> 
     weights = FLOAT * (5 * count["generator"] + 4 * count["discriminator"])
     at_a_time = -(-config.batch // (config.accumulate * processes))
     return round(RESERVE * (weights + at_a_time * bytes_per_image(config, device)))
-
-
-def free_bytes(device: torch.device) -> int:
-    """Bytes that a process may still take there. Processes on one CPU share."""
-    if device.type == "cuda":
-        # What torch holds and does not use, of a training before this one, is free to this process too.
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + unused
-    available = min(int(psutil.virtual_memory().available), _left_to_container())
-    return available // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
-def _left_to_container(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Of a container's limit (cgroup 2), counting files in memory that can go; endless where there is none."""
-    try:
-        numbers = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = int((group / "memory.current").read_text()) - int(numbers["inactive_file"])
-        return max(int((group / "memory.max").read_text()) - used, 0)
-    except (OSError, ValueError, KeyError):  # no such file; "max"
-        return sys.maxsize
 
 
 def check_fits(config: Training, device: torch.device, processes: int = 1) -> None:

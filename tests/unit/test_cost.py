@@ -14,7 +14,7 @@ from trainings import train
 from argan import networks
 from argan.config.schema import PRESETS, training
 from argan.errors import UserError
-from argan.training import memory
+from argan.training import device, memory
 from argan.training.step import Trainer
 from benchmarks.bench_cost import operations
 from benchmarks.timing import peak_bytes
@@ -67,9 +67,9 @@ def test_a_container_may_have_less_memory_than_its_machine(tmp_path: Path) -> No
     (tmp_path / "memory.stat").write_text("anon 700\ninactive_file 200\n")
     (tmp_path / "memory.current").write_text("1000\n")
     (tmp_path / "memory.max").write_text("5000\n")
-    assert memory._left_to_container(tmp_path) == 4200
+    assert device._left_to_container(tmp_path) == 4200
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory._left_to_container(tmp_path) == memory._left_to_container(tmp_path / "none") == sys.maxsize
+    assert device._left_to_container(tmp_path) == device._left_to_container(tmp_path / "none") == sys.maxsize
 
 
 def test_operations_are_counted_through_a_penalty_on_gradients() -> None:
