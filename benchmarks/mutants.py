@@ -37,41 +37,40 @@ ARITHMETIC = (("and", "or"), ("+", "-"), ("*", "/"), ("//", "*"), ("%", "*"), ("
 
 @dataclass(frozen=True)
 class Mutant:
-    """Bytes `start` to `stop` of a source file replaced by `after`."""
+    """Bytes `start` to `stop` of a file replaced by `after`; `file`: its path from the top folder."""
 
-    path: Path
+    file: str
+    source: bytes
     start: int
     stop: int
     after: bytes
 
-    def source(self) -> bytes:
-        source = self.path.read_bytes()
-        return source[: self.start] + self.after + source[self.stop :]
+    @property
+    def mutated(self) -> bytes:
+        return self.source[: self.start] + self.after + self.source[self.stop :]
 
     def is_code(self) -> bool:
         """Whether it compiles, and to something else than the source without it."""
         try:
-            return ast.dump(ast.parse(self.source())) != ast.dump(ast.parse(self.path.read_bytes()))
+            return ast.dump(ast.parse(self.mutated)) != ast.dump(ast.parse(self.source))
         except SyntaxError:
             return False
 
     def __str__(self) -> str:
         """file:line, and the line without and with the mistake."""
-        source, mutated = self.path.read_bytes(), self.source()
-        begin, end = source.rfind(b"\n", 0, self.start) + 1, source.find(b"\n", self.stop)
-        lines = source[begin:end], mutated[begin : end + len(mutated) - len(source)]
+        begin, end = self.source.rfind(b"\n", 0, self.start) + 1, self.source.find(b"\n", self.stop)
+        lines = self.source[begin:end], self.mutated[begin : end + len(self.mutated) - len(self.source)]
         before, after = (" ".join(line.decode().split()) for line in lines)
-        number = source.count(b"\n", 0, self.start) + 1
-        return f"{self.path.relative_to(ROOT)}:{number}\n    - {before}\n    + {after}"
+        number = self.source.count(b"\n", 0, self.start) + 1
+        return f"{self.file}:{number}\n    - {before}\n    + {after}"
 
 
-def mutants(path: Path) -> Iterator[Mutant]:
-    """All mutants of a source file, in order; a few of them are no code."""
-    source = path.read_bytes()
+def mutants(file: str, source: bytes) -> Iterator[Mutant]:
+    """All mutants of a file, in order; a few of them are no code."""
     begins = [0, *(i + 1 for i, byte in enumerate(source) if byte == ord("\n"))]
     for node in computing(ast.parse(source)):
         for start, stop, after in changes(node, source, begins):
-            yield Mutant(path, start, stop, after)
+            yield Mutant(file, source, start, stop, after)
 
 
 def changes(node: ast.AST, source: bytes, begins: list[int]) -> Iterator[tuple[int, int, bytes]]:
@@ -123,20 +122,24 @@ def computing(node: ast.AST) -> Iterator[ast.AST]:
                     yield from computing(each)
 
 
-def imports(path: Path) -> set[str]:
+def module(path: Path, root: Path) -> str:
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(path: Path, root: Path) -> set[str]:
     """Names of the modules of ours that a file imports."""
-    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    return set().union(*dependencies.imports(path.read_bytes(), name, is_package=path.name == "__init__.py"))
+    is_package = path.name == "__init__.py"
+    return set().union(*dependencies.imports(path.read_bytes(), module(path, root), is_package=is_package, root=root))
 
 
-def nearest_tests(paths: list[Path]) -> dict[Path, list[str]]:
+def nearest_tests(paths: list[Path], root: Path = ROOT) -> dict[Path, list[str]]:
     """File -> the unit tests with the fewest hops to it, no more than HOPS; those that reach the least come first."""
-    files = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p for p in paths}
-    arrows = {name: imports(path) & set(files) for name, path in files.items()}
+    files = {module(path, root): path for path in paths}
+    arrows = {name: imports(path, root) & set(files) for name, path in files.items()}
     found: dict[Path, dict[str, int]] = {}
-    for test in sorted((ROOT / "tests/unit").glob("test_*.py")):
-        label = str(test.relative_to(ROOT))
-        pending = [(1, name) for name in imports(test) & set(files)]
+    for test in sorted((root / "tests/unit").glob("test_*.py")):
+        label = str(test.relative_to(root))
+        pending = [(1, name) for name in imports(test, root) & set(files)]
         while pending:
             pending.sort(reverse=True)
             hops, name = pending.pop()
@@ -192,30 +195,33 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    paths = [path for package in ("argan", "pipelines") for path in sorted((ROOT / package).rglob("*.py"))]
-    tests_of = nearest_tests(paths)
-    every = [mutant for path in paths if path in tests_of for mutant in mutants(path)]
-    random.Random(options.seed).shuffle(every)
-    sample = list(islice((mutant for mutant in every if mutant.is_code()), options.count))
-    print(
-        f"{len(sample)} of {len(every):,} mutants in {len(tests_of)} files; {len(paths) - len(tests_of)} have no unit test"
-    )
     survivors, seconds = [], dict[tuple[str, ...], float]()
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         tree = Path(folder, "tree")
         copy_tree(tree)
+        paths = [path for package in ("argan", "pipelines") for path in sorted((tree / package).rglob("*.py"))]
+        tests_of = nearest_tests(paths, tree)
+        tested = [path for path in paths if path in tests_of]
+        every = [each for path in tested for each in mutants(str(path.relative_to(tree)), path.read_bytes())]
+        random.Random(options.seed).shuffle(every)
+        sample = list(islice((mutant for mutant in every if mutant.is_code()), options.count))
+        print(
+            f"{len(sample)} of {len(every):,} in {len(tested)} files; {len(paths) - len(tested)} have no unit test",
+            flush=True,
+        )
         for number, mutant in enumerate(sample, 1):
-            tests, file = tests_of[mutant.path], tree / mutant.path.relative_to(ROOT)
-            began = time.monotonic()
+            path = tree / mutant.file
+            tests, status, began = tests_of[path], path.stat(), time.monotonic()
             if tuple(tests) not in seconds:
                 if not passes(tests, tree, None):
                     sys.exit(f"error: without any mutant there are failures in {' '.join(tests)}")
                 seconds[tuple(tests)] = time.monotonic() - began
             limit = FACTOR * seconds[tuple(tests)] + SECONDS
-            file.write_bytes(mutant.source())
+            path.write_bytes(mutant.mutated)
             with tempfile.TemporaryDirectory(dir=folder) as own:
-                survived = passes(tests, tree, limit, Path(own) if COMPILED in imports(mutant.path) else None)
-            shutil.copy2(mutant.path, file)
+                survived = passes(tests, tree, limit, Path(own) if COMPILED in imports(path, tree) else None)
+            path.write_bytes(mutant.source)
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # compiled code knows its source by its time
             survivors += [mutant] if survived else []
             took = time.monotonic() - began
             print(f"[{number}/{len(sample)}, {took:.0f} s] {'SURVIVED' if survived else 'caught'} {mutant}", flush=True)
