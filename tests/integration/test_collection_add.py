@@ -86,26 +86,43 @@ def test_an_address_of_a_folder_gives_what_its_listing_links_to(folder: Path, tm
 
 
 ADD = """
+import sys
+from pathlib import Path
+from argan.photos.collection import add
+add("mine", sys.argv[1], Path(sys.argv[2]), processes=0)
+"""
+# For every "<step> <home>" that comes in: adds the folder argv[1] to that home in a forked process, which is killed at that step, a
+# step being whatever changes a file or folder (0: never); answers with the process's status and the steps it was able to count.
+ADD_AND_KILL = """
 import os, signal, sys
 from pathlib import Path
 from argan.photos.collection import add
-left = int(sys.argv[3])
-def count(event, arguments):  # every step by which a file or folder changes; -1: never
-    global left
-    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.copyfile") and sys.argv[2] in str(arguments):
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(count)
-add("mine", sys.argv[1], Path(sys.argv[2]), processes=0)
-print(-1 - left)
+CHANGES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.copyfile")
+for line in sys.stdin:
+    kill_at, home = line.split()
+    reading, writing = os.pipe()
+    if child := os.fork():
+        os.close(writing)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(status, os.read(reading, 20).decode() or 0, flush=True)
+        os.close(reading)
+        continue
+    steps = 0
+    def count(event, arguments):
+        global steps
+        if event in CHANGES and home in str(arguments):
+            steps += 1
+            if steps == int(kill_at):
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
+    add("mine", sys.argv[1], Path(home), processes=0)
+    os.write(writing, str(steps).encode())
+    os._exit(0)
 """
 
 
-def start(folder: Path, home: Path, kill_at: int = -1) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", ADD, str(folder), str(home), str(kill_at)], stdout=subprocess.PIPE, text=True
-    )
+def start(folder: Path, home: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", ADD, str(folder), str(home)], stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.pipeline
@@ -116,26 +133,30 @@ def test_killed_at_any_step_it_is_what_it_was_or_what_it_should_be(folder: Path,
     for i in range(3):
         noise(folder / f"more{i}.png", 200 + i)
     after = add("mine", str(folder), shutil.copytree(home, tmp_path / "other"), processes=0).revision
-    told, _ = start(folder, shutil.copytree(home, tmp_path / "whole")).communicate()
-    steps = int(told)
-    assert steps > 20
-    at = sorted({*range(1, steps, 7), *range(steps - 6, steps + 1)})
-    seen = []
-    processes = []
-    for step in at:
-        tried = shutil.copytree(home, tmp_path / f"try{step}")
-        processes.append((tried, start(folder, tried, step)))
-        if len(processes) < 2 and step != at[-1]:
-            continue
-        for tried, process in processes:
-            assert process.wait() == -signal.SIGKILL
+    command = [sys.executable, "-c", ADD_AND_KILL, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as adder:
+        assert adder.stdin is not None and adder.stdout is not None
+
+        def add_and_kill(step: int) -> tuple[Path, int, int]:
+            """A copy of the home after the kill, the status of the process, and its steps."""
+            tried = shutil.copytree(home, tmp_path / f"try{step}")
+            print(step, tried, file=adder.stdin, flush=True)
+            status, steps = adder.stdout.readline().split()
+            return tried, int(status), int(steps)
+
+        _, status, steps = add_and_kill(0)
+        assert status == 0 and steps > 20
+        revisions = set()
+        for step in sorted({*range(1, steps, 7), *range(steps - 6, steps + 1)}):
+            tried, status, _ = add_and_kill(step)
+            assert status == -signal.SIGKILL
             with collection._alone("mine", tried, print):  # what every change begins with
-                seen.append(Collection.open("mine", tried).revision)
+                revisions.add(Collection.open("mine", tried).revision)
             assert put(folder, tried).revision == after
             stored = {path.stem for path in (tried / "mine" / "photos").rglob("*.*")}
             assert stored == set(Collection.open("mine", tried).index["file_sha256"])
-        processes = []
-    assert set(seen) == {before, after}
+        adder.stdin.close()
+    assert revisions == {before, after}
 
 
 def test_two_adds_at_once_both_come_in(folder: Path, tmp_path: Path) -> None:
