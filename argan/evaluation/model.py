@@ -61,7 +61,7 @@ class EvaluatedModel:
         """uint8 (N, H, W, 3) -> the estimated disparity (N, H, W)."""
         parts = [np.empty((0, *photos.shape[1:3]), np.float32)]
         for i in range(0, len(photos), BATCH):
-            batch = torch.from_numpy(np.ascontiguousarray(photos[i : i + BATCH])).to(device).permute(0, 3, 1, 2)
+            batch = torch.from_numpy(np.array(photos[i : i + BATCH])).to(device).permute(0, 3, 1, 2)
             parts.append(estimate(self.estimator, networks.from_uint8(batch))[:, 0].cpu().numpy())
         return np.concatenate(parts)
 

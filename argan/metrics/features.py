@@ -42,7 +42,7 @@ class Extractor:
             raise ValueError(f"photos must be uint8 (N, H, W, 3) with N > 0, got {photos.dtype} {photos.shape}")
         parts = []
         for i in range(0, len(photos), BATCH):
-            part = torch.from_numpy(np.ascontiguousarray(photos[i : i + BATCH])).to(self.device)
+            part = torch.from_numpy(np.array(photos[i : i + BATCH])).to(self.device)
             parts.append(self.batch(part.permute(0, 3, 1, 2)).float().cpu().numpy())
         return np.concatenate(parts)
 

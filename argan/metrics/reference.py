@@ -63,7 +63,7 @@ def reference(device: torch.device) -> Callable[[NDArray[np.uint8]], Maps]:
 
     @torch.inference_mode()
     def judge(photos: NDArray[np.uint8]) -> Maps:
-        x = torch.from_numpy(np.ascontiguousarray(photos)).to(device).permute(0, 3, 1, 2).float() / 255
+        x = torch.from_numpy(np.array(photos)).to(device).permute(0, 3, 1, 2).float() / 255
         x = F.interpolate(x, (INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         depth = network((x - mean) / deviation).predicted_depth[:, None]
         found: Maps = (

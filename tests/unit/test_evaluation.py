@@ -33,14 +33,14 @@ from argan.evaluation.inputs import Inputs, near_duplicates
 from argan.evaluation.model import EvaluatedModel
 from argan.evaluation.scenes import SceneStatistics, degenerate_answers, log_sharpness
 from argan.files import write_json
-from argan.metrics import frechet_distance, reference
+from argan.metrics import frechet_distance, kernel_distance, kernel_distance_parts, reference
 from argan.metrics.features import Extractor
 from argan.networks.mixture import ApertureMixture
 from argan.optics import Aperture, render
 from argan.photos import store as photos
 from argan.photos.store import Photos
 from argan.tensors import read_tensors, write_tensors
-from argan.training import losses as objective
+from argan.training import losses
 
 REACH = 0.1
 SPLITS = ["train"] * 4 + ["validation"] * 10 + ["test"] * 40
@@ -118,13 +118,22 @@ def constant(config: Training, random: np.random.Generator) -> tuple[np.ndarray,
 
 
 def prior(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    given = objective.prior(config)[0, 0].numpy()
-    return textured(random), given + smooth(random, 64) * 0.002
+    center = losses.prior(config)[0, 0].numpy()
+    return textured(random), center + smooth(random, 64) * 0.002
 
 
-def luminance(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def luminance(config: Training, random: np.random.Generator, sign: int = 1) -> tuple[np.ndarray, np.ndarray]:
     image = 0.25 * smooth(random, 64)[:, None] + 0.03 * random.normal(size=(64, 3, 32, 32))
-    return image, image.mean(1) * 0.2
+    return image, sign * image.mean(1) * 0.2
+
+
+def darkness(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return luminance(config, random, -1)
+
+
+def planes(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Each scene is flat; the next one lies elsewhere."""
+    return textured(random), np.linspace(-0.08, 0.08, 64)[:, None, None] + smooth(random, 64) * 0.0005
 
 
 def baked(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -160,12 +169,12 @@ class Red(nn.Module):
 
 
 @pytest.fixture
-def examined(
+def evaluated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: Path, model: Path, config: Training
 ) -> Callable[..., Evaluation]:
     """A function that judges a planted generator and estimator, with features that cost nothing; drawn on request."""
 
-    def examine(
+    def evaluate(
         plant: Plant = healthy,
         slope: float = 1.0,
         truth: str = "truth",
@@ -189,7 +198,7 @@ def examined(
             return evaluate_model(model, store / photos, store / truth, tmp_path, params, report_folder=tmp_path)
         return measure(model, store / photos, store / truth, params)
 
-    return examine  # type: ignore[return-value]
+    return evaluate  # type: ignore[return-value]
 
 
 @cache
@@ -201,9 +210,15 @@ OPEN = EvaluatedModel.open
 
 
 @pytest.fixture
-def judged(examined: Callable[..., Evaluation]) -> Callable[..., Metrics]:
-    """A function that evaluates a planted generator and estimator, the report into `tmp_path`."""
-    return partial(examined, drawn=True)  # type: ignore[return-value]
+def metrics_of(evaluated: Callable[..., Evaluation]) -> Callable[..., Metrics]:
+    """A function that measures a planted generator and estimator."""
+    return lambda *args, **options: evaluated(*args, **options).metrics
+
+
+@pytest.fixture
+def drawn(evaluated: Callable[..., Evaluation]) -> Callable[..., Metrics]:
+    """The same, with pictures and report in `tmp_path`."""
+    return partial(evaluated, drawn=True)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(
@@ -212,17 +227,19 @@ def judged(examined: Callable[..., Evaluation]) -> Callable[..., Metrics]:
         (healthy, None),
         (constant, "constant_depth"),
         (prior, "prior_depth"),
+        (planes, "constant_depth"),
         (luminance, "luminance_depth"),
+        (darkness, "luminance_depth"),
         (baked, "baked_blur"),
     ],
 )
-def test_a_planted_answer_is_named(judged: Callable[..., Metrics], plant: Plant, name: str | None) -> None:
-    metrics = judged(plant)
+def test_a_planted_answer_is_named(metrics_of: Callable[..., Metrics], plant: Plant, name: str | None) -> None:
+    metrics = metrics_of(plant)
     assert metrics["degenerate"] == ([name] if name else [])
 
 
-def test_a_perfect_estimator_scores_perfectly(judged: Callable[..., Metrics]) -> None:
-    metrics = judged(slope=1.0)
+def test_a_perfect_estimator_scores_perfectly(metrics_of: Callable[..., Metrics]) -> None:
+    metrics = metrics_of(slope=1.0)
     assert metrics["depth_spearman"] > 0.95  # 8 bits of red, and the estimate follows the edges of the texture
     assert metrics["depth_side"] < metrics["depth_side_prior"] / 4
     assert metrics["depth_sign_agreement"] == 1
@@ -233,53 +250,53 @@ def test_a_perfect_estimator_scores_perfectly(judged: Callable[..., Metrics]) ->
     assert metrics["depth_photos"] == 40
 
 
-def test_an_inverted_estimator_is_named(judged: Callable[..., Metrics]) -> None:
-    metrics = judged(slope=-1.0)
+def test_an_inverted_estimator_is_named(metrics_of: Callable[..., Metrics]) -> None:
+    metrics = metrics_of(slope=-1.0)
     assert metrics["degenerate"] == ["inverted_depth"]
     assert metrics["depth_spearman"] < -0.95
     assert metrics["depth_spearman_aligned"] > 0.95
     assert metrics["depth_sign_agreement"] == 0
 
 
-def test_an_estimator_that_says_nothing_is_not_inverted(judged: Callable[..., Metrics]) -> None:
-    metrics = judged(slope=0.0)
+def test_an_estimator_that_says_nothing_is_not_inverted(metrics_of: Callable[..., Metrics]) -> None:
+    metrics = metrics_of(slope=0.0)
     assert metrics["degenerate"] == []
     assert (metrics["depth_spearman"], metrics["depth_sign_agreement"], metrics["depth_inverted"]) == (0, 0, 0)
 
 
-class Said(nn.Module):
-    """An estimator that gives the map it was given, or noise, whatever the photo."""
+class FixedEstimator(nn.Module):
+    """An estimator of the same disparity, or of noise, whatever the photo."""
 
-    def __init__(self, given: Tensor | None) -> None:
+    def __init__(self, disparity: Tensor | None) -> None:
         super().__init__()
-        self.given, self.random = given, torch.Generator().manual_seed(0)
+        self.disparity, self.random = disparity, torch.Generator().manual_seed(0)
 
     def with_error(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         some = pictures[:, :1]
         noise = REACH * torch.randn(some.shape, generator=self.random)
-        return noise if self.given is None else self.given.expand_as(some), torch.ones_like(some)
+        return noise if self.disparity is None else self.disparity.expand_as(some), torch.ones_like(some)
 
 
-def test_the_prior_and_noise_score_what_theory_gives(judged: Callable[..., Metrics], config: Training) -> None:
-    given = objective.prior(config)
-    metrics = judged(student=Said(given))
+def test_the_prior_and_noise_score_what_theory_gives(metrics_of: Callable[..., Metrics], config: Training) -> None:
+    center = losses.prior(config)
+    metrics = metrics_of(student=FixedEstimator(center))
     assert metrics["depth_spearman"] == pytest.approx(metrics["depth_spearman_prior"], abs=0.05)
     assert metrics["depth_side"] == pytest.approx(metrics["depth_side_prior"], abs=0.01)
-    metrics = judged(student=Said(None))
+    metrics = metrics_of(student=FixedEstimator(None))
     assert metrics["depth_spearman_low"] < 0.05 and metrics["depth_spearman_high"] > -0.05
     assert 0.2 < metrics["depth_sign_agreement"] < 0.8
 
 
-def test_without_truth_depth_is_unknown_and_never_invented(judged: Callable[..., Metrics], tmp_path: Path) -> None:
-    metrics = judged(slope=-1.0, truth="nothing")
+def test_without_truth_depth_is_unknown_and_never_invented(drawn: Callable[..., Metrics], tmp_path: Path) -> None:
+    metrics = drawn(slope=-1.0, truth="nothing")
     assert {value for name, value in metrics.items() if name.startswith("depth_")} == {None}
     assert metrics["degenerate"] == []
     assert metrics["kid"] is not None
-    assert set(metrics) == set(judged())
+    assert set(metrics) == set(drawn())
     assert {p.name for p in tmp_path.iterdir()} >= {"grid.png", "scenes.png", "refocus.png", "training.csv"}
 
 
-def test_blur_in_the_image_is_told_from_blur_by_the_lens(config: Training) -> None:
+def test_blur_in_the_image_differs_from_blur_by_the_lens(config: Training) -> None:
     """Meadow's own images in focus with their exact depth are healthy; painted with their full blur, they are not."""
     count = 32
     pixels = np.stack([meadow.all_in_focus(i, 32, 5) for i in range(count)])
@@ -297,16 +314,16 @@ def test_blur_in_the_image_is_told_from_blur_by_the_lens(config: Training) -> No
         assert degenerate_answers(scenes.metrics()) == names
 
 
-def test_truth_that_is_partly_or_wholly_unknown(judged: Callable[..., Metrics], store: Path) -> None:
+def test_truth_that_is_partly_or_wholly_unknown(metrics_of: Callable[..., Metrics], store: Path) -> None:
     exact = np.load(store / "truth" / "disparity.npy")
     for name, change in (("gaps", np.nan), ("flat", 0.01)):
         known = exact.copy()
         known[:, : 4 if name == "gaps" else 32] = change
         shutil.copytree(store / "truth", store / name)
         np.save(store / name / "disparity.npy", known)
-    assert judged(truth="gaps")["depth_spearman"] > 0.95
-    assert judged(truth="gaps")["depth_spearman_mean"] is not None
-    assert judged(truth="flat")["depth_spearman"] is None
+    assert metrics_of(truth="gaps")["depth_spearman"] > 0.95
+    assert metrics_of(truth="gaps")["depth_spearman_mean"] is not None
+    assert metrics_of(truth="flat")["depth_spearman"] is None
 
 
 def test_inversion_is_more_than_chance() -> None:
@@ -320,7 +337,7 @@ def test_inversion_is_more_than_chance() -> None:
         assert degenerate_answers(healthy | {"depth_inverted": inverted, "depth_photos": photos_}) == names
 
 
-def test_the_photographs_themselves_score_like_their_floor(judged: Callable[..., Metrics], store: Path) -> None:
+def test_the_photographs_themselves_score_like_their_floor(metrics_of: Callable[..., Metrics], store: Path) -> None:
     """A generator of the training distribution: its kernel distance is that of two samples, and darker ones are told apart."""
     pixels = Photos.open(store / "photos").pixels[4:].transpose(0, 3, 1, 2) / 127.5 - 1
 
@@ -330,7 +347,7 @@ def test_the_photographs_themselves_score_like_their_floor(judged: Callable[...,
     def darker(config: Training, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return pixels * 0.7 - 0.2, np.zeros((len(pixels), 32, 32))
 
-    same, other = judged(real), judged(darker)
+    same, other = metrics_of(real), metrics_of(darker)
     assert abs(same["kid"]) < 3 * abs(same["kid_floor"]) + 1e-3
     assert other["kid"] > 10 * abs(same["kid"])
     assert other["fid"] > same["fid"]
@@ -341,9 +358,10 @@ def test_the_photographs_themselves_score_like_their_floor(judged: Callable[...,
 
 def test_the_same_model_gives_the_same_numbers_byte_for_byte(model: Path, store: Path, tmp_path: Path) -> None:
     texts, pictures = [], []
-    for name in ("one", "two"):
-        plots = tmp_path / name
-        torch.manual_seed(hash(name) % 1000)  # no global random state may matter
+    for seed in (1, 2):
+        plots = tmp_path / str(seed)
+        torch.manual_seed(seed)  # no global random state may matter
+        np.random.seed(seed)
         metrics = evaluate_model(
             model,
             store / "photos",
@@ -351,7 +369,7 @@ def test_the_same_model_gives_the_same_numbers_byte_for_byte(model: Path, store:
             plots,
             Evaluate(images=40),
             report_folder=plots,
-            cache=tmp_path / "cache",
+            cache=tmp_path / f"cache {seed}",
         )
         write_json(plots / "metrics.json", metrics)
         texts.append((plots / "metrics.json").read_bytes())
@@ -420,11 +438,11 @@ def test_bad_input_is_one_clear_line(model: Path, store: Path, tmp_path: Path) -
     half = copy(model)
     (half / "config.json").write_text("{")
     assert "config.json is damaged" in failing(half, store, tmp_path)
-    for name, told in (("generator", "photos that are not finite"), ("estimator", "depth is not finite")):
+    for name, message in (("generator", "photos that are not finite"), ("estimator", "depth is not finite")):
         sick = copy(model)
         tensors, _ = read_tensors(sick / f"{name}.safetensors")
         write_tensors(sick / f"{name}.safetensors", {key: value * float("nan") for key, value in tensors.items()})
-        assert told in failing(sick, store, tmp_path)
+        assert message in failing(sick, store, tmp_path)
     half = copy(model)
     (half / "history.csv").write_text("a,b\n1,2\n")
     assert "history.csv has no column images" in failing(half, store, tmp_path)
@@ -456,7 +474,9 @@ def test_bad_input_is_one_clear_line(model: Path, store: Path, tmp_path: Path) -
 # -- what is kept, and what is known -----------------------------------------------------------------------------------
 
 
-def test_features_are_extracted_once(model: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_are_extracted_once(
+    config: Training, model: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
     pooled = Extractor("pooled", lambda x: F.adaptive_avg_pool2d(x / 255, 4).flatten(1), torch.device("cpu"))
 
@@ -467,29 +487,35 @@ def test_features_are_extracted_once(model: Path, store: Path, tmp_path: Path, m
     counted.name = "pooled"  # type: ignore[attr-defined]
     monkeypatch.setattr("argan.evaluation.inputs.extractor", lambda name, device: counted)
 
-    def judged(truth: str = "truth", **params: int) -> Evaluation:
+    def judged(truth: str = "truth", folder: Path = model, **params: int) -> Evaluation:
         seen.clear()
-        params = {"images": 64, **params}
-        return measure(model, store / "photos", store / truth, Evaluate(**params), cache=tmp_path / "cache")
+        params = {"images": 16, **params}
+        return measure(folder, store / "photos", store / truth, Evaluate(**params), cache=tmp_path / "cache")
 
     first = judged()
-    assert sum(seen) == 64 + 40 + 10 + 4
+    assert sum(seen) == 16 + 40 + 10 + 4
     again = judged()
     assert not seen and again.metrics == first.metrics and again.scores.to_json() == first.scores.to_json()
     judged("nothing")
     assert not seen
     judged(seed=1)
-    assert sum(seen) == 64  # the generated ones alone
+    assert sum(seen) == 16  # the generated ones alone
+    assert judged(images=12).metrics["kid"] != first.metrics["kid"] and sum(seen) == 12  # fewer are others
+    shutil.copytree(model, tmp_path / "other")
+    torch.manual_seed(1)
+    write_tensors(tmp_path / "other" / "generator.safetensors", networks.build_generator(config).state_dict())
+    judged(folder=tmp_path / "other")
+    assert sum(seen) == 16  # another generator's
     judged()
     monkeypatch.setattr("argan.evaluation.revision.code_revision", lambda: "other")
     judged()
-    assert sum(seen) == 64 + 40 + 10 + 4  # of other code, all of them
+    assert sum(seen) == 16 + 40 + 10 + 4  # of other code, all of them
     monkeypatch.undo()
     monkeypatch.setattr("argan.evaluation.inputs.extractor", lambda name, device: counted)
     for damage in (lambda data: data[:200], lambda data: data[:70] + b"(" + data[71:], lambda data: b""):
         for file in (tmp_path / "cache").iterdir():
             file.write_bytes(damage(file.read_bytes()))  # made again
-        assert judged().metrics == first.metrics and sum(seen) == 64 + 40 + 10 + 4
+        assert judged().metrics == first.metrics and sum(seen) == 16 + 40 + 10 + 4
 
 
 def test_features_outlive_whoever_clears_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -509,7 +535,7 @@ def test_features_outlive_whoever_clears_the_cache(tmp_path: Path, monkeypatch: 
 
 
 def test_masks_judge_depth_where_nothing_else_does(
-    examined: Callable[..., Evaluation], store: Path, tmp_path: Path
+    evaluated: Callable[..., Evaluation], store: Path, tmp_path: Path
 ) -> None:
     exact = np.load(store / "truth" / "disparity.npy")
     masked = tmp_path / "masked"
@@ -518,24 +544,24 @@ def test_masks_judge_depth_where_nothing_else_does(
     np.save(masked / "masks.npy", masks[4:30])  # of 6 validation and 20 test photos
     pd.DataFrame({"photo": range(8, 34)}).to_parquet(masked / "masks.parquet", index=False)
     shutil.copytree(masked, store / "masked")
-    right, wrong, nothing = (examined(slope=slope, truth="masked").metrics for slope in (1.0, -1.0, 0.0))
+    right, wrong, nothing = (evaluated(slope=slope, truth="masked").metrics for slope in (1.0, -1.0, 0.0))
     assert right["depth_mask_auc"] > 0.99 and right["depth_mask_auc_low"] > 0.98
     assert wrong["depth_mask_auc"] < 0.01
     assert nothing["depth_mask_auc"] == pytest.approx(0.5)
     assert abs(right["depth_mask_auc_prior"] - 0.5) < 0.1
     assert right["depth_spearman"] is None and right["depth_photos"] is None
-    before = examined(truth="masked").scores
+    before = evaluated(truth="masked").scores
     assert before.depth_mask_auc is not None and np.isfinite(before.depth_mask_auc).sum() == 6
     np.save(store / "masked" / "masks.npy", 255 - masks[4:30])  # other masks: other scores, and they say so
-    assert examined(truth="masked").scores.judged_on != before.judged_on
+    assert evaluated(truth="masked").scores.judged_on != before.judged_on
     np.save(store / "masked" / "masks.npy", np.zeros_like(masks[4:30]))
     with pytest.raises(UserError, match=r"masks\.npy tells subject from background in none of 26 photos"):
-        examined(truth="masked")
+        evaluated(truth="masked")
 
 
-def test_a_row_a_photo_and_scores_that_compare(judged: Callable[..., Metrics], store: Path, tmp_path: Path) -> None:
+def test_a_row_a_photo_and_scores_that_compare(drawn: Callable[..., Metrics], store: Path, tmp_path: Path) -> None:
     def scores(slope: float) -> Scores:
-        judged(slope=slope)
+        drawn(slope=slope)
         return Scores.from_json(json.loads((tmp_path / "scores.json").read_text()))
 
     perfect, inverted = scores(1.0), scores(-1.0)
@@ -555,9 +581,9 @@ def test_a_row_a_photo_and_scores_that_compare(judged: Callable[..., Metrics], s
 # -- which photographs choose ------------------------------------------------------------------------------------------
 
 
-def test_test_photos_choose_nothing(examined: Callable[..., Evaluation], store: Path, model: Path) -> None:
+def test_test_photos_choose_nothing(evaluated: Callable[..., Evaluation], store: Path, model: Path) -> None:
     """What the gate reads is the same whatever the test photos and their depth are; the metrics are not."""
-    before = examined()
+    before = evaluated()
     assert before.scores.judged_on.startswith("validation photos ")
     opened = Photos.open(store / "photos")
     pixels, index = opened.pixels.copy(), opened.index.copy()
@@ -568,7 +594,7 @@ def test_test_photos_choose_nothing(examined: Callable[..., Evaluation], store: 
     exact = np.load(store / "truth" / "disparity.npy")
     exact[10:] = np.random.default_rng(3).normal(size=exact[10:].shape)
     np.save(store / "other_truth" / "disparity.npy", exact)
-    after = examined(photos="other", truth="other_truth")
+    after = evaluated(photos="other", truth="other_truth")
     assert after.metrics["depth_spearman"] != before.metrics["depth_spearman"]
     assert after.metrics["kid"] != before.metrics["kid"]
     assert after.scores == before.scores
@@ -577,12 +603,12 @@ def test_test_photos_choose_nothing(examined: Callable[..., Evaluation], store: 
     assert validation_scores(model, store / "no_test", store / "other_truth", Evaluate(images=64)) == before.scores
 
 
-def test_where_the_splits_disagree_validation_decides(examined: Callable[..., Evaluation], store: Path) -> None:
+def test_where_the_splits_disagree_validation_decides(evaluated: Callable[..., Evaluation], store: Path) -> None:
     exact = np.load(store / "truth" / "disparity.npy")
     exact[10:] *= -1  # of test photos
     shutil.copytree(store / "truth", store / "opposed")
     np.save(store / "opposed" / "disparity.npy", exact)
-    one, other = (examined(slope=slope, truth="opposed") for slope in (1.0, -1.0))
+    one, other = (evaluated(slope=slope, truth="opposed") for slope in (1.0, -1.0))
     assert one.metrics["depth_spearman"] < -0.9 and other.metrics["depth_spearman"] > 0.9
     assert one.metrics["degenerate"] == ["inverted_depth"] and other.metrics["degenerate"] == []
     assert one.scores.degenerate == () and other.scores.degenerate == ("inverted_depth",)
@@ -590,13 +616,24 @@ def test_where_the_splits_disagree_validation_decides(examined: Callable[..., Ev
     assert not gate.decide(replace(other.scores, degenerate=()), one.scores, Register()).champion
 
 
-def test_near_duplicates_count_as_one(examined: Callable[..., Evaluation], store: Path) -> None:
+def test_the_mean_depth_is_of_validation_photos(evaluated: Callable[..., Evaluation], store: Path) -> None:
+    exact = np.load(store / "truth" / "disparity.npy").copy()  # 10 validation photos, then 40 test photos
+    exact[0, :4] = np.nan
+    shutil.copytree(store / "truth", store / "unknown_rows")
+    np.save(store / "unknown_rows" / "disparity.npy", exact)
+    judge = evaluated(truth="unknown_rows").judge
+    assert judge.mean == pytest.approx(np.nanmean(exact[:10].astype(float), 0))
+    test_photos = np.arange(14, 17)
+    assert (judge.predictions(test_photos)["_mean"] == judge.mean).all()
+
+
+def test_near_duplicates_count_as_one(evaluated: Callable[..., Evaluation], store: Path) -> None:
     """The same photos, known to be of few groups: the same scores, other intervals, and the gate is told."""
     shutil.copytree(store / "photos", store / "grouped")
     index = pd.read_parquet(store / "grouped" / "index.parquet")
     names = ["", "", None, "a"] + ["b", "c"] * 5 + [f"t{i // 10}" for i in range(40)]
     index.assign(group=names).to_parquet(store / "grouped" / "index.parquet")
-    single, found = examined(), examined(photos="grouped")
+    single, found = evaluated(), evaluated(photos="grouped")
     assert single.metrics["depth_spearman"] == found.metrics["depth_spearman"]
     assert [m.metrics["depth_photos_independent"] for m in (single, found)] == [40, 4]
     values, groups = found.test["spearman"], found.test["group"]
@@ -636,6 +673,20 @@ def test_the_floor_is_of_as_many_photos_as_the_model_made() -> None:
     assert 4 <= below <= 16 and unequal == 20
 
 
+def test_the_distances_and_their_floor_are_of_equally_many_photos() -> None:
+    random = np.random.default_rng(0)
+    made, real, other = (random.normal(size=(n, 6)).astype(np.float32) for n in (40, 60, 90))
+    for generated, substitutes, count in ((made, other, 40), (other, made, 40)):
+        metrics = distance_metrics(generated, real, substitutes, np.arange(60))
+        assert metrics["fid_images"] == count
+        assert metrics["fid"] == frechet_distance(generated[:count], real)
+        assert metrics["fid_floor"] == frechet_distance(substitutes[:count], real)
+        assert metrics["kid"] == kernel_distance(generated, real)
+        assert metrics["kid_floor"] == kernel_distance(substitutes, real)
+        parts = kernel_distance_parts(generated, real)
+        assert metrics["kid_se"] == pytest.approx(parts.std(ddof=1) / len(parts) ** 0.5)
+
+
 def test_real_photos_in_the_place_of_generated_ones_are_as_many_and_none_of_the_test_split(
     model: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -651,16 +702,15 @@ def test_real_photos_in_the_place_of_generated_ones_are_as_many_and_none_of_the_
             assert len(rows) == len(set(rows)) == count and max(rows) < 14
 
 
-def test_a_generator_that_lost_modes_has_low_recall(judged: Callable[..., Metrics], store: Path) -> None:
+def test_a_generator_that_lost_modes_has_low_recall(metrics_of: Callable[..., Metrics], store: Path) -> None:
     """Real photos score near their ceiling; of few of them, over and over, precision stays and recall falls."""
     pixels = Photos.open(store / "photos").pixels[4:].transpose(0, 3, 1, 2) / 127.5 - 1
 
     def of(count: int) -> Plant:
         return lambda config, random: (np.resize(pixels[:count], (64, 3, 32, 32)), np.zeros((64, 32, 32)))
 
-    whole, few = judged(of(50)), judged(of(2))
-    assert whole["recall"] > 2 * few["recall"] and few["kid"] > whole["kid"]
-    assert whole["kid_se"] > 0
+    all_modes, few = metrics_of(of(50)), metrics_of(of(2))
+    assert all_modes["recall"] > 2 * few["recall"] and few["kid"] > all_modes["kid"]
 
 
 # -- the report ----------------------------------------------------------------------------------------------------------
@@ -679,13 +729,13 @@ class Links(HTMLParser):
 
 
 def test_the_report_needs_nothing_but_itself_and_never_says_fid_of_other_features(
-    judged: Callable[..., Metrics], tmp_path: Path
+    drawn: Callable[..., Metrics], tmp_path: Path
 ) -> None:
-    judged(constant)
-    whole = (tmp_path / "report.html").read_text()
+    drawn(constant)
+    page = (tmp_path / "report.html").read_text()
     found = Links()
-    found.feed(whole)
-    text = re.sub(r'"data:image/[^"]*"', '""', whole)
+    found.feed(page)
+    text = re.sub(r'"data:image/[^"]*"', '""', page)
     assert len(found.sources) >= 6 and all(source.startswith("data:image/") for source in found.sources)
     assert all(found.alts) and len(found.alts) == len(found.sources)
     assert "http:" not in text and "https:" not in text
@@ -702,7 +752,7 @@ def test_the_report_needs_nothing_but_itself_and_never_says_fid_of_other_feature
 
 
 def test_the_reference_ranks_where_no_depth_is_known_and_is_named(
-    judged: Callable[..., Metrics],
+    metrics_of: Callable[..., Metrics],
     store: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -711,10 +761,10 @@ def test_the_reference_ranks_where_no_depth_is_known_and_is_named(
     by_photo = {Photos.open(store / "photos").pixels[row].tobytes(): depth for row, depth in exact.items()}
     knowing = lambda photos_: np.stack([7 * by_photo[p.tobytes()] + 3 for p in photos_])  # noqa: E731
     monkeypatch.setattr(reference, "reference", lambda device: knowing)
-    right, wrong = (judged(slope=slope, truth="nothing", reference=reference.NAME) for slope in (1.0, -1.0))
-    known = judged(slope=1.0)
+    right, wrong = (metrics_of(slope=slope, truth="nothing", reference=reference.NAME) for slope in (1.0, -1.0))
+    known = metrics_of(slope=1.0)
     assert right["depth_reference"] == reference.NAME and known["depth_reference"] is None
     assert right["depth_spearman"] == pytest.approx(known["depth_spearman"]) and right["depth_sign_agreement"] == 1
     assert wrong["degenerate"] == ["inverted_depth"]
     assert right["depth_side"] is None and right["depth_delta1"] is None  # of an unknown scale nothing can be said
-    assert judged(truth="truth", reference=reference.NAME)["depth_reference"] is None  # the truth goes before it
+    assert metrics_of(truth="truth", reference=reference.NAME)["depth_reference"] is None  # the truth goes before it
