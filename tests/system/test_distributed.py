@@ -28,11 +28,11 @@ WORKER = str(Path(__file__).parents[1] / "worker.py")
 
 
 def start(folder: Path, changes: list[dict[str, object]], by: str, **environment: str) -> subprocess.Popen[str]:
-    """Small trainings in `folder` by two processes, which `by` starts: "torchrun" or "launch"."""
+    """Small trainings in `folder` by two processes, which `by` starts: "torchrun", "launch", or "fork"."""
     folder.mkdir(exist_ok=True)
     run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if by == "torchrun" else []
     return subprocess.Popen(
-        [sys.executable, *run, WORKER, str(folder), json.dumps(changes), *(["launch", "2"] if by == "launch" else [])],
+        [sys.executable, *run, WORKER, str(folder), json.dumps(changes), *([] if by == "torchrun" else [by, "2"])],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
@@ -49,22 +49,23 @@ def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> No
         time.sleep(0.05)
 
 
-LEARNED = {"sign": "photographs", "sign_images": 32}
+SHORT = {"images": 48}
+LEARNED = SHORT | {"sign": "photographs", "sign_images": 32}
 
 
 @pytest.mark.pipeline
 def test_two_processes_and_parts_of_a_batch_give_the_weights_of_one(tmp_path: Path) -> None:
-    process = start(tmp_path / "two", [{}, {"accumulate": 2}, LEARNED], "torchrun")
+    process = start(tmp_path / "two", [SHORT, SHORT | {"accumulate": 2}, LEARNED], "torchrun")
     torch.set_default_dtype(torch.float64)
     try:
-        train(tmp_path / "one", {}, distributed.Processes())
+        train(tmp_path / "one", SHORT, distributed.Processes())
         train(tmp_path / "learned", LEARNED, distributed.Processes())
     finally:
         torch.set_default_dtype(torch.float32)
     told = ended(process)
     assert process.returncode == 0, told
     assert "from 1" not in told, "the first process alone watches"
-    assert told.count("row at") == 2 * 6 + 4  # rows of trials are not watched here
+    assert told.count("row at") == 2 * 3 + 1  # rows of trials are not watched here
     for run, alone in (("0", "one"), ("1", "one"), ("2", "learned")):
         one = load_file(tmp_path / alone / "result.safetensors")
         two = load_file(tmp_path / "two" / run / "result.safetensors")
@@ -103,7 +104,7 @@ def test_a_killed_process_ends_the_job_and_the_next_run_resumes_until_a_signal(t
 
 @pytest.mark.pipeline
 def test_machines_that_differ_are_refused_in_one_line(tmp_path: Path) -> None:
-    process = start(tmp_path, [{}], "launch", ODD="x")
+    process = start(tmp_path, [{}], "fork", ODD="x")
     told = ended(process)
     assert process.returncode == 2
     assert re.search(r"process 1 has other params, code or photos than process 0", told)

@@ -40,17 +40,30 @@ class TwoPlanes(networks.SceneGenerator):
         return image, torch.where(inside[:, None], 0.0, -0.08)
 
 
-def test_subjects_are_taught_without_their_rim() -> None:
-    config = training("quick", {**SMALL, "estimator_images": 1200})
-    image, disparity = TwoPlanes(config)(torch.randn(32, 8, generator=torch.Generator().manual_seed(5)))
+def config_of(images: int, **changes: object) -> Training:
+    return training("quick", SMALL | {"estimator_images": images} | changes)
+
+
+def scenes(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and disparity of scenes that no estimator was taught with."""
+    return TwoPlanes(config_of(16))(torch.randn(count, 8, generator=torch.Generator().manual_seed(5)))
+
+
+@pytest.fixture(scope="module")
+def student() -> networks.Estimator:
+    config = config_of(1200)
+    return distill(TwoPlanes(config), config)
+
+
+def test_subjects_are_taught_without_their_rim(student: networks.Estimator) -> None:
+    config = config_of(800, estimator_outline=3)
+    image, disparity = scenes(32)
     photos = render(image, disparity, Aperture(), torch.full((32,), 0.7))
-    near = {}
-    for outline in (0, 3):
-        student = distill(TwoPlanes(config), config.model_copy(update={"estimator_outline": outline}))
-        with torch.inference_mode():
-            near[outline] = (student(photos) > -0.04).float().mean().item()
-    assert near[0] == pytest.approx((disparity > -0.04).float().mean().item(), rel=0.2)
-    assert near[3] < near[0] / 2, "a square of 11 pixels less three all round is a fifth of it"
+    eroded = distill(TwoPlanes(config), config)
+    with torch.inference_mode():
+        near, near_eroded = ((each(photos) > -0.04).float().mean().item() for each in (student, eroded))
+    assert near == pytest.approx((disparity > -0.04).float().mean().item(), rel=0.2)
+    assert near_eroded < near / 2, "a square of 11 pixels less three all round is a fifth of it"
 
 
 def test_a_rim_is_taken_off_what_is_near_whatever_lies_behind_and_before() -> None:
@@ -67,26 +80,20 @@ def test_a_rim_is_taken_off_what_is_near_whatever_lies_behind_and_before() -> No
     assert torch.equal(erode_foreground(side, 1)[0, 0, 0], torch.tensor([0.0] * 3 + [-0.1] * 5))
 
 
-def test_it_learns_where_near_and_far_are() -> None:
-    config = training("quick", {**SMALL, "estimator_images": 1200})
-    student = distill(TwoPlanes(config), config)
-    image, disparity = TwoPlanes(config)(torch.randn(32, 8, generator=torch.Generator().manual_seed(5)))
-    photos = render(image, disparity, Aperture(), torch.full((32,), 0.7))
-    said = estimate(student, photos)
-    assert torch.corrcoef(torch.stack([said.flatten(), disparity.flatten()]))[0, 1] > 0.8
-    assert said[disparity == 0].mean() > said[disparity < 0].mean() + 0.03, (
+def test_it_learns_where_near_and_far_are(student: networks.Estimator) -> None:
+    image, disparity = scenes(32)
+    prediction = estimate(student, render(image, disparity, Aperture(), torch.full((32,), 0.7)))
+    assert torch.corrcoef(torch.stack([prediction.flatten(), disparity.flatten()]))[0, 1] > 0.8
+    assert prediction[disparity == 0].mean() > prediction[disparity < 0].mean() + 0.03, (
         "larger = nearer, in the generator's own unit"
     )
 
 
-@pytest.mark.pipeline
-def test_it_knows_how_far_off_it_is() -> None:
-    config = training("quick", {**SMALL, "estimator_images": 2400})
-    student = distill(TwoPlanes(config), config)
-    image, disparity = TwoPlanes(config)(torch.randn(64, 8, generator=torch.Generator().manual_seed(5)))
+def test_it_knows_how_far_off_it_is(student: networks.Estimator) -> None:
+    image, disparity = scenes(64)
     opening = torch.linspace(0, 1, 64)  # photographs taken with a small aperture tell less
-    said, error = estimate_with_error(student, render(image, disparity, Aperture(), opening))
-    off = (said - disparity).abs()
+    prediction, error = estimate_with_error(student, render(image, disparity, Aperture(), opening))
+    off = (prediction - disparity).abs()
     assert 0.4 < error.mean() / off.mean() < 2.5
     sure = error < error.median()
     assert off[sure].mean() < off[~sure].mean() / 1.5
