@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 from argan import dependencies
+from argan.config.schema import STAGES
 from argan.errors import UserError
 from argan.files import write_text
 from pipelines.stage import run_command, say
 
-STAGES = ("fetch", "crop", "train", "evaluate", "register")
 BEGIN, END = "# code: `python -m pipelines.dependencies --write`", "# end of code"
 
 # What stages import and nothing that they write depends on, and why.
