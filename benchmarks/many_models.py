@@ -27,7 +27,8 @@ TIMES = 5
 
 def version(domain: str, number: int, chance: random.Random) -> tuple[dict[str, str], str]:
     """Tags and card of a version that nobody trained."""
-    from argan.registry import card
+    from argan.registry import pages
+    from argan.registry.card import VersionCard
 
     depth, kid = chance.uniform(0.4, 0.8), chance.uniform(0.05, 0.5)
     scores = {
@@ -50,12 +51,12 @@ def version(domain: str, number: int, chance: random.Random) -> tuple[dict[str, 
         "photos": {"count": 10000, "train": 8000},
         "summary": {"images_seen": 66000, "train_seconds": 600.0},
     }
-    made = card.VersionCard(
+    made = VersionCard(
         name=f"argan-{domain}", number=str(number), run_id=f"{chance.getrandbits(128):032x}", experiment_id="1", config=config,
         data={"title": domain, "Licence": "Made by this program: free to use."}, scores=scores, lineage={"git_revision": "0" * 12},
         pictures={"scenes": "plots/0/scenes.png", "depth": "plots/0/depth.png"}, reason="depth_spearman: cannot tell",
     )  # fmt: skip
-    return made.tags() | {"model_hash": f"{chance.getrandbits(64):016x}"}, card.version_card(made)
+    return made.tags() | {"model_hash": f"{chance.getrandbits(64):016x}"}, pages.version_page(made)
 
 
 def fill(uri: str, domains: int, versions: int) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from argan.registry import card
+from argan.registry import pages
 from argan.registry.claims import exclusive
 from argan.registry.connection import none_if_missing
 from argan.registry.entities import ARCHIVED, PREFIX, expand_details
@@ -78,7 +78,7 @@ def refresh(client: MlflowClient, name: str) -> None:
             client.set_registered_model_tag(name, key, value[:LONGEST])
     for key in {"champion", *COPIED_TAGS} & model.tags.keys() - wanted.keys():
         client.delete_registered_model_tag(name, key)
-    page = card.model_card(name, tags, str(champion) if champion else None, version.run_id)
+    page = pages.model_page(name, tags, str(champion) if champion else None, version.run_id)
     if model.description != page:
         client.update_registered_model(name, page)
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from argan.config.schema import Mlflow
 from argan.errors import UserError
-from argan.registry import card, lineage, manifest
+from argan.registry import lineage, manifest, pages
+from argan.registry.card import VersionCard, data_facts, gate_rows
 from argan.registry.champions import ensure_champion, refresh, replace_champion
 from argan.registry.claims import exclusive
 from argan.registry.connection import (
@@ -267,24 +268,24 @@ def _update_report(client: MlflowClient, candidate: Candidate, run_id: str, deci
 
 def _version_card(
     client: MlflowClient, candidate: Candidate, version: str, run_id: str, champion: Any, decision: Decision
-) -> card.VersionCard:
-    return card.VersionCard(
+) -> VersionCard:
+    return VersionCard(
         name=candidate.name,
         number=version,
         run_id=run_id,
         experiment_id=client.get_run(run_id).info.experiment_id,
         config=candidate.config,
-        data=card.data_facts(candidate.folder, candidate.domain),
+        data=data_facts(candidate.folder, candidate.domain),
         scores=candidate.metrics,
         lineage=candidate.lineage,
         pictures=candidate.pictures(),
         reason=decision.reason,
         against=str(champion.version) if champion is not None and decision.comparisons else "",
-        comparisons=card.gate_rows(decision),
+        comparisons=gate_rows(decision),
     )
 
 
-def _describe(client: MlflowClient, described: card.VersionCard) -> None:
+def _describe(client: MlflowClient, described: VersionCard) -> None:
     """Write the version's card and tags, and into its run what became of it. What is there already is left alone."""
     name, number = described.name, described.number
     current = client.get_model_version(name, number)
@@ -293,10 +294,10 @@ def _describe(client: MlflowClient, described: card.VersionCard) -> None:
     for key, value in described.tags().items():
         if current.tags.get(key) != value:
             client.set_model_version_tag(name, number, key, value)
-    page = card.version_card(described)
+    page = pages.version_page(described)
     if current.description != page:
         client.update_model_version(name, number, page)
     client.set_tag(described.run_id, "registered", f"{name} version {number}")
-    client.set_tag(described.run_id, "mlflow.note.content", card.run_note(described))
+    client.set_tag(described.run_id, "mlflow.note.content", pages.run_page(described))
     for key, value in described.lineage.items():
         client.set_tag(described.run_id, key, value)

@@ -23,7 +23,7 @@ from argan.config import schema
 from argan.config.schema import Mlflow
 from argan.errors import UserError
 from argan.files import write_json
-from argan.registry import card, champions
+from argan.registry import champions, pages
 from argan.registry.catalogue_rest import RestCatalogue
 from argan.registry.catalogue_sql import SqlCatalogue
 from argan.registry.history import Change, predecessor, read_history, succession
@@ -364,7 +364,7 @@ def test_a_hostile_data_card_is_text_and_no_page_is_too_long(here: Path, capsys:
         client(here).get_model_version(NAME, "1").description,
         client(here).get_registered_model(NAME).description,
     ):
-        assert len(page) <= card.LIMIT
+        assert len(page) <= pages.LIMIT
         assert "<" not in page and "](http://evil" not in page and "](javascript" not in page
         assert "alert" in page
     assert all(len(value) <= 5000 for value in client(here).get_registered_model(NAME).tags.values())
