@@ -6,11 +6,13 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from registered import METRICS, model, register
 
 from argan import registry
 from argan.config import schema
@@ -18,12 +20,6 @@ from argan.config.schema import Mlflow
 from argan.errors import UserError
 from argan.evaluation.bootstrap import compare
 from argan.evaluation.gate import Decision
-from argan.evaluation.report import GATE
-
-METRICS: dict[str, Any] = {
-    "fid": 10.0, "kid": 0.1, "features": "efficientnet-lite0", "images": 64, "depth_spearman": 0.6, "depth_sign_agreement": 0.9,
-    "depth_side": None, "degenerate": [],
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -36,37 +32,6 @@ def here(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def model(folder: Path, content: str = "weights", data: str = "abc", run_id: str | None = None) -> Path:
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
-    for name in ("generator", "estimator"):
-        (folder / f"{name}.safetensors").write_text(content)
-    training = schema.training("quick").model_dump()
-    config = {"domain": "meadow", "training": training, "data": data, "mlflow": {"run_id": run_id}}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "card.md").write_text("# argan-meadow\n")
-    (folder / "history.csv").write_text("images,loss_d,penalty\n32,0.5,\n64,0.4,0.1\n")
-    (folder / "samples" / "samples.png").write_bytes(b"png")
-    return folder
-
-
-def register(folder: Path, **metrics: Any) -> dict[str, Any]:
-    """With a gate that goes by depth alone, out of what the champion was registered with."""
-    metrics = METRICS | metrics
-    report = folder.with_name("report")
-    report.mkdir(exist_ok=True)
-    (report / "scores.json").write_text(json.dumps(metrics))
-    (report / "report.html").write_text(f"<h1>report</h1>{GATE}")
-
-    def decide(champion: Path | None) -> Decision:
-        old = json.loads((champion / "evaluation" / "scores.json").read_text()) if champion else None
-        if old is None:
-            return Decision(True, "the first healthy model")
-        found = compare([metrics["depth_spearman"]] * 3, [old["depth_spearman"]] * 3)
-        return Decision(found.verdict == "better", f"depth: {found.verdict}", {"depth_spearman": found})
-
-    return registry.register(folder, metrics, Path("plots"), report, Mlflow(), decide, say=lambda line: None)
-
-
 def test_the_same_model_is_the_same_version(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, again = register(model(here / "m")), register(model(here / "m"))
     assert first["version"] == again["version"] == "1"
@@ -77,6 +42,44 @@ def test_the_same_model_is_the_same_version(here: Path, monkeypatch: pytest.Monk
     assert not registry.is_registered(first | {"version": "2"}, Mlflow())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{here}/other.db")
     assert not registry.is_registered(first, Mlflow())
+
+
+def test_the_hash_of_a_model_is_of_its_weights_and_parameters(tmp_path: Path) -> None:
+    first = registry.model_hash(model(tmp_path / "m"))
+    assert registry.model_hash(model(tmp_path / "same", data="other photographs")) == first
+    changes: dict[str, Callable[[Path], object]] = {
+        "generator": lambda folder: (folder / "generator.safetensors").write_text("other"),
+        "estimator": lambda folder: (folder / "estimator.safetensors").write_text("other"),
+        "both, exchanged": _exchange_weights,
+        "training": lambda folder: _edit_config(folder, training={"seed": 1}),
+        "domain": lambda folder: _edit_config(folder, domain="birds"),
+    }
+    hashes = {first}
+    for name, change in changes.items():
+        change(folder := model(tmp_path / name))
+        hashes.add(registry.model_hash(folder))
+    assert len(hashes) == 1 + len(changes)
+
+
+def _exchange_weights(folder: Path) -> None:
+    generator, estimator = (folder / f"{name}.safetensors" for name in ("generator", "estimator"))
+    generator.rename(folder / "kept")
+    estimator.rename(generator)
+    (folder / "kept").rename(estimator)
+
+
+def _edit_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def test_registering_again_keeps_what_the_gate_said(here: Path) -> None:
+    receipt = register(model(here / "m"))
+    first = client(here).get_model_version("argan-meadow", "1")
+    again = register(model(here / "m"))
+    version = client(here).get_model_version("argan-meadow", "1")
+    assert version.tags["gate"] == "the first healthy model" and version.description == first.description
+    assert (receipt["reason"], again["reason"]) == ("the first healthy model", "is the champion already")
 
 
 def test_the_champion_moves_when_the_gate_says_so(here: Path) -> None:

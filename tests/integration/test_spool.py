@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from argan import registry
 from argan.config import schema
@@ -66,6 +67,18 @@ def test_what_was_not_sent_arrives_after_the_process_has_ended(here: Path) -> No
     assert not (here / "checkpoints/abc/unsent").exists()
     registry.deliver(Path("checkpoints"), Mlflow(), said.append)
     assert len(said) == 2
+
+
+def test_what_a_running_training_has_not_sent_is_left_to_it(here: Path) -> None:
+    lines: list[str] = []
+    run = start(lines)
+    waiting = run.spool.append([Event(32, {"loss_d": 0.5})])
+    training = FileLock(Path("checkpoints/.lock"))  # as the train stage holds it
+    with training:
+        registry.deliver(Path("checkpoints"), Mlflow(), lines.append)
+        assert (lines, steps(run), run.spool.events()) == ([], [], waiting)
+    registry.deliver(Path("checkpoints"), Mlflow(), lines.append)
+    assert lines == ["logged late: 1 rows and pictures of checkpoints/abc"] and steps(run) == [32]
 
 
 def test_a_row_whose_receipt_was_lost_is_there_once(here: Path) -> None:

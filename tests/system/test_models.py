@@ -7,30 +7,32 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import ROOT
+from registered import model, register
 from servers import Servers
-from test_registry import model, register
 
 from argan import cli, networks, registry
 from argan.config import schema
 from argan.config.schema import Mlflow
 from argan.errors import UserError
 from argan.files import write_json
-from argan.registry import champions, pages
+from argan.registry import champions, history, pages
 from argan.registry.catalogue_rest import RestCatalogue
 from argan.registry.catalogue_sql import SqlCatalogue
-from argan.registry.history import Change, predecessor, read_history, succession
+from argan.registry.history import Change, encode_history, predecessor, read_history, succession
 from argan.tensors import write_tensors
 from benchmarks.many_models import fill
 
 NAME = "argan-meadow"
+MINUTES = timedelta(minutes=5)
 BOUNDS = {"depth_spearman_low": 0.55, "depth_spearman_high": 0.65, "depth_spearman_prior": 0.4, "kid_se": 0.01}
 
 
@@ -114,6 +116,31 @@ def test_a_rollback_goes_back_and_further_back() -> None:
     assert predecessor([], {1, 2}, None) is None
 
 
+def test_the_newest_changes_are_kept() -> None:
+    changes = [Change(version, "2026-01-01 00:00 UTC", "gate") for version in range(1, history.KEPT + 21)]
+    kept = read_history({"champions": encode_history(changes)})
+    assert kept == changes[20:] and len(kept) == history.KEPT
+    assert len(encode_history(changes)) <= 5000
+
+
+def test_times_are_utc_wherever_the_machine_is(
+    three: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        argan(capsys, "rollback", "meadow")
+        when = read_history(client(three).get_registered_model(NAME).tags)[-1].when
+        assert abs(datetime.strptime(when, "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC) - datetime.now(UTC)) < MINUTES
+        created = client(three).get_model_version(NAME, "2").creation_timestamp / 1000
+        assert f"registered {datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M}" in argan(
+            capsys, "show", "meadow", "2"
+        )
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_a_damaged_history_is_none() -> None:
     assert read_history({"champions": "[[1]]"}) == read_history({"champions": "{"}) == read_history({}) == []
 
@@ -194,6 +221,13 @@ def test_a_champion_deleted_in_mlflow_is_told_and_the_one_before_comes_back(
     changes = read_history(client(three).get_registered_model(NAME).tags)
     assert (changes[-1].version, changes[-1].how) == (2, "restored")
     assert "no champion" not in argan(capsys, "list")
+
+
+def test_the_gate_gives_a_removed_alias_back_to_the_version_that_had_it(three: Path) -> None:
+    client(three).delete_registered_model_alias(NAME, "champion")
+    lines: list[str] = []
+    assert int(champions.ensure_champion(client(three), NAME, lines.append).version) == 3
+    assert champion(three) == 3 and "version 3 is champion again" in lines[1]
 
 
 def test_an_alias_taken_away_or_given_in_mlflow(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -402,8 +436,13 @@ import sys
 for name in ("mlflow", "sqlalchemy", "prefect", "dvc", "pickle5", "cloudpickle"):
     sys.modules[name] = None
 import numpy as np
+import torch
 import argan
 
+def refuse(*arguments, **named):
+    raise AssertionError("weights are safetensors")
+
+torch.load = torch.jit.load = refuse
 model = argan.load("alone")
 assert model.sample(2, seed=1).images.shape == (2, 32, 32, 3)
 assert model.depth(np.zeros((40, 60, 3), np.uint8)).shape == (40, 60)
@@ -412,7 +451,6 @@ assert model.depth(np.zeros((40, 60, 3), np.uint8)).shape == (40, 60)
         [sys.executable, "-c", script], cwd=here, env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, check=False
     )
     assert done.returncode == 0
-    assert torch.load  # the weights went through safetensors: nothing of torch's own format is there
     assert {file.suffix for file in (here / "alone").rglob("*") if file.is_file()} <= {
         ".safetensors",
         ".json",
@@ -461,6 +499,40 @@ cli.main()
         )
         assert done.returncode == 0, done.stderr
         assert "0.7000 (0.5500 to 0.6500)" in done.stdout
+
+
+def test_sql_reads_what_the_installed_mlflow_holds(three: Path) -> None:
+    """MLflow's own tables are read: each column is there, and the answers are those of MLflow's client."""
+    from mlflow.store.model_registry.dbmodels import models as registry_tables
+    from mlflow.store.tracking.dbmodels import models as tracking_tables
+
+    columns = {
+        registry_tables.SqlRegisteredModel: {"workspace", "name"},
+        registry_tables.SqlRegisteredModelTag: {"workspace", "name", "key", "value"},
+        registry_tables.SqlRegisteredModelAlias: {"workspace", "name", "alias", "version"},
+        registry_tables.SqlModelVersion: {
+            "workspace", "name", "version", "current_stage", "creation_time", "run_id", "source",
+        },
+        registry_tables.SqlModelVersionTag: {"workspace", "name", "version", "key", "value"},
+        tracking_tables.SqlRun: {"run_uuid", "lifecycle_stage"},
+    }  # fmt: skip
+    for table, read in columns.items():
+        assert read <= {column.name for column in table.__table__.columns}, table.__tablename__
+    catalogue, mlflow = registry.open_catalogue(f"sqlite:///{three}/mlflow.db"), client(three)
+    (model_,) = catalogue.models()
+    expected = mlflow.get_registered_model(NAME)
+    assert dict(model_.tags) == expected.tags and model_.newest == 3
+    assert dict(model_.aliases) == {alias: int(version) for alias, version in expected.aliases.items()}
+    for version in catalogue.versions(NAME):
+        found = mlflow.get_model_version(NAME, str(version.number))
+        assert found.tags.items() <= version.tags.items()
+        assert (version.created, version.run_id, version.source) == (
+            found.creation_timestamp,
+            found.run_id,
+            found.source,
+        )
+        assert not catalogue.is_deleted(version.run_id)
+    assert catalogue.is_deleted("0" * 32)
 
 
 @pytest.mark.pipeline

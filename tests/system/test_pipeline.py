@@ -183,7 +183,8 @@ def test_bad_parameters_are_one_line(
     output = workspace.run("python", "-m", "pipelines.workspace", "prepare", code=2)
     assert told in output
     assert output.count("\n") == 1
-    assert "Traceback" not in workspace.run("dvc", "repro", code=255) if told != "domains is empty" else True
+    if told != "domains is empty":  # DVC takes none for nothing to do
+        assert "Traceback" not in workspace.run("dvc", "repro", code=255)
 
 
 def test_a_damaged_photo_store_is_one_line(finished: Workspace, tmp_path: Path) -> None:
