@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from argan.effects import iris
-from argan.effects.bokeh import ENCODE
+from argan.effects.bokeh_kernels import ENCODE
 from argan.inference.photo import read_photo
 from argan.visualization import write_png
 from benchmarks.reference_bokeh import linear

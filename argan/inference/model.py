@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from argan import networks
 from argan.config.schema import REMOVED, Training
-from argan.effects.bokeh import COLLECTION, SHAPES, Shape, refocus
+from argan.effects.aperture_shape import COLLECTION, SHAPES, Shape
+from argan.effects.bokeh import refocus
 from argan.effects.iris import Iris
 from argan.errors import UserError
 from argan.inference.edges import Disparity, fit_to_edges, resize

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from argan.effects.bokeh import COLLECTION, SHAPES
+from argan.effects.aperture_shape import COLLECTION, SHAPES
 from argan.errors import UserError
 from argan.inference.model import Model
 

@@ -17,7 +17,8 @@ from PIL import Image
 from argan import visualization as pictures
 from argan.effects import lightfield, mesh
 from argan.effects.animation import write_animation
-from argan.effects.bokeh import Shape, refocus
+from argan.effects.aperture_shape import Shape
+from argan.effects.bokeh import refocus
 from argan.effects.layered_depth_image import limit_size
 from argan.errors import UserError
 from argan.inference import latents

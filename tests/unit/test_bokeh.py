@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from argan.effects import bokeh
+from argan.effects import aperture_shape, bokeh, bokeh_kernels
 from argan.errors import UserError
 from argan.inference.photo import read_photo
 from argan.optics import Aperture, render
@@ -37,7 +37,7 @@ def test_what_is_in_focus_stays_as_it_is(kind: type) -> None:
     assert np.abs(out[:, :150].astype(int) - photo[:, :150]).max() <= (0 if kind == np.uint8 else 2)
 
 
-@pytest.mark.parametrize("shape", bokeh.SHAPES)
+@pytest.mark.parametrize("shape", aperture_shape.SHAPES)
 def test_no_light_is_made_or_lost(shape: str) -> None:
     grey = np.full((300, 310, 3), 120, np.uint8)
     disparity = np.linspace(-0.1, 0.1, 310, dtype=np.float32)[None].repeat(300, 0)
@@ -63,7 +63,7 @@ def test_a_point_becomes_a_disc_of_the_radius_asked_for(radius: float, side: int
     )
 
 
-def spot(shape: bokeh.Shape, side: int, at: tuple[int, int] = (200, 200), radius: float = 24.0) -> np.ndarray:
+def spot(shape: aperture_shape.Shape, side: int, at: tuple[int, int] = (200, 200), radius: float = 24.0) -> np.ndarray:
     """The light (401, 401) that a point at `at` = (x, y) becomes, side 1 before the focal plane, -1 behind it."""
     point = np.zeros((401, 401, 3), np.uint16)
     point[at[1], at[0]] = 65535
@@ -90,7 +90,7 @@ def upright(light: np.ndarray, iris: np.ndarray) -> float:
 # As the photographer sees the iris: lying on a side; or of a drop's shape, its tip at the upper right
 ANGLES = np.pi * np.arange(64) / 32
 TIP = np.exp(-((((ANGLES + np.pi / 4 + np.pi) % (2 * np.pi) - np.pi) / 0.5) ** 2))
-OUTLINES: list[tuple[bokeh.Shape, np.ndarray, np.ndarray]] = [
+OUTLINES: list[tuple[aperture_shape.Shape, np.ndarray, np.ndarray]] = [
     *((f"{n} blades", np.ones(n), np.pi / 2 + 2 * np.pi * (np.arange(n) + 0.5) / n) for n in (5, 7)),
     (tuple((0.6 + 0.4 * TIP).tolist()), 0.6 + 0.4 * TIP, ANGLES),
 ]
@@ -99,9 +99,9 @@ OUTLINES: list[tuple[bokeh.Shape, np.ndarray, np.ndarray]] = [
 @pytest.mark.parametrize(("shape", "radii", "angles"), OUTLINES, ids=["5 blades", "7 blades", "a drop"])
 @pytest.mark.parametrize(("layer", "least"), [(8, 0.8), (14, 0.3)])  # 10 px; 37 px, drawn at a quarter of the size
 def test_a_point_of_light_is_the_iris_upright_behind_and_turned_before_the_focal_plane(
-    shape: bokeh.Shape, radii: np.ndarray, angles: np.ndarray, layer: int, least: float
+    shape: aperture_shape.Shape, radii: np.ndarray, angles: np.ndarray, layer: int, least: float
 ) -> None:
-    radius = bokeh._radius(layer)
+    radius = bokeh_kernels.radius_of(layer)
     iris = polygon(radius * radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1))
     for side in (-1, 1):
         assert -side * upright(spot(shape, side, radius=radius), iris) > least
@@ -110,8 +110,10 @@ def test_a_point_of_light_is_the_iris_upright_behind_and_turned_before_the_focal
 def test_apertures_have_their_areas() -> None:
     """Over that of the circle around: (n / 2 pi) sin(2 pi / n) for n blades; and a cat's eye loses some of it to the corners."""
     areas = {
-        shape: 1 / bokeh._kernel(shape, 40.0, field, False)[:, 2].max() / (np.pi * 40**2)
-        for shape, field in ((shape, (0.7, 0.7) if shape == "cat's eye" else (0.0, 0.0)) for shape in bokeh.SHAPES)
+        shape: 1 / aperture_shape.kernel(shape, 40.0, field, False)[:, 2].max() / (np.pi * 40**2)
+        for shape, field in (
+            (shape, (0.7, 0.7) if shape == "cat's eye" else (0.0, 0.0)) for shape in aperture_shape.SHAPES
+        )
     }
     for n in range(5, 10):
         assert areas[f"{n} blades"] == pytest.approx(n / (2 * np.pi) * np.sin(2 * np.pi / n), rel=0.01)
@@ -121,7 +123,7 @@ def test_apertures_have_their_areas() -> None:
 def test_a_straight_side_is_straight() -> None:
     """The lowest row of five blades that lie on a side: an even line, whatever part of a pixel it covers."""
     for radius in (9.6, 9.77, 10.0):
-        kernel = bokeh._kernel("5 blades", radius, (0.0, 0.0), False)
+        kernel = aperture_shape.kernel("5 blades", radius, (0.0, 0.0), False)
         last = kernel[kernel[:, 2] > 0][-1]
         assert last[1] - last[0] == pytest.approx(2 * np.sin(np.pi / 5) * radius, abs=0.8)
 
@@ -135,7 +137,7 @@ def cats_eyes() -> dict[int, np.ndarray]:
     for side in (-1, 1):
         disparity = np.zeros((1024, 1024), np.float32)
         for y, x in itertools.product((255, 767), repeat=2):
-            disparity[y - 64 : y + 64, x - 64 : x + 64] = side * bokeh._radius(12) / 1024
+            disparity[y - 64 : y + 64, x - 64 : x + 64] = side * bokeh_kernels.radius_of(12) / 1024
         found[side] = linear(bokeh.refocus(point, disparity, 1.0, (0, 0), "cat's eye", highlight=1))[..., 0]
     return found
 
@@ -147,7 +149,7 @@ def test_a_cats_eye_is_pointed_across_and_cut_outside_behind_and_inside_before_t
     left, top = (512 if side > 0 else 0 for side in corner)
     y, x = np.indices((512, 512)) - 255
     outwards, across = (x * corner[0] + y * corner[1]) / np.sqrt(2), (x * corner[1] - y * corner[0]) / np.sqrt(2)
-    radius = bokeh._radius(12)
+    radius = bokeh_kernels.radius_of(12)
     for side, light in cats_eyes.items():
         seen = light[top : top + 512, left : left + 512].astype(np.float64)
         seen /= seen.sum()
@@ -160,7 +162,7 @@ def test_a_cats_eye_is_pointed_across_and_cut_outside_behind_and_inside_before_t
 @pytest.mark.parametrize("side", [-1, 1])
 def test_a_cats_eye_is_round_in_the_middle_of_a_small_frame(side: int) -> None:
     """A frame of less than two tiles: what is blurred takes its shape from nearby, not from the corners of its tile."""
-    light, disc = (spot(shape, side, (200, 200), bokeh._radius(12)) for shape in ("cat's eye", "disc"))
+    light, disc = (spot(shape, side, (200, 200), bokeh_kernels.radius_of(12)) for shape in ("cat's eye", "disc"))
     assert np.minimum(light / light.sum(), disc / disc.sum()).sum() > 0.9
 
 

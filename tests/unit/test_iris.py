@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from argan.effects import bokeh, iris
+from argan.effects import aperture_shape, bokeh, bokeh_kernels, iris
 from argan.effects.iris import Iris
 from argan.errors import UserError
 from argan.photos import lens
@@ -111,7 +111,7 @@ def test_an_outline_blurs_as_the_blades_it_is_of() -> None:
         # On a ray each, where a corner is, so that both fit the same circle
         rays = tuple(float(radius) for radius in outline)
         for flip in (False, True):
-            one, other = (bokeh._kernel(shape, 30.0, (0.0, 0.0), flip) for shape in (rays, f"{blades} blades"))
+            one, other = (aperture_shape.kernel(shape, 30.0, (0.0, 0.0), flip) for shape in (rays, f"{blades} blades"))
             assert (one[:, 1] - one[:, 0]) * one[:, 2] == pytest.approx(
                 (other[:, 1] - other[:, 0]) * other[:, 2], abs=1e-4
             )
@@ -121,11 +121,11 @@ def test_an_outline_blurs_as_the_blades_it_is_of() -> None:
 
 def test_a_highlight_blurs_again_to_the_same_highlight() -> None:
     """Measured behind the focal plane, an outline makes the light it was measured from there, and turned before it."""
-    size, radius = 161, bokeh._radius(10)
+    size, radius = 161, bokeh_kernels.radius_of(10)
     point = np.zeros((size, size, 3), np.uint16)
     point[80, 80] = 65535
 
-    def spot(shape: bokeh.Shape, side: int) -> np.ndarray:
+    def spot(shape: aperture_shape.Shape, side: int) -> np.ndarray:
         disparity = np.full((size, size), side * radius / size, np.float32)
         disparity[0, 0] = 0
         return linear(bokeh.refocus(point, disparity, 1.0, (0, 0), shape, highlight=1))[..., 0]
