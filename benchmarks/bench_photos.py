@@ -13,7 +13,7 @@ from PIL import Image
 from argan.meadow import SMALL, photographs
 from argan.photos import duplicates
 from argan.photos.ingest import ingest as ingest_photos
-from argan.photos.prepare import File
+from argan.photos.prepare import SourceFile
 from benchmarks import reference_ingest
 from benchmarks.timing import Numbers, interleaved, median_ms
 
@@ -39,7 +39,7 @@ def ingest() -> Numbers:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = [_photograph(folder / f"{i}.jpg", width, height, i) for i in range(count)]
-        files = [File(path, f"{path.name} {i}") for i in range(times) for path in paths]
+        files = [SourceFile(path, f"{path.name} {i}") for i in range(times) for path in paths]
 
         def ours() -> None:
             ingest_photos(files, folder, size)

@@ -1,7 +1,7 @@
 """Photographs that arrive: whatever is new in a watched folder or below a bucket's prefix comes into a collection, once.
 
 A folder is looked through whole each time, and read where size or time changed. Of a bucket only objects that are new or
-changed are fetched: `.argan/arrivals/` remembers which were looked at. It may be deleted; that costs time alone, since a
+changed are fetched: `.argan/arrivals/` remembers which were looked at. It may be deleted; that only costs time, since a
 collection knows its photos by their bytes.
 """
 
@@ -20,26 +20,27 @@ from typing import Any
 from argan.config import params
 from argan.errors import UserError
 from argan.files import write_json
-from argan.photos import collection, ingest, photo_file
+from argan.photos import collection, photo_file
 from argan.photos.collection import Added, Collection
+from argan.photos.folder import find_photos
 from argan.redact import redacted
 
 Say = Callable[[str], None]
 
-SEEN = Path(".argan/arrivals")
-DUE = Path(".argan/due")  # a file here is a retraining that was begun: it is ended, however few photos have come since
-QUIET = 5.0  # seconds without a change in a folder: nobody is writing a photo there
-LONGEST = 60.0  # a folder in which something always changes is taken as it is: half a photo is refused, the whole one taken later
-BATCH = 2000  # objects of a bucket on this disk at a time
+SEEN_FOLDER = Path(".argan/arrivals")
+RETRAINING_FOLDER = Path(".argan/due")  # a file here is a retraining that has begun: it is finished in any case
+QUIET_SECONDS = 5.0  # seconds without a change in a folder: nobody is writing a photo there
+SETTLE_SECONDS = 60.0  # a folder in which something always changes is then taken as it is: half a photo is refused
+BATCH_SIZE = 2000  # objects of a bucket on this disk at a time
 
 
-def take(name: str, source: str, say: Say) -> list[Added]:
+def add_arrivals(name: str, source: str, say: Say) -> list[Added]:
     """Add what is new in `source`, and write the collection's revision into params.yaml. Empty where there is nothing at all.
 
     source: a folder, s3://bucket/prefix (any address fsspec knows), or what `argan collection add` takes; ${NAME} in an address
     stands for a variable of the environment. Raises UserError.
     """
-    address, settings = filled(source), params.load()
+    address, settings = with_variables(source), params.load()
     params.check_collection_name(name, settings)
     floors, added = settings.crop.floors, []
 
@@ -52,7 +53,7 @@ def take(name: str, source: str, say: Say) -> list[Added]:
             add(str(folder))
     elif not Path(address).is_dir():
         add(address)
-    elif ingest.find(Path(address)):
+    elif find_photos(Path(address)):
         _settle(Path(address), say)
         add(address)
     if name in collection.names():  # a kill may have come between the photos and the revision
@@ -60,7 +61,7 @@ def take(name: str, source: str, say: Say) -> list[Added]:
     return added
 
 
-def without_secret(source: str) -> str:
+def checked_source(source: str) -> str:
     """`source`, for a parameter of a flow: Prefect keeps those and shows them. Raises UserError where it holds a secret."""
     if (shown := redacted(source)) != source:
         raise UserError(
@@ -70,7 +71,7 @@ def without_secret(source: str) -> str:
     return source
 
 
-def filled(source: str) -> str:
+def with_variables(source: str) -> str:
     """An address with the values of the variables it names as ${NAME}. Raises UserError for one that is not set."""
     if "://" not in source:
         return source
@@ -85,7 +86,7 @@ def filled(source: str) -> str:
     return re.sub(r"\$\{(\w+)\}", value, source)
 
 
-def waiting(name: str) -> int:
+def not_trained_on(name: str) -> int:
     """Photos of a collection that the last retraining did not have; all, before the first."""
     try:
         trained = set(Collection.open(name, Path("data/raw")).index["file_sha256"])
@@ -94,12 +95,12 @@ def waiting(name: str) -> int:
     return len(set(Collection.open(name).index["file_sha256"]) - trained)
 
 
-def wanted(name: str, told: dict[str, Any], enough: int) -> tuple[str, bool]:
+def retraining_due(name: str, summary: dict[str, Any], enough: int) -> tuple[str, bool]:
     """What came in, in a line, and whether a retraining is due."""
     if name not in collection.names():
         return f"{name}: no photographs there yet", False
-    count, begun, settings = waiting(name), (DUE / name).exists(), params.load()
-    line = f"{name}: {told['new']} new photos, {len(told['refused'])} refused; {count} not learned from yet"
+    count, begun, settings = not_trained_on(name), (RETRAINING_FOLDER / name).exists(), params.load()
+    line = f"{name}: {summary['new']} new photos, {len(summary['refused'])} refused; {count} not learned from yet"
     if name not in settings.domains:
         return f"{line}; to learn from them, set {name}.preset in params.yaml and add {name} to `domains`", False
     if unfit := Collection.open(name).unfit:
@@ -112,9 +113,9 @@ def wanted(name: str, told: dict[str, Any], enough: int) -> tuple[str, bool]:
 def _settle(folder: Path, say: Say) -> None:
     """Wait until nobody is writing there."""
     began = time.monotonic()
-    while time.monotonic() - began < LONGEST:
-        newest = max((file.path.stat().st_mtime for file in ingest.find(folder) if file.path.exists()), default=0.0)
-        if not 0 <= time.time() - newest < QUIET:
+    while time.monotonic() - began < SETTLE_SECONDS:
+        newest = max((file.path.stat().st_mtime for file in find_photos(folder) if file.path.exists()), default=0.0)
+        if not 0 <= time.time() - newest < QUIET_SECONDS:
             return
         time.sleep(0.5)
     say(f"{folder}: something is written all the time; going on with what is there")
@@ -128,7 +129,7 @@ def _fetched(name: str, source: str, say: Say) -> Iterator[Path]:
     import fsspec  # type: ignore[import-untyped]
 
     shown = redacted(source)
-    with _speaking(source):
+    with _translate_errors(source):
         if source.startswith("s3://"):
             from pipelines import storage
 
@@ -139,17 +140,19 @@ def _fetched(name: str, source: str, say: Say) -> Iterator[Path]:
             if source.startswith("s3://")
             else files.find(prefix, detail=True)
         )
-    note = SEEN / f"{name}.json"
-    seen = _read(note)
-    marks = {f"{shown} {path}": _mark(info) for path, info in sorted(found.items()) if _wanted(path[len(prefix) :])}
+    note = SEEN_FOLDER / f"{name}.json"
+    seen = _load_seen(note)
+    marks = {
+        f"{shown} {path}": _version(info) for path, info in sorted(found.items()) if _is_photo(path[len(prefix) :])
+    }
     new = [key for key, mark in marks.items() if seen.get(key) != mark]
     say(f"{len(marks):,} photographs in {shown}, {len(new):,} of them not looked at before")
     folder = collection.HOME / f".{name}.arrived"
     try:
-        for start in range(0, len(new), BATCH):
-            keys = new[start : start + BATCH]
+        for start in range(0, len(new), BATCH_SIZE):
+            keys = new[start : start + BATCH_SIZE]
             shutil.rmtree(folder, ignore_errors=True)
-            with _speaking(source):
+            with _translate_errors(source):
                 for key in keys:
                     path = key.removeprefix(f"{shown} ")
                     target = folder / path[len(prefix) :].lstrip("/")
@@ -171,7 +174,7 @@ def _options(source: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _speaking(source: str) -> Iterator[None]:
+def _translate_errors(source: str) -> Iterator[None]:
     secret, shown = (address.partition("://")[2].partition("/")[0] or address for address in (source, redacted(source)))
 
     def clean(error: Exception) -> str:  # libraries quote parts of an address too
@@ -197,7 +200,7 @@ def _speaking(source: str) -> Iterator[None]:
         raise UserError(f"{source} cannot be reached ({why}); mend its address, or run it again later") from error
 
 
-def _wanted(name: str) -> bool:
+def _is_photo(name: str) -> bool:
     """A photograph by its name, and a name that is safe on this disk."""
     parts = name.strip("/").split("/")
     safe = all(
@@ -206,12 +209,12 @@ def _wanted(name: str) -> bool:
     return safe and not any(part.startswith(".") for part in parts) and name.lower().endswith(photo_file.SUFFIXES)
 
 
-def _mark(info: dict[str, Any]) -> str:
+def _version(info: dict[str, Any]) -> str:
     """What changes when an object does."""
     return str(info.get("ETag") or info.get("etag") or f"{info.get('size')} {info.get('mtime') or info.get('created')}")
 
 
-def _read(note: Path) -> dict[str, str]:
+def _load_seen(note: Path) -> dict[str, str]:
     try:
         return {redacted(key): str(mark) for key, mark in json.loads(note.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, AttributeError):

@@ -77,7 +77,7 @@ def deploy(notice: int) -> None:
     workspace.prepare()
     wanted = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))["deployments"]
     for each in wanted:
-        arrivals.without_secret(str((each.get("parameters") or {}).get("source", "")))
+        arrivals.checked_source(str((each.get("parameters") or {}).get("source", "")))
     if not os.environ.get("PREFECT_API_URL"):
         raise UserError("no Prefect server is in use: `make services`, then `source services/env`")
     from prefect.client.orchestration import get_client

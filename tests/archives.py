@@ -16,7 +16,7 @@ from loopback import Server
 from PIL import Image, ImageDraw
 from scipy.io import savemat
 
-from argan.photos.sources.dataset import Dataset, Remote
+from argan.photos.sources.dataset import Dataset, RemoteFile
 
 SPECIES = ("001.Black_footed_Albatross", "002.Laysan_Albatross")
 SUBJECT = (15, 10, 35, 30)  # of photos of 50 x 40 pixels: brighter than all around it
@@ -128,7 +128,7 @@ def metadata(photos: dict[str, bytes]) -> bytes:
 def served(dataset: Dataset, server: Server, files: dict[str, bytes]) -> Dataset:
     """The dataset with its files on this machine's server, and the hashes of these."""
 
-    def moved(remote: Remote) -> Remote:
+    def moved(remote: RemoteFile) -> RemoteFile:
         data = files[remote.name]
         url = server.offer(f"/{remote.name}", data)
         return replace(remote, urls=(url,), sha256=hashlib.sha256(data).hexdigest(), md5=None, size=len(data))

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from argan.cli.common import app, bar
-
-if TYPE_CHECKING:
-    pass
-
 
 collections = typer.Typer(name="collection", help="Photographs of your own, to learn from.", no_args_is_help=True)
 app.add_typer(collections)
@@ -73,11 +69,12 @@ def collection_list() -> None:
     from argan.photos import collection
 
     for name in collection.names():
-        found = collection.Collection.open(name)
-        size = sum(file.path.stat().st_size for file in found.files())
-        groups = int((found.index["group"].value_counts() > 1).sum())
+        opened = collection.Collection.open(name)
+        size = sum(file.path.stat().st_size for file in opened.files())
+        groups = int((opened.index["group"].value_counts() > 1).sum())
         typer.echo(
-            f"{name}: {len(found.index)} photos, {groups} groups of near duplicates, {size / 1e6:.1f} MB, revision {found.revision}"
+            f"{name}: {len(opened.index)} photos, {groups} groups of near duplicates, {size / 1e6:.1f} MB, "
+            f"revision {opened.revision}"
         )
     if not collection.names():
         typer.echo("no collections yet; make one: argan collection add NAME SOURCE")
@@ -93,23 +90,23 @@ def collection_show(
     """Whether AR-GAN can learn from a collection, the numbers behind that, and where its report is."""
     from argan.photos import collection, report
 
-    found = collection.Collection.open(name)
-    told = found.quality
-    typer.echo(f"{name}: {'not fit' if found.unfit else 'fit'} for training")
-    for line in [*found.unfit, *(told["warnings"] if told else [])]:
+    opened = collection.Collection.open(name)
+    quality = opened.quality
+    typer.echo(f"{name}: {'not fit' if opened.unfit else 'fit'} for training")
+    for line in [*opened.unfit, *(quality["warnings"] if quality else [])]:
         typer.echo(f"  {line}")
-    rows = [("photos", f"{len(found.index):,}"), ("revision", found.revision)]
-    rows += [row for row in report.facts(told) if row[0] != "photos"] if told else []
+    rows = [("photos", f"{len(opened.index):,}"), ("revision", opened.revision)]
+    rows += [row for row in report.facts(quality) if row[0] != "photos"] if quality else []
     for fact, text in rows:
         typer.echo(f"{fact:30} {text}")
-    typer.echo(f"{'report':30} {found.folder / 'preview' / 'report.html'}")
+    typer.echo(f"{'report':30} {opened.folder / 'preview' / 'report.html'}")
     if not photos:
         return
     columns = ["file_sha256", "split", "group", "width", "height", "taken", "source"]
-    for digest, split, group, width, height, taken, source in found.index[columns].itertuples(index=False, name=None):
+    for digest, split, group, width, height, taken, source in opened.index[columns].itertuples(index=False, name=None):
         when = taken if isinstance(taken, str) else "-"
         typer.echo(f"{digest[:12]}  {split:10}  {group[:8]}  {width:>5} x {height:<5}  {when:19}  {source}")
-    for source, reason in found.quarantine[["source", "reason"]].itertuples(index=False, name=None):
+    for source, reason in opened.quarantine[["source", "reason"]].itertuples(index=False, name=None):
         typer.echo(f"refused: {source}: {reason}")
 
 
@@ -133,7 +130,7 @@ def collection_remove(
 
     params.check_collection_name(name, params.load())
     if not photos and not yes:
-        count = len(collection.kept(collection.HOME / name))
+        count = len(collection.photo_paths(collection.HOME / name))
         typer.confirm(f"Remove the collection '{name}' with its {count} photos?", abort=True, err=True)
     floors = params.load().crop.floors
     left = collection.remove(name, photos or [], floors=floors, say=lambda line: typer.echo(line, err=True))

@@ -1,16 +1,13 @@
-"""Near duplicates: resaves, resizes and bursts of one picture, found without comparing all pairs, and kept in one split.
+"""Near duplicates: resaves, resizes and bursts of one picture, found without comparing all pairs.
 
 A photo's perceptual hash is 64 signs of its lowest frequencies. Two hashes at most 7 bits apart agree, in at least one of four
 bands of 16 bits, up to one bit (7 < 4 x 2), so looking up 17 keys a band finds every such pair; the work grows with the photos
-and with the pairs there are. What is found is checked on the pictures themselves before it counts.
+and with the pairs there are. A candidate is checked on the pictures themselves before it counts.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -129,102 +126,3 @@ def components(count: int, portions: Iterable[tuple[Pairs, Alike]]) -> NDArray[n
             for a, b in pairs[alike(pairs)].tolist():
                 sets.join(a, b)
     return sets.roots()
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Shares of the held-out splits; the rest is for training. Another seed draws other photos."""
-
-    validation: float = 0.1
-    test: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.validation < 0 or self.test < 0 or self.validation + self.test >= 1:
-            raise ValueError(f"shares of validation {self.validation} and test {self.test} leave nothing to train on")
-
-    def of(self, group: str) -> str:
-        """The split of a group, by the hash of its name alone: nothing else that comes or goes changes it."""
-        drawn = int.from_bytes(hashlib.sha256(f"{self.seed} {group}".encode()).digest()[:8], "big") / 2**64
-        if drawn < self.test:
-            return "test"
-        return "validation" if drawn < self.test + self.validation else "train"
-
-
-FIRST = {
-    "test": 0,
-    "validation": 1,
-    "train": 2,
-}  # who stays when two given splits meet: held-out photos keep their official set
-
-
-@dataclass(frozen=True)
-class Grouped:
-    """What became of each photo: its group's name and split, or why it is left out."""
-
-    group: list[str]
-    split: list[str]
-    refused: dict[int, str]
-
-
-def grouped(
-    component: NDArray[np.int64],
-    names: Sequence[str],
-    splits: Splits,
-    given: Mapping[int, str],
-    settled: Mapping[int, tuple[str, str]],
-    alike: Alike,
-    told: Callable[[int], str],
-) -> Grouped:
-    """Name the sets and give each one split.
-
-    component (N,) from `components`; names: a stable name each (a hash of the file). given: splits that the source fixes.
-    settled: group and split from before, which stay. Where photos of different fixed splits are alike, the later in rank
-    (settled, test, validation, train, free) is refused, `told` saying of whom it is a copy; so no group straddles splits.
-    """
-    group, split = [""] * len(names), [""] * len(names)
-    refused: dict[int, str] = {}
-    order = np.argsort(component, kind="stable")
-    starts = np.flatnonzero(np.diff(component[order], prepend=-1))
-    for members in np.split(order, starts[1:]):
-        fixed = {i: settled[i][1] if i in settled else given[i] for i in members.tolist() if i in settled or i in given}
-        parts = [members.tolist()]
-        if len(set(fixed.values())) > 1:
-            parts, left_out = _parted(members.tolist(), fixed, settled, names, alike)
-            refused |= {
-                i: f"near duplicate across splits: of {told(j)} in {fixed.get(j, 'another split')}" for i, j in left_out
-            }
-        for part in parts:
-            name = min((settled[i][0] for i in part if i in settled), default="") or min(names[i] for i in part)[:16]
-            known = {fixed[i] for i in part if i in fixed}
-            for i in part:
-                group[i], split[i] = name, known.copy().pop() if known else splits.of(name)
-    return Grouped(group, split, refused)
-
-
-def _parted(
-    members: list[int],
-    fixed: Mapping[int, str],
-    settled: Mapping[int, Any],
-    names: Sequence[str],
-    alike: Alike,
-) -> tuple[list[list[int]], list[tuple[int, int]]]:
-    """A set whose fixed splits differ, taken apart: parts of one split each, and (refused, the one it is a copy of)."""
-    ranked = sorted(members, key=lambda i: (i not in settled, FIRST[fixed[i]] if i in fixed else 3, names[i]))
-    parts: list[tuple[list[int], str | None]] = []
-    refused = []
-    for i in ranked:
-        near = []
-        for part, label in parts:
-            hits = alike(np.array([(min(i, j), max(i, j)) for j in part]))
-            if hits.any():
-                near.append((part, label, part[int(np.argmax(hits))]))
-        labels = {label for _, label, _ in near if label} | ({fixed[i]} if i in fixed else set())
-        if len(labels) > 1:
-            other = next((j for _, label, j in near if label and label != fixed.get(i)), near[0][2])
-            refused.append((i, other))
-            continue
-        touched = [part for part, _, _ in near]
-        parts = [entry for entry in parts if not any(entry[0] is part for part in touched)]
-        parts.append((sorted(sum(touched, [i])), labels.pop() if labels else None))
-    return [part for part, _ in parts], refused

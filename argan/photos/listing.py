@@ -14,7 +14,16 @@ import httpx
 from argan.errors import UserError
 from argan.photos import photo_file
 from argan.photos.sources.download import download
-from argan.photos.sources.web import LATER, Again, Hopeless, Patience, ask, refusal, retry_after, shown
+from argan.photos.sources.web import (
+    RETRYABLE_STATUSES,
+    PermanentError,
+    RetryableError,
+    RetryPolicy,
+    retry_after,
+    send_request,
+    url_refusal,
+    without_secrets,
+)
 
 Say = Callable[[str], None]
 
@@ -23,34 +32,36 @@ SLOW = 10  # times the longest silence that is borne: in all, a page must be the
 PAGES = 10_000  # folders: more is a server that leads in circles
 
 
-def photographs(url: str, folder: Path, say: Say = lambda line: None, patience: Patience | None = None) -> None:
+def photographs(url: str, folder: Path, say: Say = lambda line: None, retry: RetryPolicy | None = None) -> None:
     """Fetch every photograph below the listing at `url` (it ends in /) into `folder`, under its name there.
 
     What is in `folder` already is not fetched again. Raises UserError where a page is no listing or a file cannot be had.
     """
-    patience = replace(patience or Patience(), ceiling=photo_file.PhotoLimits().file_bytes)
-    if reason := refusal(url):
-        raise UserError(f"{shown(url)} {reason}")
-    found = list(_below(httpx.URL(url), patience))
+    retry = replace(retry or RetryPolicy(), ceiling=photo_file.PhotoLimits().file_bytes)
+    if reason := url_refusal(url):
+        raise UserError(f"{without_secrets(url)} {reason}")
+    found = list(_below(httpx.URL(url), retry))
     if not found:
-        raise UserError(f"{shown(url)} lists no photographs: no link in it leads to a name below it that ends like one")
-    say(f"{len(found):,} photographs in {shown(url)}")
+        raise UserError(
+            f"{without_secrets(url)} lists no photographs: no link in it leads to a name below it that ends like one"
+        )
+    say(f"{len(found):,} photographs in {without_secrets(url)}")
     for i, (name, address) in enumerate(found, 1):
-        download(address, folder / name, sha256=None, own=True, say=say, patience=patience)
+        download(address, folder / name, sha256=None, own=True, say=say, retry=retry)
         if i % 100 == 0:
-            say(f"{shown(url)}: {i:,} of {len(found):,} photographs fetched")
+            say(f"{without_secrets(url)}: {i:,} of {len(found):,} photographs fetched")
 
 
-def _below(top: httpx.URL, patience: Patience) -> Iterator[tuple[str, str]]:
+def _below(top: httpx.URL, retry: RetryPolicy) -> Iterator[tuple[str, str]]:
     """Name below `top`, and address, of each photograph; links that lead elsewhere are not followed."""
     waiting, seen, pages = [top], {_place(top)}, 0
     while waiting:
         here = waiting.pop()
         if (pages := pages + 1) > PAGES:
             raise UserError(
-                f"{shown(str(top))} has more than {PAGES:,} folders below it: give the address of one of them"
+                f"{without_secrets(str(top))} has more than {PAGES:,} folders below it: give the address of one of them"
             )
-        for link in _links(here, patience):
+        for link in _links(here, retry):
             try:
                 target = here.join(link).copy_with(fragment=None)
             except (httpx.InvalidURL, ValueError):
@@ -81,44 +92,44 @@ def _name(top: httpx.URL, target: httpx.URL) -> str | None:
     return "/".join(parts)
 
 
-def _links(url: httpx.URL, patience: Patience) -> list[str]:
+def _links(url: httpx.URL, retry: RetryPolicy) -> list[str]:
     reasons = []
-    for attempt in range(patience.attempts):
+    for attempt in range(retry.attempts):
         try:
-            return _page(url, patience)
-        except (Again, httpx.RequestError) as error:
+            return _page(url, retry)
+        except (RetryableError, httpx.RequestError) as error:
             reasons.append(str(error) or type(error).__name__)
             wait = getattr(error, "wait", None)
-            patience.sleep(min(patience.backoff * 2**attempt if wait is None else max(wait, 0), patience.longest_wait))
-        except (Hopeless, httpx.InvalidURL) as error:
-            raise UserError(f"{shown(str(url))} cannot be listed: {error}") from error
-    raise UserError(f"{shown(str(url))} cannot be listed: {reasons[-1]}; try again later")
+            retry.sleep(min(retry.backoff * 2**attempt if wait is None else max(wait, 0), retry.longest_wait))
+        except (PermanentError, httpx.InvalidURL) as error:
+            raise UserError(f"{without_secrets(str(url))} cannot be listed: {error}") from error
+    raise UserError(f"{without_secrets(str(url))} cannot be listed: {reasons[-1]}; try again later")
 
 
-def _page(url: httpx.URL, patience: Patience) -> list[str]:
+def _page(url: httpx.URL, retry: RetryPolicy) -> list[str]:
     with ExitStack() as stack:
         headers = {"Accept": "text/html", "Accept-Encoding": "identity", "User-Agent": "argan"}
-        response, began = ask(stack, str(url), headers, patience), patience.clock()
-        if response.status_code in LATER:
-            raise Again(f"status {response.status_code}", retry_after(response.headers.get("retry-after")))
+        response, began = send_request(stack, str(url), headers, retry), retry.clock()
+        if response.status_code in RETRYABLE_STATUSES:
+            raise RetryableError(f"status {response.status_code}", retry_after(response.headers.get("retry-after")))
         if response.status_code != 200:
-            raise Hopeless(f"status {response.status_code}")
+            raise PermanentError(f"status {response.status_code}")
         if not response.headers.get("content-type", "").startswith("text/html"):
-            raise Hopeless(
+            raise PermanentError(
                 "it is no page of links; give the address of a zip or tar, or of a folder that the server lists"
             )
         content = bytearray()
         for chunk in response.iter_raw():
             content += chunk
             if len(content) > PAGE:
-                raise Hopeless(f"the page is larger than {PAGE >> 20} MiB")
-            if patience.clock() - began > SLOW * patience.stall:
-                raise Hopeless(f"after {SLOW * patience.stall:g} s the page is not whole")
+                raise PermanentError(f"the page is larger than {PAGE >> 20} MiB")
+            if retry.clock() - began > SLOW * retry.stall:
+                raise PermanentError(f"after {SLOW * retry.stall:g} s the page is not whole")
     found = _Links()
     try:
         found.feed(content.decode("utf-8", "replace"))
     except AssertionError as error:  # what the parser says of some nonsense
-        raise Hopeless("it is no HTML") from error
+        raise PermanentError("it is no HTML") from error
     return found.links
 
 

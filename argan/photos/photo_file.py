@@ -89,7 +89,8 @@ def identify(content: bytes, limits: PhotoLimits = DEFAULT, name: str = "") -> P
         if raw.is_raw(content):
             return raw.read(content, limits)
         if ifd.is_tiff(content):
-            return tiff.read(content, limits, name.lower())
+            is_raw = name.lower().endswith(RAW_SUFFIXES) or ifd.is_raw(ifd.first(content))
+            return raw.read(content, limits) if is_raw else tiff.read(content, limits)
     except ifd.Damaged as error:
         has_kind = re.match(r"(no photograph|truncated|bomb): ", str(error))
         raise PhotoError(str(error) if has_kind else f"damaged: {error}") from error

@@ -22,7 +22,7 @@ FLAT = 2  # levels between the darkest and the brightest pixel, in every colour,
 
 
 @dataclass(frozen=True)
-class File:
+class SourceFile:
     """A photo to take in. `source` names it in the index; the other facts where they are known beforehand.
 
     sha256: of the bytes, trusted, so that a file known from before is not even read (photos kept by content hash).
@@ -75,7 +75,7 @@ class Prepare:
     limits: PhotoLimits = field(default_factory=PhotoLimits)
     known: frozenset[str] = field(default_factory=frozenset)
 
-    def __call__(self, file: File) -> Prepared | Known | Fault:
+    def __call__(self, file: SourceFile) -> Prepared | Known | Fault:
         content = decode.load(file.path, self.limits)
         if isinstance(content, DecodeFailure):
             return Fault(content.reason)
@@ -89,7 +89,7 @@ class Prepare:
         except Exception as error:  # one odd photo must not end the work on all others
             return Fault(f"damaged: {' '.join(str(error).split())[:100] or type(error).__name__}", digest)
 
-    def _prepared(self, file: File, content: bytes, digest: str) -> Prepared | Fault:
+    def _prepared(self, file: SourceFile, content: bytes, digest: str) -> Prepared | Fault:
         def target_scale(width: int, height: int) -> float:
             # At least what sharpness is measured at: the measure is then the same whatever size is asked for
             scale = max(self.size, sharpness.SIZE) / crop.side(self.rule, width, height, self.size, file.box)

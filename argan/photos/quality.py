@@ -5,7 +5,7 @@ sharp and soft parts, sharp in the middle more often than at the border, and the
 
 The sharpness of a photograph's places is measured when it is decoded (see `sharpness`), at 128 px whatever the preset, and
 kept in the store's index: the verdict is one of the photographs. Photographs smaller than that are measured at their own
-size, where less blur shows. Whether blur still shows at the preset's size is told beside it.
+size, where less blur shows. Whether blur still shows at the preset's size is given beside it.
 
 Measured (200 photos of each kind; 3,644 flower photographs of many photographers, a random 106 of those that show defocus, or
 do not, beyond doubt):
@@ -43,6 +43,7 @@ from argan.config.schema import Floors
 from argan.errors import UserError
 from argan.photos import sharpness
 from argan.photos.sharpness import CELLS, Maps
+from argan.photos.splits import TEST_MIN
 from argan.photos.store import SPLITS, Photos
 
 MEASURABLE = 16  # cells of 64 that must have contrast, else nothing is said of the photo
@@ -50,7 +51,6 @@ SOFT, SHARP = 15, 85  # percentiles of a photo's cells taken for its softest and
 DEFOCUS = 0.46  # softest part softer than the sharpest by this share: the table above
 IN_FOCUS = 0.65  # least sharpness of the sharpest part: of 100 flowers blurred by 1 pixel 1 reaches it, of those with defocus all
 VISIBLE = 1000  # photos at most, evenly chosen, whose blur is looked for at the size of the preset: the share is known to 0.02
-JUDGED = 2  # test photos without which evaluation has nothing to compare with
 TELLING = 30  # photos with defocus: of fewer, chance alone moves the middle by as much as its floor
 
 
@@ -97,13 +97,13 @@ def sharpness_of(store: Photos) -> Sharpness:
     rows = store.rows("train")
     if not len(rows):
         rows = np.arange(len(store))
-    found, cells = defocus(sharpness.unpack(store.index["sharpness"].iloc[rows]))
-    having = found > DEFOCUS
+    amount, cells = defocus(sharpness.unpack(store.index["sharpness"].iloc[rows]))
+    having = amount > DEFOCUS
     place = (np.arange(CELLS) + 0.5) / CELLS - 0.5
     radius = np.hypot(place[:, None], place[None])
-    focus = _mean(cells[having])
-    centered = float(focus[radius < 0.25].mean() - focus[radius > 0.45].mean())
-    return Sharpness(_mean(cells), rows, found, float(having.mean()) if len(rows) else 0.0, centered)
+    mean = _mean(cells[having])
+    centered = float(mean[radius < 0.25].mean() - mean[radius > 0.45].mean())
+    return Sharpness(_mean(cells), rows, amount, float(having.mean()) if len(rows) else 0.0, centered)
 
 
 def visible(store: Photos, rows: NDArray[np.int64]) -> float:
@@ -111,49 +111,49 @@ def visible(store: Photos, rows: NDArray[np.int64]) -> float:
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), VISIBLE)).astype(int))]
     if not len(chosen):
         return 0.0
-    found, _ = defocus(np.stack([sharpness.sharpness(np.asarray(store.pixels[row])) for row in chosen]))
-    return float((found > DEFOCUS).mean())
+    amount, _ = defocus(np.stack([sharpness.sharpness(np.asarray(store.pixels[row])) for row in chosen]))
+    return float((amount > DEFOCUS).mean())
 
 
-def measure(store: Photos, floors: Floors, quarantine: pd.DataFrame, found: Sharpness | None = None) -> dict[str, Any]:
+def measure(store: Photos, floors: Floors, quarantine: pd.DataFrame, focus: Sharpness | None = None) -> dict[str, Any]:
     """What the store holds, as flat numbers.
 
     `unfit` lists in sentences why AR-GAN cannot learn from the photographs, and is empty else; no preset changes it.
     `warnings`: what the store's size makes of them.
     """
-    found = found or sharpness_of(store)
+    focus = focus or sharpness_of(store)
     index, size = store.index, int(store.pixels.shape[1])
-    told: dict[str, Any] = {"photos": len(store), "size": size}
-    told |= {split: int((index["split"] == split).sum()) for split in SPLITS}
-    told |= {"refused": len(quarantine), "refused_kinds": _kinds(quarantine)}
-    told |= {"defocus": round(found.share, 4), "centered": round(found.centered, 4)}
-    measured_at = index["crop_size"].iloc[found.rows].clip(upper=sharpness.SIZE)
-    told["measured_at"] = int(measured_at.median()) if len(measured_at) else sharpness.SIZE
-    same = size >= told["measured_at"]
-    told["defocus_at_size"] = told["defocus"] if same else round(visible(store, found.rows), 4)
+    numbers: dict[str, Any] = {"photos": len(store), "size": size}
+    numbers |= {split: int((index["split"] == split).sum()) for split in SPLITS}
+    numbers |= {"refused": len(quarantine), "refused_kinds": _kinds(quarantine)}
+    numbers |= {"defocus": round(focus.share, 4), "centered": round(focus.centered, 4)}
+    measured_at = index["crop_size"].iloc[focus.rows].clip(upper=sharpness.SIZE)
+    numbers["measured_at"] = int(measured_at.median()) if len(measured_at) else sharpness.SIZE
+    same = size >= numbers["measured_at"]
+    numbers["defocus_at_size"] = numbers["defocus"] if same else round(visible(store, focus.rows), 4)
     shorter = index[["width", "height"]].min(axis=1)
-    told["shorter_side"] = [int(q) for q in shorter.quantile([0, 0.25, 0.5, 0.75, 1])] if len(index) else []
+    numbers["shorter_side"] = [int(q) for q in shorter.quantile([0, 0.25, 0.5, 0.75, 1])] if len(index) else []
     if "group" in index:
         sizes = index["group"].value_counts()
-        told |= {"near_duplicate_groups": int((sizes > 1).sum()), "near_duplicates": int(sizes[sizes > 1].sum())}
+        numbers |= {"near_duplicate_groups": int((sizes > 1).sum()), "near_duplicates": int(sizes[sizes > 1].sum())}
     for name in ("aperture", "focal_length"):
         values = index[name].dropna() if name in index else pd.Series(dtype=float)
-        told |= {
+        numbers |= {
             f"{name}_known": len(values),
             f"{name}_median": round(float(values.median()), 3) if len(values) else None,
         }
     dates = sorted(index["taken"].dropna()) if "taken" in index else []
-    told["taken"] = [dates[0][:10], dates[-1][:10]] if dates else []
+    numbers["taken"] = [dates[0][:10], dates[-1][:10]] if dates else []
     cameras = index["camera"].dropna() if "camera" in index else pd.Series(dtype=str)
-    told["cameras"] = {str(name): int(count) for name, count in cameras.value_counts().head(5).items()}
-    told["unfit"] = _unfit(told, floors)
-    told["warnings"] = []
-    if told["defocus_at_size"] < floors.defocus <= told["defocus"]:
-        told["warnings"].append(
-            f"At {size} px blur shows in {told['defocus_at_size']:.1%} of the photos, at {told['measured_at']} px in "
-            f"{told['defocus']:.1%}: a larger preset has more to learn depth from."
+    numbers["cameras"] = {str(name): int(count) for name, count in cameras.value_counts().head(5).items()}
+    numbers["unfit"] = _unfit(numbers, floors)
+    numbers["warnings"] = []
+    if numbers["defocus_at_size"] < floors.defocus <= numbers["defocus"]:
+        numbers["warnings"].append(
+            f"At {size} px blur shows in {numbers['defocus_at_size']:.1%} of the photos, at {numbers['measured_at']} px in "
+            f"{numbers['defocus']:.1%}: a larger preset has more to learn depth from."
         )
-    return told
+    return numbers
 
 
 def _mean(cells: Maps) -> Maps:
@@ -167,26 +167,26 @@ def _kinds(quarantine: pd.DataFrame) -> dict[str, int]:
     return dict(Counter(str(reason).split(":")[0] for reason in quarantine["reason"]).most_common())
 
 
-def _unfit(told: dict[str, Any], floors: Floors) -> list[str]:
+def _unfit(numbers: dict[str, Any], floors: Floors) -> list[str]:
     """Every sentence has its number, the parameter that sets the floor, and the way out."""
     why = []
-    if told["train"] < floors.photos:
+    if numbers["train"] < floors.photos:
         why.append(
-            f"Too few photos: {told['train']} to learn from, at least {floors.photos} are needed (crop.photos_min). "
+            f"Too few photos: {numbers['train']} to learn from, at least {floors.photos} are needed (crop.photos_min). "
             "Add more of the same kind."
         )
-    if told["test"] < JUDGED:
+    if numbers["test"] < TEST_MIN:
         why.append(
-            f"Too few photos to judge by: {told['test']} test photos, evaluation needs {JUDGED}. Add more of the same kind."
+            f"Too few photos to judge by: {numbers['test']} test photos, evaluation needs {TEST_MIN}. Add more of the same kind."
         )
-    if told["defocus"] < floors.defocus:
+    if numbers["defocus"] < floors.defocus:
         why.append(
-            f"No defocus: {told['defocus']:.1%} of the photos have both sharp and soft parts at {told['measured_at']} px, at least "
-            f"{floors.defocus:.0%} must (crop.defocus_min). Add photos taken with an open aperture."
+            f"No defocus: {numbers['defocus']:.1%} of the photos have both sharp and soft parts at {numbers['measured_at']} px, "
+            f"at least {floors.defocus:.0%} must (crop.defocus_min). Add photos taken with an open aperture."
         )
-    elif told["defocus"] * told["train"] >= TELLING and told["centered"] < floors.centered:
+    elif numbers["defocus"] * numbers["train"] >= TELLING and numbers["centered"] < floors.centered:
         why.append(
-            f"Nothing centred: in photos with defocus the middle is {told['centered']:+.3f} sharper than the border, at least "
+            f"Nothing centred: in photos with defocus the middle is {numbers['centered']:+.3f} sharper than the border, at least "
             f"{floors.centered:+.3f} is needed (crop.centered_min). Set the domain's crop.where to sharpness."
         )
     return why

@@ -45,27 +45,33 @@ def write(folder: Path, about: About, floors: Floors, originals: Originals = lam
     """Measure the store in `folder` and write quality.json, report.html and card.md into it. Returns what quality.json holds."""
     store = Photos.open(folder)
     quarantine = pd.read_csv(folder / "quarantine.csv", keep_default_na=False, dtype=str)
-    found = quality.sharpness_of(store)
-    told = quality.measure(store, floors, quarantine, found)
-    write_json(folder / "quality.json", told)
-    write_text(folder / "card.md", _card(about, told))
-    write_text(folder / "report.html", _page(about, told, store, quarantine, found, originals))
-    return told
+    focus = quality.sharpness_of(store)
+    numbers = quality.measure(store, floors, quarantine, focus)
+    write_json(folder / "quality.json", numbers)
+    write_text(folder / "card.md", _card(about, numbers))
+    write_text(folder / "report.html", _page(about, numbers, store, quarantine, focus, originals))
+    return numbers
 
 
 # ---- the card ----
 
 
-def _card(about: About, told: dict[str, Any]) -> str:
+def _card(about: About, numbers: dict[str, Any]) -> str:
     lines = [f"# Data: {about.title}", ""]
     lines += [f"**{name}**: {text}  " for name, text in _rights(about) if text]
-    lines += ["", "| | |", "|---|---|", *(f"| {name} | {text.replace('|', '/')} |" for name, text in facts(told)), ""]
+    lines += [
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {text.replace('|', '/')} |" for name, text in facts(numbers)),
+        "",
+    ]
     lines += [
         "Photos are cut square and scaled down once by area averaging, never scaled up. Published masks and exact depth"
     ]
     lines += ["judge a model; none of them is trained on.", ""]
-    lines += [f"**Not fit for training.** {why}" for why in told["unfit"]] or ["Fit for training."]
-    lines += ["", *told["warnings"]] if told["warnings"] else []
+    lines += [f"**Not fit for training.** {why}" for why in numbers["unfit"]] or ["Fit for training."]
+    lines += ["", *numbers["warnings"]] if numbers["warnings"] else []
     return "\n".join(lines) + "\n"
 
 
@@ -78,32 +84,37 @@ def _rights(about: About) -> list[tuple[str, str]]:
     ]
 
 
-def facts(told: dict[str, Any]) -> list[tuple[str, str]]:
+def facts(numbers: dict[str, Any]) -> list[tuple[str, str]]:
     """The numbers of quality.json in words, (name, text) each."""
-    side = told["shorter_side"]
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in told["refused_kinds"].items())
-    small = ", their own size: less blur shows than at 128" if told["measured_at"] < sharpness.SIZE else ""
+    side = numbers["shorter_side"]
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in numbers["refused_kinds"].items())
+    small = ", their own size: less blur shows than at 128" if numbers["measured_at"] < sharpness.SIZE else ""
     rows = [
-        ("photos", f"{told['photos']:,} of {told['size']} x {told['size']} px"),
-        ("splits", ", ".join(f"{told[split]:,} {split}" for split in SPLITS)),
-        ("refused", f"{told['refused']:,}" + (f" ({kinds})" if kinds else "")),
-        ("with defocus", f"{told['defocus']:.0%} of the photos to learn from, at {told['measured_at']} px{small}"),
-        ("middle sharper than border by", f"{told['centered']:+.3f}"),
+        ("photos", f"{numbers['photos']:,} of {numbers['size']} x {numbers['size']} px"),
+        ("splits", ", ".join(f"{numbers[split]:,} {split}" for split in SPLITS)),
+        ("refused", f"{numbers['refused']:,}" + (f" ({kinds})" if kinds else "")),
+        (
+            "with defocus",
+            f"{numbers['defocus']:.0%} of the photos to learn from, at {numbers['measured_at']} px{small}",
+        ),
+        ("middle sharper than border by", f"{numbers['centered']:+.3f}"),
     ]
     if side:
         rows.append(("shorter side of the originals", f"{side[2]:,} px in the median, {side[0]:,} to {side[4]:,}"))
-    if "near_duplicate_groups" in told:
-        groups = f"{told['near_duplicates']:,} photos, {told['near_duplicate_groups']:,} times several alike, none across splits"
-        rows.append(("near duplicates", groups))
-    if told["aperture_known"]:
-        rows.append(("aperture", f"f/{told['aperture_median']:.2g} in the median, known of {told['aperture_known']:,}"))
-    if told["focal_length_known"]:
-        lens = f"{told['focal_length_median']:.3g} mm in the median, known of {told['focal_length_known']:,}"
+    if "near_duplicate_groups" in numbers:
+        photos, groups = numbers["near_duplicates"], numbers["near_duplicate_groups"]
+        rows.append(("near duplicates", f"{photos:,} photos, {groups:,} times several alike, none across splits"))
+    if numbers["aperture_known"]:
+        rows.append(
+            ("aperture", f"f/{numbers['aperture_median']:.2g} in the median, known of {numbers['aperture_known']:,}")
+        )
+    if numbers["focal_length_known"]:
+        lens = f"{numbers['focal_length_median']:.3g} mm in the median, known of {numbers['focal_length_known']:,}"
         rows.append(("focal length", lens))
-    if told["taken"]:
-        rows.append(("taken", " to ".join(dict.fromkeys(told["taken"]))))
-    if told["cameras"]:
-        rows.append(("cameras", ", ".join(f"{name} ({count:,})" for name, count in told["cameras"].items())))
+    if numbers["taken"]:
+        rows.append(("taken", " to ".join(dict.fromkeys(numbers["taken"]))))
+    if numbers["cameras"]:
+        rows.append(("cameras", ", ".join(f"{name} ({count:,})" for name, count in numbers["cameras"].items())))
     return rows
 
 
@@ -111,21 +122,26 @@ def facts(told: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _page(
-    about: About, told: dict[str, Any], store: Photos, quarantine: pd.DataFrame, found: Sharpness, originals: Originals
+    about: About,
+    numbers: dict[str, Any],
+    store: Photos,
+    quarantine: pd.DataFrame,
+    focus: Sharpness,
+    originals: Originals,
 ) -> str:
-    unfit = "".join(f"<p>{escape(why)}</p>" for why in told["unfit"])
+    unfit = "".join(f"<p>{escape(why)}</p>" for why in numbers["unfit"])
     verdict = (
         f'<div class="verdict bad"><b>Not fit for training.</b>{unfit}</div>'
         if unfit
         else '<div class="verdict"><b>Fit for training.</b> Enough photos, defocus to learn from, subjects in the middle.</div>'
     )
-    warnings = "".join(f"<p>{escape(warning)}</p>" for warning in told["warnings"])
+    warnings = "".join(f"<p>{escape(warning)}</p>" for warning in numbers["warnings"])
     parts = [
         f"<h1>{escape(about.title)}</h1><p class=soft>The photographs, as a model will see them.</p>{verdict}{warnings}",
-        table(facts(told)),
-        "<h2>Where photos are in focus</h2>" + _focus(store, found, told),
+        table(facts(numbers)),
+        "<h2>Where photos are in focus</h2>" + _focus(store, focus, numbers),
         "<h2>Contact sheet</h2>" + _sheet(store, _evenly(len(store), CONTACT)),
-        _examples(store, found),
+        _examples(store, focus),
         _groups(store),
         _camera(store.index),
         _iris(store.folder),
@@ -135,25 +151,25 @@ def _page(
     return page(f"{about.title}: photographs", parts)
 
 
-def _focus(store: Photos, found: Sharpness, told: dict[str, Any]) -> str:
-    reach = max(float(np.abs(found.map).max()), 1e-6)
-    level = cv2.resize((found.map / reach * 0.5 + 0.5).astype(np.float32), (256, 256), interpolation=cv2.INTER_CUBIC)
+def _focus(store: Photos, focus: Sharpness, numbers: dict[str, Any]) -> str:
+    reach = max(float(np.abs(focus.map).max()), 1e-6)
+    level = cv2.resize((focus.map / reach * 0.5 + 0.5).astype(np.float32), (256, 256), interpolation=cv2.INTER_CUBIC)
     heat = cv2.cvtColor(
         cv2.applyColorMap((level.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB
     )
     mean = np.zeros(store.pixels.shape[1:], np.float64)
-    averaged = _evenly(len(found.rows), AVERAGED)
+    averaged = _evenly(len(focus.rows), AVERAGED)
     for i in averaged:
-        mean += store.pixels[found.rows[i]]
+        mean += store.pixels[focus.rows[i]]
     average = cv2.resize((mean / max(len(averaged), 1)).astype(np.uint8), (256, 256), interpolation=cv2.INTER_CUBIC)
-    words = "sharper" if told["centered"] > 0 else "no sharper"
+    words = "sharper" if numbers["centered"] > 0 else "no sharper"
     pictures = (
         figure(uri(heat, "PNG"), "Sharpness over the frame, mean of the photos: yellow is sharper"),
         figure(uri(average), "The mean photo"),
     )
     return (
-        f"<p>{told['defocus']:.0%} of the photos have both sharp and soft parts; in those the middle is {words} than the border "
-        f"({told['centered']:+.3f}, where 1 is the sharpest part of a photo).</p><div class=pair>{''.join(pictures)}</div>"
+        f"<p>{numbers['defocus']:.0%} of the photos have both sharp and soft parts; in those the middle is {words} than the border "
+        f"({numbers['centered']:+.3f}, where 1 is the sharpest part of a photo).</p><div class=pair>{''.join(pictures)}</div>"
     )
 
 
@@ -176,8 +192,8 @@ def _tile(pixels: Pixels) -> Pixels:
     return pixels
 
 
-def _examples(store: Photos, found: Sharpness) -> str:
-    order = found.rows[np.argsort(-found.defocus, kind="stable")].tolist()
+def _examples(store: Photos, focus: Sharpness) -> str:
+    order = focus.rows[np.argsort(-focus.defocus, kind="stable")].tolist()
     if len(order) < 2 * EXAMPLES:
         return ""
     most, least = order[:EXAMPLES], order[-EXAMPLES:]
@@ -197,10 +213,10 @@ def _groups(store: Photos) -> str:
     if not rows:
         return ""
     shown = sorted(rows, key=lambda members: (-len(members), members))[:GROUPS]
-    told = f"<p class=soft>{len(rows):,} times several alike; those are in one split together.</p>"
+    note = f"<p class=soft>{len(rows):,} times several alike; those are in one split together.</p>"
     return (
         "<h2>Near duplicates</h2>"
-        + told
+        + note
         + "".join(
             "<div class=group>" + "".join(_photo(store, row) for row in members[:MEMBERS]) + "</div>"
             for members in shown
@@ -229,10 +245,12 @@ def _camera(index: pd.DataFrame) -> str:
 
 
 def _iris(folder: Path) -> str:
-    found = Iris.load(folder)
-    if found is None:
+    iris = Iris.load(folder)
+    if iris is None:
         return ""
-    return f"<h2>Shape of the aperture</h2><p>{escape(found.summary)}</p>{_outline(found.outline) if found.outline else ''}"
+    return (
+        f"<h2>Shape of the aperture</h2><p>{escape(iris.summary)}</p>{_outline(iris.outline) if iris.outline else ''}"
+    )
 
 
 def _outline(outline: Sequence[float]) -> str:
@@ -241,13 +259,13 @@ def _outline(outline: Sequence[float]) -> str:
         f"{60 + 44 * radius * math.cos(angle):.1f},{60 + 44 * radius * math.sin(angle):.1f}"
         for radius, angle in zip(outline, ANGLES.tolist(), strict=True)
     )
-    told = "The iris, and dashed the circle of the same area"
+    caption = "The iris, and dashed the circle of the same area"
     svg = (
-        f'<svg viewBox="0 0 120 120" role="img" aria-label="{told}" style="max-width:160px">'
+        f'<svg viewBox="0 0 120 120" role="img" aria-label="{caption}" style="max-width:160px">'
         f'<polygon points="{points}" fill="currentColor" opacity=".35"/>'
         '<circle cx="60" cy="60" r="44" fill="none" stroke="currentColor" stroke-dasharray="3 3"/></svg>'
     )
-    return f"<figure>{svg}<figcaption>{told}</figcaption></figure>"
+    return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
 
 
 def _bars(title: str, labels: Sequence[str], counts: Sequence[int]) -> str:
@@ -260,9 +278,9 @@ def _bars(title: str, labels: Sequence[str], counts: Sequence[int]) -> str:
         )
         bars.append(f'<text x="{middle:.1f}" y="118">{escape(str(label))}</text>')
         bars.append(f'<text x="{middle:.1f}" y="{100 - tall:.1f}">{n or ""}</text>')
-    told = escape(title, quote=True)
-    svg = f'<svg viewBox="0 0 320 124" role="img" aria-label="{told}" fill="currentColor">{"".join(bars)}</svg>'
-    return f"<figure>{svg}<figcaption>{told}</figcaption></figure>"
+    label = escape(title, quote=True)
+    svg = f'<svg viewBox="0 0 320 124" role="img" aria-label="{label}" fill="currentColor">{"".join(bars)}</svg>'
+    return f"<figure>{svg}<figcaption>{label}</figcaption></figure>"
 
 
 def _refused(quarantine: pd.DataFrame, originals: Originals) -> str:

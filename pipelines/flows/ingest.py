@@ -35,7 +35,7 @@ def photos(name: str, source: str) -> Any:
     from pipelines import arrivals
 
     try:
-        added = arrivals.take(name, source, get_run_logger().info)
+        added = arrivals.add_arrivals(name, source, get_run_logger().info)
     except UserError as error:
         return Failed(message=str(error))
     refused = {photo: why for each in added for photo, why in each.refused.items()}
@@ -65,12 +65,12 @@ def ingest(
 
     settings = workspace.prepare()
     params.check_collection_name(collection, settings)
-    arrivals.without_secret(source)
+    arrivals.checked_source(source)
     state: Any = photos.with_options(task_run_name=f"photos@{collection}")(collection, source, return_state=True)
     if not state.is_completed():
         return Failed(message=state.message)
     told = state.result()
-    line, due = arrivals.wanted(collection, told, enough)
+    line, due = arrivals.retraining_due(collection, told, enough)
     get_run_logger().info(line)
     if told["new"]:
         shown.arrived(collection, source, told, line)
@@ -78,12 +78,12 @@ def ingest(
         return Completed(message=line, name="Completed" if told["new"] else "Unchanged")
     if busy(collection) and runtime.flow_run.run_count == 1:  # hourly runs do not queue up behind a training of days
         return Completed(message=f"{line}; it is being retrained already, a later run goes on", name="Unchanged")
-    (arrivals.DUE / collection).parent.mkdir(parents=True, exist_ok=True)
-    (arrivals.DUE / collection).touch()
+    (arrivals.RETRAINING_FOLDER / collection).parent.mkdir(parents=True, exist_ok=True)
+    (arrivals.RETRAINING_FOLDER / collection).touch()
     state = retrain(collection, return_state=True)
     if not state.is_completed():
         return Failed(message=state.message)
-    (arrivals.DUE / collection).unlink(missing_ok=True)
+    (arrivals.RETRAINING_FOLDER / collection).unlink(missing_ok=True)
     return Completed(message=f"{line}; {state.message}")
 
 
@@ -92,5 +92,5 @@ def ingest_command(collection: str, source: str, enough: int) -> None:
     from pipelines import arrivals
 
     params.check_collection_name(collection, workspace.prepare())
-    arrivals.without_secret(source)  # before Prefect sees it
+    arrivals.checked_source(source)  # before Prefect sees it
     command(ingest, collection=collection, source=source, enough=enough)

@@ -47,23 +47,23 @@ def bucket(folder: Path, *names: str) -> str:
 def test_what_was_added_is_not_asked_for_again_and_the_note_is_private(tmp_path: Path, added: list[list[str]]) -> None:
     lines: list[str] = []
     source = bucket(tmp_path / "bucket", "a.jpg", "b.jpg")
-    arrivals.take("mine", source, lines.append)
+    arrivals.add_arrivals("mine", source, lines.append)
     bucket(tmp_path / "bucket", "c.jpg")
-    arrivals.take("mine", source, lines.append)
+    arrivals.add_arrivals("mine", source, lines.append)
     assert added == [["a.jpg", "b.jpg"], ["c.jpg"]]
-    assert stat.S_IMODE((arrivals.SEEN / "mine.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE((arrivals.SEEN_FOLDER / "mine.json").stat().st_mode) == 0o600
 
 
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 from argan.config import params, schema
-from argan.sources import collection
+from argan.photos import collection
 from pipelines import arrivals
 params.load = lambda: schema.Params.model_construct(crop=schema.Crop())
 params.free = params.record = lambda name, other: None
 collection.add = lambda *given, **options: os.kill(os.getpid(), signal.SIGKILL)
-arrivals.take("mine", sys.argv[1], print)
+arrivals.add_arrivals("mine", sys.argv[1], print)
 """
 
 
@@ -72,7 +72,7 @@ def test_photos_that_a_kill_kept_out_are_fetched_again(tmp_path: Path, added: li
     here = str(Path(arrivals.__file__).parents[1])
     done = subprocess.run([sys.executable, "-c", KILLED, source, here], cwd=tmp_path)
     assert done.returncode == -signal.SIGKILL
-    arrivals.take("mine", source, print)
+    arrivals.add_arrivals("mine", source, print)
     assert added == [["a.jpg"]]
 
 
@@ -93,11 +93,11 @@ def test_a_password_is_neither_written_down_nor_shown(
     monkeypatch.setattr(fsspec.core, "url_to_fs", url_to_fs)
     monkeypatch.setenv("CAMERA_PASSWORD", "hunter2")
     lines: list[str] = []
-    (arrivals.SEEN).mkdir(parents=True)
-    (arrivals.SEEN / "mine.json").write_text(json.dumps({"ftp://old:hunter2@host/x /x/a.jpg": "1"}))
-    arrivals.take("mine", "ftp://me:${CAMERA_PASSWORD}@host/camera", lines.append)
+    (arrivals.SEEN_FOLDER).mkdir(parents=True)
+    (arrivals.SEEN_FOLDER / "mine.json").write_text(json.dumps({"ftp://old:hunter2@host/x /x/a.jpg": "1"}))
+    arrivals.add_arrivals("mine", "ftp://me:${CAMERA_PASSWORD}@host/camera", lines.append)
     assert opened == ["ftp://me:hunter2@host/camera"] and added == [["a.jpg"]]
-    note = (arrivals.SEEN / "mine.json").read_text()
+    note = (arrivals.SEEN_FOLDER / "mine.json").read_text()
     assert "hunter2" not in note + "".join(lines) and set(json.loads(note)) == {
         "ftp://host/camera /camera/a.jpg",
         "ftp://host/x /x/a.jpg",
@@ -108,11 +108,11 @@ def test_a_password_is_neither_written_down_nor_shown(
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", refused)
     with pytest.raises(UserError, match="login incorrect") as caught:
-        arrivals.take("mine", "ftp://me:${CAMERA_PASSWORD}@host/camera", lines.append)
+        arrivals.add_arrivals("mine", "ftp://me:${CAMERA_PASSWORD}@host/camera", lines.append)
     assert "hunter2" not in str(caught.value)
     monkeypatch.delenv("CAMERA_PASSWORD")
     with pytest.raises(UserError, match="names the variable CAMERA_PASSWORD, which is not set"):
-        arrivals.take("mine", "ftp://me:${CAMERA_PASSWORD}@host/camera", lines.append)
+        arrivals.add_arrivals("mine", "ftp://me:${CAMERA_PASSWORD}@host/camera", lines.append)
 
 
 def test_prefect_gets_no_password_as_a_parameter(monkeypatch: pytest.MonkeyPatch) -> None:

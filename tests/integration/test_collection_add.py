@@ -16,8 +16,9 @@ from photo_folders import noise, photo_folder, put
 
 from argan.errors import UserError
 from argan.photos import collection
-from argan.photos.collection import Collection, add
-from argan.photos.sources.web import Patience
+from argan.photos.collection import Collection, add, origin
+from argan.photos.collection.changes import exclusive
+from argan.photos.sources.web import RetryPolicy
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def folder(tmp_path: Path) -> Path:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("ARGAN_ALLOW_HTTP", "loopback")
     for name in ("download", "photographs"):
-        hasty = partial(getattr(collection, name), patience=Patience(sleep=lambda seconds: None))
-        monkeypatch.setattr(collection, name, hasty)
+        hasty = partial(getattr(origin, name), retry=RetryPolicy(sleep=lambda seconds: None))
+        monkeypatch.setattr(origin, name, hasty)
     with serving() as made:
         yield made
 
@@ -150,7 +151,7 @@ def test_killed_at_any_step_it_is_what_it_was_or_what_it_should_be(folder: Path,
         for step in sorted({*range(1, steps, 7), *range(steps - 6, steps + 1)}):
             tried, status, _ = add_and_kill(step)
             assert status == -signal.SIGKILL
-            with collection._alone("mine", tried, print):  # what every change begins with
+            with exclusive("mine", tried, print):  # what every change begins with
                 revisions.add(Collection.open("mine", tried).revision)
             assert put(folder, tried).revision == after
             stored = {path.stem for path in (tried / "mine" / "photos").rglob("*.*")}

@@ -89,7 +89,7 @@ def test_birds_come_with_their_box_in_the_middle(server: Server, monkeypatch: py
     assert {"train", "validation", "test"} == set(store.index["split"])
     follow(store, rows, masks)
     by_source = store.index.set_index("source")
-    for i, row in enumerate(birds.rows(Path("data/raw/birds"))):
+    for i, row in enumerate(birds.photos(Path("data/raw/birds"))):
         assert row.box is not None
         cut = by_source.loc[row.image.relative_to("data/raw/birds").as_posix()]
         left, _, width, height = row.box

@@ -23,7 +23,7 @@ from argan.errors import UserError
 from argan.photos.sources import download as module
 from argan.photos.sources import web
 from argan.photos.sources.download import download
-from argan.photos.sources.web import Patience
+from argan.photos.sources.web import RetryPolicy
 
 DATA = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -37,8 +37,8 @@ class Told:
         self.lines: list[str] = []
         self.slept: list[float] = []
 
-    def patience(self, **changed: Any) -> Patience:
-        return Patience(sleep=self.slept.append, **{"attempts": 4, **changed})
+    def retry(self, **changed: Any) -> RetryPolicy:
+        return RetryPolicy(sleep=self.slept.append, **{"attempts": 4, **changed})
 
     def __contains__(self, text: str) -> bool:
         return any(text in line for line in self.lines)
@@ -66,7 +66,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def get(urls: str | list[str], target: Path, told: Told, **changed: Any) -> module.Fetched:
-    changed = {"sha256": SHA256, "patience": told.patience(), **changed}
+    changed = {"sha256": SHA256, "retry": told.retry(), **changed}
     return download(urls, target, say=told.lines.append, **changed)
 
 
@@ -125,7 +125,7 @@ def test_as_long_as_every_try_brings_something_it_goes_on(
 ) -> None:
     monkeypatch.setattr(module, "STEP", 10_000)
     url = server.offer("/a", DATA, good(cut=40_000))
-    get(url, target, told, patience=told.patience(attempts=2))
+    get(url, target, told, retry=told.retry(attempts=2))
     assert target.read_bytes() == DATA
     assert len(server.asked) == 8
 
@@ -222,8 +222,8 @@ def test_no_redirect_leads_out_of_https_or_for_ever(server: Server, target: Path
     refused(server.offer("/a", DATA, status(302, Location="http://[::1/")), target, told, "Invalid URL")
     refused(server.offer("/a", DATA, status(302)), target, told, "status 302")
     local = server.offer("/b", DATA)
-    assert web.refusal(local) is None
-    assert "not https" in (web.refusal(local, from_https=True) or "")
+    assert web.url_refusal(local) is None
+    assert "not https" in (web.url_refusal(local, from_https=True) or "")
 
 
 @pytest.mark.parametrize(
@@ -263,9 +263,9 @@ def test_an_html_page_with_status_200_is_refused(server: Server, target: Path, t
 def test_a_body_without_end_is_cut_at_the_size_or_the_ceiling(server: Server, target: Path, told: Told) -> None:
     url = server.offer("/a", b"", endless)
     refused(url, target, told, "more than 300,000 bytes", size=len(DATA))
-    few = told.patience(ceiling=1 << 20)
-    refused(url, target, told, "more than 1,048,576 bytes", patience=few)
-    refused(url, target, told, "more than 1,048,576 bytes", patience=few, sha256=None, own=True)
+    few = told.retry(ceiling=1 << 20)
+    refused(url, target, told, "more than 1,048,576 bytes", retry=few)
+    refused(url, target, told, "more than 1,048,576 bytes", retry=few, sha256=None, own=True)
     assert left(target) == []
 
 
@@ -274,13 +274,13 @@ def test_another_length_than_the_known_one_is_refused_before_it_is_fetched(
 ) -> None:
     refused(server.offer("/a", DATA), target, told, "it has 300,000 bytes, not 7", size=7)
     refused(server.offer("/b", DATA, chunked), target, told, "it has 300,000 bytes, not 300,001", size=300_001)
-    refused(server.offer("/c", DATA), target, told, "300,000 bytes, more than", patience=told.patience(ceiling=1000))
+    refused(server.offer("/c", DATA), target, told, "300,000 bytes, more than", retry=told.retry(ceiling=1000))
     assert left(target) == []
 
 
 def test_a_server_that_falls_silent_is_asked_again(server: Server, target: Path, told: Told) -> None:
     url = server.offer("/a", DATA, good(cut=50_000, hang=True), good())
-    get(url, target, told, patience=told.patience(stall=1.0, attempts=20))
+    get(url, target, told, retry=told.retry(stall=1.0, attempts=20))
     assert target.read_bytes() == DATA
     assert "no byte for 1 s" in told
 
@@ -292,7 +292,7 @@ def test_a_server_that_drips_is_given_up(server: Server, target: Path, told: Tol
         target,
         told,
         "bytes in 3600 s",
-        patience=told.patience(slowest=10**9, clock=lambda: next(ticks)),
+        retry=told.retry(slowest=10**9, clock=lambda: next(ticks)),
     )
 
 

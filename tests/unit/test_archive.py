@@ -23,7 +23,7 @@ import pytest
 from argan.errors import UserError
 from argan.photos.sources import entries
 from argan.photos.sources.archive import extract
-from argan.photos.sources.entries import Limits
+from argan.photos.sources.entries import ArchiveLimits
 
 PHOTOS = {f"jpg/image_{i:05d}.jpg": random.Random(i).randbytes(5000 + i) for i in range(1, 6)}
 PACKED = {"tar": bytes, "tgz": gzip.compress, "tar.bz2": bz2.compress, "tar.xz": lzma.compress}
@@ -285,7 +285,7 @@ def test_ten_gigabytes_of_zeros_in_a_tar_stop_early(tmp_path: Path) -> None:
     head = member("zeros.jpg", 10 << 30).tobuf(tarfile.GNU_FORMAT)
     bomb = gzip.compress(head) + gzip.compress(bytes(16 << 20), 1) * 640
     rejected(tmp_path, bomb, "unpacks to more than 100 times its size")
-    rejected(tmp_path, bomb, "unpacks to more than 1,000,000,000 bytes", limits=Limits(total=1_000_000_000))
+    rejected(tmp_path, bomb, "unpacks to more than 1,000,000,000 bytes", limits=ArchiveLimits(total=1_000_000_000))
     packed = (
         gzip.compress(member("zeros.jpg", 500 << 20).tobuf(tarfile.GNU_FORMAT)) + gzip.compress(bytes(16 << 20), 1) * 32
     )
@@ -318,16 +318,16 @@ def test_many_small_bombs_are_one_bomb(tmp_path: Path, monkeypatch: pytest.Monke
 def test_photographs_are_no_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entries, "BOMB_FROM", 0)
     for name, data in both(list(PHOTOS.items())):
-        assert unpack(tmp_path, data, name, limits=Limits(ratio=3.0))[1] == PHOTOS
+        assert unpack(tmp_path, data, name, limits=ArchiveLimits(ratio=3.0))[1] == PHOTOS
         (tmp_path / name).unlink()
 
 
 def test_more_bytes_than_allowed_of_a_file_or_in_all(tmp_path: Path) -> None:
     random_bytes = random.Random(0).randbytes(20_000)
     for name, data in both([("big.jpg", random_bytes), ("small.jpg", b"small")]):
-        result, found = unpack_alone_named(tmp_path, data, name, limits=Limits(file=10_000))
+        result, found = unpack_alone_named(tmp_path, data, name, limits=ArchiveLimits(file=10_000))
         assert found == {"small.jpg": b"small"} and "20,000 bytes, more than the 10,000" in result.refused[0][1]
-        rejected(tmp_path, data, "unpacks to more than 10,000 bytes", name, limits=Limits(total=10_000))
+        rejected(tmp_path, data, "unpacks to more than 10,000 bytes", name, limits=ArchiveLimits(total=10_000))
         (tmp_path / name).unlink()
 
 
@@ -342,7 +342,7 @@ def unpack_alone_named(
 def test_a_million_entries_stop_at_the_limit(tmp_path: Path) -> None:
     block = member("a.jpg").tobuf(tarfile.GNU_FORMAT) * 1000
     million = gzip.compress(block, 1) * 1000
-    rejected(tmp_path, million, "has more than 2,000 entries", limits=Limits(entries=2_000, ratio=1e9))
+    rejected(tmp_path, million, "has more than 2,000 entries", limits=ArchiveLimits(entries=2_000, ratio=1e9))
     (tmp_path / "a.tgz").unlink()
     entry = zip_of(b"a.jpg", b"", 0)
     local, central = entry[:35], entry[35 : 35 + 51]
@@ -352,7 +352,9 @@ def test_a_million_entries_stop_at_the_limit(tmp_path: Path) -> None:
     rejected(tmp_path, local + central + big + locator + end, "has more than 500,000 entries", "a.zip")
     lying = local + central * 4_000 + b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, 1, 1, 51 * 4_000, 35, 0)
     for entries_ in (100, 2_000):  # told by the directory's length, then by counting
-        rejected(tmp_path, lying, f"has more than {entries_:,} entries", "a.zip", limits=Limits(entries=entries_))
+        rejected(
+            tmp_path, lying, f"has more than {entries_:,} entries", "a.zip", limits=ArchiveLimits(entries=entries_)
+        )
 
 
 def test_three_thousand_files_come_out(tmp_path: Path) -> None:
@@ -486,7 +488,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(entries.Out, "write", full)
+    monkeypatch.setattr(entries.Extraction, "write", full)
     (tmp_path / "a.tgz").write_bytes(gzip.compress(tar_bytes(PHOTOS)))
     with pytest.raises(UserError, match="No space left on device; free some space"):
         extract(tmp_path / "a.tgz", tmp_path / "out")

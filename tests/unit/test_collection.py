@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from argan import cli
 from argan.config import params
 from argan.errors import UserError
 from argan.photos import collection
-from argan.photos.collection import Collection, remove
+from argan.photos.collection import Collection, addition, remove
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_the_same_folder_twice_adds_nothing_and_a_grown_one_what_is_new(folder: 
     assert (grown.files, grown.new, grown.photos) == (14, 1, 13) and grown.revision != first.revision
     opened = Collection.open("mine", tmp_path / "home")
     for file in opened.files():
-        assert collection.hashlib.sha256(file.path.read_bytes()).hexdigest() == file.sha256
+        assert hashlib.sha256(file.path.read_bytes()).hexdigest() == file.sha256
 
 
 def test_a_photo_keeps_its_split_as_the_collection_grows(folder: Path, tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_show_begins_with_the_verdict_and_lists_photos_on_request(
 def test_known_files_are_not_read_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(folder, tmp_path / "home")
     read = []
-    monkeypatch.setattr(collection.hashlib, "file_digest", lambda *given: read.append(given))
+    monkeypatch.setattr(hashlib, "file_digest", lambda *given: read.append(given))
     assert put(folder, tmp_path / "home").new == 0 and not read
 
 
@@ -299,40 +300,40 @@ def test_a_first_add_that_was_killed_leaves_nothing_for_the_next(folder: Path, t
     other.mkdir()
     noise(other / "other.png", 55)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(collection.os, "sync", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(os, "sync", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
         put(folder, home)
-    assert len(collection.kept(home / "mine")) == 12 and collection.names(home) == []
+    assert len(collection.photo_paths(home / "mine")) == 12 and collection.names(home) == []
     assert put(other, home).photos == 1
 
 
 def test_a_photo_that_changes_while_it_is_added_is_told(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hashed = collection._hashed
+    hashed = addition.with_hashes
 
     def late(*given: Any) -> Any:
         result = hashed(*given)
         noise(folder / "3.png", 123)
         return result
 
-    monkeypatch.setattr(collection, "_hashed", late)
+    monkeypatch.setattr(addition, "with_hashes", late)
     with pytest.raises(UserError, match="changed while they were added; nothing was added"):
         put(folder, tmp_path / "home")
     assert collection.names(tmp_path / "home") == []
-    monkeypatch.setattr(collection, "_hashed", hashed)
+    monkeypatch.setattr(addition, "with_hashes", hashed)
     assert put(folder, tmp_path / "home").photos == 12
 
 
 def test_photos_that_are_gone_are_left_out_and_come_back_with_the_next_add(folder: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     revision = put(folder, home).revision
-    for path in list(collection.kept(home / "mine").values())[:3]:
+    for path in list(collection.photo_paths(home / "mine").values())[:3]:
         path.unlink()
     with pytest.raises(UserError, match=r"3 photos of the collection 'mine' are gone"):
         collection.freeze("mine", revision, tmp_path / "raw" / "mine", home)
     again = put(folder, home)
     assert (again.photos, again.revision) == (12, revision)
-    for path in list(collection.kept(home / "mine").values())[:3]:
+    for path in list(collection.photo_paths(home / "mine").values())[:3]:
         path.unlink()
     name = Collection.open("mine", home).index["source"].iloc[-1]
     left = remove("mine", [name], home)
@@ -359,7 +360,7 @@ def test_what_the_machine_lacked_is_looked_at_again(folder: Path, tmp_path: Path
     put(folder, home)
     (folder / "cat.webp").write_bytes(cat)
     told = home / "mine" / "preview" / "quarantine.csv"
-    digest = collection.hashlib.sha256(cat).hexdigest()
+    digest = hashlib.sha256(cat).hexdigest()
     told.write_text(told.read_text() + f"cat.webp,HEIC without a decoder: pip install pillow-heif,{digest}\n")
     assert put(folder, home).new == 1
     assert Collection.open("mine", home).quarantine["source"].tolist() == ["text.jpg"]

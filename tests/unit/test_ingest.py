@@ -20,9 +20,11 @@ from argan.errors import UserError
 from argan.files import swapped
 from argan.photos import duplicates, ingest, pool
 from argan.photos.crop import Box, Rule
-from argan.photos.duplicates import Splits, components, grouped, near_pairs
-from argan.photos.ingest import find
-from argan.photos.prepare import File, Prepare
+from argan.photos.duplicates import components, near_pairs
+from argan.photos.folder import find_photos
+from argan.photos.prepare import Prepare, SourceFile
+from argan.photos.previous_store import is_current
+from argan.photos.splits import Splits, assign
 from argan.photos.store import Photos
 from benchmarks import bench_photos
 
@@ -48,7 +50,7 @@ def save(path: Path, image: np.ndarray, taken: str | None = None, **options: Any
     Image.fromarray(image).save(path, exif=exif, **options)
 
 
-def take_in(files: list[File], store: Path, **options: Any) -> ingest.Report:
+def take_in(files: list[SourceFile], store: Path, **options: Any) -> ingest.IngestReport:
     options = {"processes": 0, "previous": store} | options
     with swapped(store) as new:
         return ingest.ingest(files, new, options.pop("size", SIZE), **options)
@@ -70,7 +72,7 @@ def quarantine(store: Path) -> dict[str, str]:
 
 def test_photos_become_a_store(folder: Path, tmp_path: Path) -> None:
     save(folder / "wide.jpg", picture(50, 200, 100), taken="2020:02:03 04:05:06")
-    report = take_in(find(folder), tmp_path / "store")
+    report = take_in(find_photos(folder), tmp_path / "store")
     store = Photos.open(tmp_path / "store")
     assert (report.files, report.photos, report.decoded, report.groups, report.refused) == (13, 13, 13, 0, {})
     assert store.pixels.shape == (13, SIZE, SIZE, 3)
@@ -114,7 +116,7 @@ def test_hostile_photos_are_a_row_in_quarantine_each(folder: Path, tmp_path: Pat
     os.mkfifo(folder / "pipe.jpg")
     (folder / os.fsdecode(b"not-utf8-\xff.jpg")).write_bytes(b"x")
     (folder / "notes.txt").write_text("no photograph by its name")
-    report = take_in(find(folder), tmp_path / "store", refused_max=0.6)
+    report = take_in(find_photos(folder), tmp_path / "store", refused_max=0.6)
     reasons = quarantine(tmp_path / "store")
     kinds = {name: reason.split(":")[0] for name, reason in reasons.items()}
     assert kinds == {
@@ -137,16 +139,16 @@ def test_too_many_refused_stop_it_and_the_chief_reason_is_named(folder: Path, tm
         (folder / f"cut{i}.jpg").write_bytes((folder / "01.jpg").read_bytes()[:700])
     (folder / "empty.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"4 of 16 photos refused, more than .* 3 of them: truncated \(such as cut0"):
-        take_in(find(folder), tmp_path / "store")
+        take_in(find_photos(folder), tmp_path / "store")
     assert not (tmp_path / "store").exists()
-    assert take_in(find(folder), tmp_path / "store", refused_max=0.25).photos == 12
+    assert take_in(find_photos(folder), tmp_path / "store", refused_max=0.25).photos == 12
 
 
 def test_nothing_to_take_in(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there are no photographs"):
         take_in([], tmp_path / "store")
     with pytest.raises(UserError, match="1 of 1 photos refused"):
-        take_in([File(tmp_path / "missing.jpg", "missing.jpg")], tmp_path / "store", refused_max=1)
+        take_in([SourceFile(tmp_path / "missing.jpg", "missing.jpg")], tmp_path / "store", refused_max=1)
 
 
 def resaves(image: np.ndarray) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
@@ -165,7 +167,7 @@ def test_resaves_of_real_photographs_are_grouped_and_different_ones_are_not(tmp_
         save(tmp_path / "photos" / f"{path.stem}-.png", image)
         for name, (changed, options) in resaves(image).items():
             save(tmp_path / "photos" / f"{path.stem}-{name}", changed, **options)
-    report = take_in(find(tmp_path / "photos"), tmp_path / "store", size=64)
+    report = take_in(find_photos(tmp_path / "photos"), tmp_path / "store", size=64)
     index = Photos.open(tmp_path / "store").index
     subject = index["source"].str.split("-").str[0]
     assert report.photos == 15 and report.groups == 3 and index["group"].nunique() == 3
@@ -186,7 +188,7 @@ def test_copies_are_refused_once_and_do_not_count_as_faults(folder: Path, tmp_pa
     (folder / "a copy.jpg").write_bytes((folder / "03.jpg").read_bytes())
     pixels = np.asarray(Image.open(folder / "04.jpg"))
     save(folder / "lossless.png", pixels)
-    report = take_in(find(folder), tmp_path / "store", refused_max=0)
+    report = take_in(find_photos(folder), tmp_path / "store", refused_max=0)
     assert report.photos == 12 and report.refused == {"copy": 2}
     assert quarantine(tmp_path / "store") == {
         "a copy.jpg": "copy: the same picture as 03.jpg",
@@ -198,7 +200,7 @@ def test_only_new_photos_are_decoded_and_the_result_is_that_of_all_at_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "cut.jpg").write_bytes((folder / "01.jpg").read_bytes()[:700])
-    take_in(find(folder), tmp_path / "store", refused_max=0.5)
+    take_in(find_photos(folder), tmp_path / "store", refused_max=0.5)
     for i in range(3):
         save(folder / f"05 new {i}.jpg", picture(100 + i))
     (folder / "00.jpg").rename(folder / "renamed.jpg")
@@ -208,19 +210,20 @@ def test_only_new_photos_are_decoded_and_the_result_is_that_of_all_at_once(
     monkeypatch.setattr(
         Prepare, "_prepared", lambda self, file, *rest: decoded.append(file.source) or real(self, file, *rest)
     )
-    report = take_in(find(folder), tmp_path / "store", refused_max=0.5)
+    report = take_in(find_photos(folder), tmp_path / "store", refused_max=0.5)
     assert decoded == ["05 new 0.jpg", "05 new 1.jpg", "05 new 2.jpg"] and report.decoded == 3
-    take_in(find(folder), tmp_path / "fresh", refused_max=0.5, previous=None)
+    take_in(find_photos(folder), tmp_path / "fresh", refused_max=0.5, previous=None)
     for name in ("photos.npy", "quarantine.csv"):
         assert (tmp_path / "store" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
     pd.testing.assert_frame_equal(Photos.open(tmp_path / "store").index, Photos.open(tmp_path / "fresh").index)
 
 
 def test_files_known_by_their_hash_are_not_even_read(folder: Path, tmp_path: Path) -> None:
-    take_in(find(folder), tmp_path / "store")
+    take_in(find_photos(folder), tmp_path / "store")
     index = Photos.open(tmp_path / "store").index
     files = [
-        File(tmp_path / "gone" / s, s, digest) for s, digest in zip(index["source"], index["file_sha256"], strict=True)
+        SourceFile(tmp_path / "gone" / s, s, digest)
+        for s, digest in zip(index["source"], index["file_sha256"], strict=True)
     ]
     report = take_in(files, tmp_path / "store")
     assert (report.photos, report.decoded) == (12, 0)
@@ -228,49 +231,49 @@ def test_files_known_by_their_hash_are_not_even_read(folder: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("change", [{"size": 24}, {"rule": Rule(keep=0.7)}])
 def test_other_settings_start_afresh(folder: Path, tmp_path: Path, change: dict[str, Any]) -> None:
-    take_in(find(folder), tmp_path / "store")
-    assert take_in(find(folder), tmp_path / "store", **change).decoded == 12
+    take_in(find_photos(folder), tmp_path / "store")
+    assert take_in(find_photos(folder), tmp_path / "store", **change).decoded == 12
 
 
 def test_a_store_of_an_earlier_version_is_measured_again_and_keeps_groups_and_splits(
     folder: Path, tmp_path: Path
 ) -> None:
-    take_in(find(folder), tmp_path / "store")
+    take_in(find_photos(folder), tmp_path / "store")
     file = tmp_path / "store" / "index.parquet"
     index = pd.read_parquet(file)
     measured = index["sharpness"]
     earlier = index.drop(columns="sharpness").assign(group=[f"g{i}" for i in range(12)], split="validation")
     earlier.attrs["ingest"]["version"] = 1
     earlier.to_parquet(file, index=False)
-    assert not ingest.current(pd.read_parquet(file))
-    assert take_in(find(folder), tmp_path / "store").decoded == 12
+    assert not is_current(pd.read_parquet(file))
+    assert take_in(find_photos(folder), tmp_path / "store").decoded == 12
     index = pd.read_parquet(file)
-    assert ingest.current(index) and index["sharpness"].equals(measured)
+    assert is_current(index) and index["sharpness"].equals(measured)
     assert index["group"].tolist() == earlier["group"].tolist() and set(index["split"]) == {"validation"}
-    assert take_in(find(folder), tmp_path / "store").decoded == 0
+    assert take_in(find_photos(folder), tmp_path / "store").decoded == 0
 
 
 def test_a_damaged_store_is_not_built_upon(folder: Path, tmp_path: Path) -> None:
-    take_in(find(folder), tmp_path / "store")
+    take_in(find_photos(folder), tmp_path / "store")
     pixels = tmp_path / "store" / "photos.npy"
     pixels.write_bytes(pixels.read_bytes()[:-100])
-    assert take_in(find(folder), tmp_path / "store").decoded == 12
+    assert take_in(find_photos(folder), tmp_path / "store").decoded == 12
 
 
 def test_splits_stay_when_others_come_and_go(tmp_path: Path) -> None:
     halves = Splits(validation=0.25, test=0.25, seed=1)
     for i in range(40):
         save(tmp_path / "photos" / f"{i:02}.png", picture(i))
-    files = find(tmp_path / "photos")
-    take_in(files[::2], tmp_path / "store", splits=halves)
+    files = find_photos(tmp_path / "photos")
+    take_in(files[::2], tmp_path / "store", shares=halves)
     before = Photos.open(tmp_path / "store").index.set_index("source")["split"]
     assert before.value_counts().min() >= 2
-    take_in(files, tmp_path / "store", splits=halves)
+    take_in(files, tmp_path / "store", shares=halves)
     after = Photos.open(tmp_path / "store").index.set_index("source")["split"]
     assert after[before.index].equals(before)
-    take_in(files, tmp_path / "fresh", splits=halves, previous=None)
+    take_in(files, tmp_path / "fresh", shares=halves, previous=None)
     assert Photos.open(tmp_path / "fresh").index.set_index("source")["split"].equals(after)
-    take_in(files, tmp_path / "store", splits=Splits(seed=2))
+    take_in(files, tmp_path / "store", shares=Splits(seed=2))
     assert not Photos.open(tmp_path / "store").index.set_index("source")["split"].equals(after)
 
 
@@ -279,8 +282,11 @@ def test_official_splits_and_boxes_are_kept_and_a_copy_across_splits_goes(tmp_pa
         save(tmp_path / f"{i}.png", picture(i))
     save(tmp_path / "again.jpg", picture(0), quality=60)
     split = {"0": "test", "1": "validation", "again": "train"}
-    files = [File(f.path, f.source, split=split.get(f.path.stem), box=Box(50, 30, 10, 10)) for f in find(tmp_path)]
-    take_in(files, tmp_path / "store", rule=Rule("box", background=0.9), splits=Splits(0, 0), size=20)
+    files = [
+        SourceFile(f.path, f.source, split=split.get(f.path.stem), box=Box(50, 30, 10, 10))
+        for f in find_photos(tmp_path)
+    ]
+    take_in(files, tmp_path / "store", rule=Rule("box", background=0.9), shares=Splits(0, 0), size=20)
     index = Photos.open(tmp_path / "store").index.set_index("source")
     assert index["split"].to_dict() == {"0.png": "test", "1.png": "validation", "2.png": "train", "3.png": "train"}
     assert quarantine(tmp_path / "store") == {"again.jpg": "near duplicate across splits: of 0.png in test"}
@@ -303,7 +309,7 @@ def test_groups_never_straddle_splits_whatever_is_fixed() -> None:
         pairs = np.array(sorted(links)).reshape(-1, 2)
         component = components(n, [(pairs, alike)])
         names = [f"{random.integers(1 << 60):016x}" for _ in range(n)]
-        result = grouped(component, names, Splits(0.3, 0.3), given, {}, alike, str)
+        result = assign(component, names, Splits(0.3, 0.3), given, {}, alike, str)
         kept = [i for i in range(n) if i not in result.refused]
         for i, j in itertools.combinations(kept, 2):
             if (i, j) in links:
@@ -320,7 +326,7 @@ def test_a_photo_between_two_settled_splits_is_refused() -> None:
     def alike(pairs: np.ndarray) -> np.ndarray:
         return np.array([1 in pair for pair in pairs.tolist()], bool)
 
-    result = grouped(np.array([0, 0, 0, 3]), ["w", "x", "y", "z"], Splits(), {}, settled, alike, "photo {}".format)
+    result = assign(np.array([0, 0, 0, 3]), ["w", "x", "y", "z"], Splits(), {}, settled, alike, "photo {}".format)
     assert set(result.refused) == {1} and result.refused[1].startswith("near duplicate across splits: of photo ")
     assert (result.split[0], result.split[2], result.group[0], result.group[2]) == ("train", "test", "a", "b")
 
@@ -411,8 +417,8 @@ def test_work_is_taken_as_it_is_done_and_left_when_nobody_wants_it() -> None:
 def test_two_processes_make_the_same_store(folder: Path, tmp_path: Path) -> None:
     (folder / "cut.jpg").write_bytes((folder / "01.jpg").read_bytes()[:700])
     seen: list[tuple[int, int]] = []
-    take_in(find(folder), tmp_path / "one", refused_max=0.5)
-    take_in(find(folder), tmp_path / "two", refused_max=0.5, processes=2, progress=lambda *at: seen.append(at))
+    take_in(find_photos(folder), tmp_path / "one", refused_max=0.5)
+    take_in(find_photos(folder), tmp_path / "two", refused_max=0.5, processes=2, progress=lambda *at: seen.append(at))
     for name in ("photos.npy", "quarantine.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert seen == [(i, 13) for i in range(1, 14)]

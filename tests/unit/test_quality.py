@@ -18,6 +18,7 @@ from argan.config.schema import Floors
 from argan.errors import UserError
 from argan.photos import ingest, quality, report, sharpness
 from argan.photos import store as photos
+from argan.photos.folder import find_photos
 from argan.photos.report import About
 from pipelines import train
 
@@ -144,7 +145,7 @@ def test_the_verdict_is_of_the_photographs_whatever_the_preset(tmp_path: Path) -
     for size in (32, 64, 128):
         folder = tmp_path / str(size)
         folder.mkdir()
-        ingest.ingest(ingest.find(tmp_path / "files"), folder, size, processes=0)
+        ingest.ingest(find_photos(tmp_path / "files"), folder, size, processes=0)
         found[size] = told(folder, Floors(photos=1, defocus=0.5))
         cells = pd.read_parquet(folder / "index.parquet")["sharpness"].tolist()
         assert found[size]["measured_at"] == 128 and cells == found.setdefault("cells", cells)

@@ -11,7 +11,8 @@ ORIENTATION = 274
 CAMERA, PLACE = 34665, 34853  # tags that lead to further directories
 MAKER_NOTE, INTEROPERABILITY = 37500, 40965  # both point into their file
 DESCRIPTIVE = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432)  # of the first directory, copied too
-MAX_BYTES = 1 << 18  # of an extracted EXIF
+MAX_BYTES = 1 << 20  # in a JPEG 64 KiB at most, elsewhere as many are more than any camera writes
+MAX_EXTRACTED_BYTES = 1 << 18
 
 
 def orientation(exif: bytes) -> int:
@@ -21,6 +22,14 @@ def orientation(exif: bytes) -> int:
     except Damaged:
         return 1
     return value if 1 <= value <= 8 else 1
+
+
+def readable(exif: bytes) -> bytes | None:
+    """`exif` where it can be read, at least to its first directory."""
+    try:
+        return exif if first(exif[: MAX_BYTES + 1]) and len(exif) <= MAX_BYTES else None
+    except Damaged:
+        return None
 
 
 def upright(exif: bytes) -> bytes:
@@ -64,8 +73,8 @@ def from_directory(top: Directory) -> bytes:
 
 
 def _copied(top: Directory, tags: Sequence[int]) -> dict[int, tuple[int, int, bytes]]:
-    """Type, count and bytes of those of the tags that are there, MAX_BYTES in all at most."""
-    copied, left = {}, MAX_BYTES
+    """Type, count and bytes of those of the tags that are there, MAX_EXTRACTED_BYTES in all at most."""
+    copied, left = {}, MAX_EXTRACTED_BYTES
     for tag in tags:
         entry = top.entries.get(tag)
         if entry is not None and entry.kind <= 13 and entry.size <= left:

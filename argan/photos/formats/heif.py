@@ -6,7 +6,8 @@ import io
 
 from PIL import Image
 
-from argan.photos.formats.picture import PhotoError, PhotoLimits, PictureFile, bounded_profile, readable_exif
+from argan.photos.formats import exif as exif_format
+from argan.photos.formats.picture import PhotoError, PhotoLimits, PictureFile, bounded_profile
 
 BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -28,7 +29,7 @@ def read(content: bytes, limits: PhotoLimits) -> PictureFile:
         limits.check(*image.size)  # the pictures within may be of another size than the file says
         return image, 1
 
-    exif = readable_exif((image.info.get("exif") or b"").removeprefix(b"Exif\0\0"))
+    exif = exif_format.readable((image.info.get("exif") or b"").removeprefix(b"Exif\0\0"))
     profile = bounded_profile(image.info.get("icc_profile") or b"")
     # Orientation 1 whatever EXIF says: the decoder has rotated the picture already
     return PictureFile("HEIF", *image.size, 1, exif, profile, decode)

@@ -9,6 +9,7 @@ import struct
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from argan.photos.formats import exif as exif_format
 from argan.photos.formats.picture import (
     MAX_SCANNED_PIXELS,
     MAX_SCANS,
@@ -17,8 +18,6 @@ from argan.photos.formats.picture import (
     PhotoLimits,
     PictureFile,
     bounded_profile,
-    orientation_of,
-    readable_exif,
 )
 
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in a scan, 00 is stuffed and D0 to D7 are restarts
@@ -81,4 +80,6 @@ def read(content: bytes, limits: PhotoLimits) -> PictureFile:
         return decode(8)[0].tobytes() == decode(8, bytes(range(1, 255)) * 16)[0].tobytes()
 
     icc = bounded_profile(b"".join(profile[i] for i in sorted(profile)))
-    return PictureFile("JPEG", *size, orientation_of(exif), readable_exif(exif), icc, decode, is_complete=is_complete)
+    return PictureFile(
+        "JPEG", *size, exif_format.orientation(exif), exif_format.readable(exif), icc, decode, is_complete=is_complete
+    )

@@ -10,16 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from argan.photos.formats import exif as exif_format
-from argan.photos.formats import ifd
-
 MAX_PIXELS = 120_000_000  # the largest sensors have as many; 30,000 x 30,000 would be 2.7 GB
 MAX_FILE_BYTES = 256 << 20  # an uncompressed TIFF of 45 megapixels with 16 bits a colour
 MAX_SCANS = 100  # of a progressive JPEG: cameras and editors write about ten, each is a pass over all pixels
 MAX_SCANNED_PIXELS = 2_000_000_000  # pixels times scans: 16 scans of the largest sensor
 MAX_SEGMENTS = 10_000  # of a JPEG or a WebP: 256 MiB of full ones are 4,096
 MAX_PROFILE_BYTES = 4 << 20  # of a colour profile: those of printers have one or two million
-MAX_EXIF_BYTES = 1 << 20  # in a JPEG 64 KiB at most, elsewhere as many are more than any camera writes
 
 
 class PhotoError(Exception):
@@ -86,18 +82,6 @@ class PictureFile:
         last = pixels[-max(1, len(pixels) // 50) :]
         if np.ptp(last, (0, 1)).max() == 0 and not self.is_complete():
             raise PhotoError("truncated: its data end before the picture does")
-
-
-def orientation_of(exif: bytes) -> int:
-    return exif_format.orientation(exif) if exif else 1
-
-
-def readable_exif(exif: bytes) -> bytes | None:
-    """EXIF that can be read, at least to its first directory."""
-    try:
-        return exif if ifd.first(exif[: MAX_EXIF_BYTES + 1]) and len(exif) <= MAX_EXIF_BYTES else None
-    except ifd.Damaged:
-        return None
 
 
 def bounded_profile(profile: bytes) -> bytes | None:

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from argan.photos.formats import exif as exif_format
 from argan.photos.formats.picture import (
     MAX_PROFILE_BYTES,
     Animated,
     PhotoError,
     PhotoLimits,
     PictureFile,
-    orientation_of,
-    readable_exif,
 )
 from argan.photos.icc import of_gamma
 
@@ -87,8 +86,8 @@ def read(content: bytes, limits: PhotoLimits) -> PictureFile:
         "PNG",
         width,
         height,
-        orientation_of(chunks.exif),
-        readable_exif(chunks.exif),
+        exif_format.orientation(chunks.exif),
+        exif_format.readable(chunks.exif),
         chunks.icc or None,
         decode,
         decode_16_bit if bits == 16 else None,

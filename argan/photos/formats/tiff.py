@@ -19,7 +19,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from argan.photos.formats import exif as exif_format
-from argan.photos.formats import ifd, raw
+from argan.photos.formats import ifd
 from argan.photos.formats.ifd import MAX_STRIPS, Damaged, Directory, Values, write_directory
 from argan.photos.formats.picture import (
     MAX_SCANNED_PIXELS,
@@ -85,13 +85,9 @@ class Layout:
         return -(-self.width // self.tile[0]) if self.tile and min(self.tile) > 0 else 1
 
 
-def read(content: bytes, limits: PhotoLimits, name: str) -> PictureFile:
-    """name: of use for the suffix of a camera raw, whose maker's tags are not known. Raises PhotoError, ifd.Damaged."""
-    if name.endswith(raw.SUFFIXES):
-        return raw.read(content, limits)
+def read(content: bytes, limits: PhotoLimits) -> PictureFile:
+    """Raises PhotoError, ifd.Damaged."""
     directory = ifd.first(content)
-    if ifd.is_raw(directory):
-        return raw.read(content, limits)
     limits.check(directory.number(WIDTH, 0), directory.number(HEIGHT, 0))
     layout = read_layout(directory)
     if layout.compression == JPEG:

@@ -8,6 +8,7 @@ import struct
 from PIL import Image
 from PIL.WebPImagePlugin import WebPImageFile
 
+from argan.photos.formats import exif as exif_format
 from argan.photos.formats.picture import (
     MAX_SEGMENTS,
     Animated,
@@ -15,8 +16,6 @@ from argan.photos.formats.picture import (
     PhotoLimits,
     PictureFile,
     bounded_profile,
-    orientation_of,
-    readable_exif,
 )
 
 
@@ -53,7 +52,9 @@ def read(content: bytes, limits: PhotoLimits) -> PictureFile:
         image.load()
         return image, 1
 
-    return PictureFile("WEBP", *size, orientation_of(exif), readable_exif(exif), bounded_profile(icc), decode)
+    return PictureFile(
+        "WEBP", *size, exif_format.orientation(exif), exif_format.readable(exif), bounded_profile(icc), decode
+    )
 
 
 def _size(kind: bytes, body: bytes) -> tuple[int, int]:

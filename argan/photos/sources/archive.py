@@ -21,7 +21,16 @@ from typing import IO, Any
 
 from argan.errors import UserError
 from argan.files import swapped
-from argan.photos.sources.entries import CHUNK, Extracted, Limits, Out, Progress, Readable, Refused, printable
+from argan.photos.sources.entries import (
+    CHUNK,
+    ArchiveLimits,
+    EntryRefused,
+    Extracted,
+    Extraction,
+    Progress,
+    Readable,
+    printable,
+)
 
 HEADER_MAX = 1 << 20  # bytes of a tar header that tarfile reads into memory at once (long names, PAX records)
 MEMORY = 256 << 20  # bytes to unpack xz with: `xz -9` wants 65 MiB, a hostile file may want gigabytes
@@ -46,7 +55,7 @@ def extract(
     folder: str | Path,
     *,
     suffixes: Collection[str] | None = None,
-    limits: Limits | None = None,
+    limits: ArchiveLimits | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Extracted:
     """Extract what ends in one of `suffixes` (".jpg", "/images.txt"; None: everything) into a new `folder`, which replaces the old.
@@ -59,7 +68,7 @@ def extract(
         with archive.open("rb") as file:
             unpack = _kind(archive, file)
             with swapped(folder) as new:
-                out = Out(archive, new, suffixes, limits or Limits(), progress)
+                out = Extraction(archive, new, suffixes, limits or ArchiveLimits(), progress)
                 try:
                     unpack(file, out)
                 except DAMAGE as error:
@@ -76,11 +85,11 @@ def extract(
 
 
 def _damaged(archive: Path, error: object) -> str:
-    told = " ".join(str(error).split())[:200] or type(error).__name__
-    return f"{archive} is damaged ({told}); fetch or copy it again"
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return f"{archive} is damaged ({reason}); fetch or copy it again"
 
 
-def _kind(archive: Path, file: IO[bytes]) -> Callable[[IO[bytes], Out], None]:
+def _kind(archive: Path, file: IO[bytes]) -> Callable[[IO[bytes], Extraction], None]:
     """How to unpack it, by its first bytes: names lie."""
     head = file.read(512)
     file.seek(0)
@@ -94,10 +103,10 @@ def _kind(archive: Path, file: IO[bytes]) -> Callable[[IO[bytes], Out], None]:
 # ---- tar ----
 
 
-class _Metered:
+class _MeteredReader:
     """What a tar's decompressor gives, counted: how much came out for what went in, and where the last byte but 0 was."""
 
-    def __init__(self, source: Readable, raw: IO[bytes], out: Out) -> None:
+    def __init__(self, source: Readable, raw: IO[bytes], out: Extraction) -> None:
         self.source, self.raw, self.out = source, raw, out
         self.size = out.archive.stat().st_size
         self.came = self.last = 0
@@ -113,7 +122,7 @@ class _Metered:
         return chunk
 
 
-class _Xz:
+class _XzReader:
     """Unpacks xz as lzma.LZMAFile does, in bounded memory."""
 
     def __init__(self, raw: IO[bytes]) -> None:
@@ -150,7 +159,7 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _untar(raw: IO[bytes], out: Out) -> None:
+def _untar(raw: IO[bytes], out: Extraction) -> None:
     head = raw.read(6)
     raw.seek(0)
     with ExitStack() as stack:
@@ -160,8 +169,8 @@ def _untar(raw: IO[bytes], out: Out) -> None:
         elif head.startswith(b"BZh"):
             opened = stack.enter_context(bz2.BZ2File(raw))
         elif head.startswith(b"\xfd7zXZ\0"):
-            opened = _Xz(raw)
-        metered: Any = _Metered(opened, raw, out)
+            opened = _XzReader(raw)
+        metered: Any = _MeteredReader(opened, raw, out)
         with tarfile.open(
             fileobj=metered,
             mode="r|",
@@ -193,7 +202,7 @@ def _reader(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], Reada
     def opened() -> Readable:
         file = tar.extractfile(member)
         if file is None:
-            raise Refused("not a file")
+            raise EntryRefused("not a file")
         return file
 
     return opened
@@ -212,7 +221,7 @@ def _tar_fault(member: tarfile.TarInfo) -> str | None:
 # ---- zip ----
 
 
-def _unzip(raw: IO[bytes], out: Out) -> None:
+def _unzip(raw: IO[bytes], out: Extraction) -> None:
     _check_directory(raw, out)
     try:
         opened = zipfile.ZipFile(raw)  # reads the directory
@@ -227,7 +236,7 @@ def _unzip(raw: IO[bytes], out: Out) -> None:
             out.progress(min(info.header_offset + info.compress_size, size), size)
 
 
-def _check_directory(raw: IO[bytes], out: Out) -> None:
+def _check_directory(raw: IO[bytes], out: Extraction) -> None:
     """The number of entries, before a million of them are read into memory. Leaves `raw` anywhere."""
     size = raw.seek(0, 2)
     raw.seek(max(0, size - 65557))
@@ -266,12 +275,12 @@ def _zip_fault(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
-def _unzipper(archive: zipfile.ZipFile, info: zipfile.ZipInfo, out: Out) -> Callable[[], Readable]:
+def _unzipper(archive: zipfile.ZipFile, info: zipfile.ZipInfo, out: Extraction) -> Callable[[], Readable]:
     def opened() -> Readable:
         try:
             return _Unzipped(archive.open(info), info, out)
         except DAMAGE as error:
-            raise Refused(f"damaged ({printable(str(error))})") from error
+            raise EntryRefused(f"damaged ({printable(str(error))})") from error
 
     return opened
 
@@ -279,7 +288,7 @@ def _unzipper(archive: zipfile.ZipFile, info: zipfile.ZipInfo, out: Out) -> Call
 class _Unzipped:
     """An entry's bytes, their ratio watched; damage is that entry's alone."""
 
-    def __init__(self, file: IO[bytes], info: zipfile.ZipInfo, out: Out) -> None:
+    def __init__(self, file: IO[bytes], info: zipfile.ZipInfo, out: Extraction) -> None:
         self.file, self.info, self.out, self.came = file, info, out, 0
         out.packed += info.compress_size
 
@@ -287,11 +296,11 @@ class _Unzipped:
         try:
             chunk = self.file.read(size)
         except DAMAGE as error:
-            raise Refused(f"damaged ({printable(str(error)) or type(error).__name__})") from error
+            raise EntryRefused(f"damaged ({printable(str(error)) or type(error).__name__})") from error
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise Refused(f"damaged ({printable(str(error))})") from error
+            raise EntryRefused(f"damaged ({printable(str(error))})") from error
         self.came += len(chunk)
         self.out.bomb(self.came, self.info.compress_size)
         self.out.bomb(self.out.written + len(chunk), self.out.packed)

@@ -13,13 +13,13 @@ import numpy as np
 
 from argan.errors import UserError
 from argan.photos import photo_file
-from argan.photos.sources.dataset import Dataset, Remote, Row, held_out
+from argan.photos.sources.dataset import Dataset, DatasetPhoto, RemoteFile, held_out
 
 VALIDATION = 0.1  # of the official training part: the publishers have none
 TABLES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt")
 
 
-def rows(folder: Path) -> list[Row]:
+def photos(folder: Path) -> list[DatasetPhoto]:
     """A row per photograph, by number. Raises UserError when the files do not belong together."""
     root = folder / "photos" / "CUB_200_2011"
     names, labels, training, boxes = (_table(root / name) for name in TABLES)
@@ -27,7 +27,7 @@ def rows(folder: Path) -> list[Row]:
         if table.keys() != names.keys():
             raise UserError(f"CUB_200_2011.tgz: {name} and images.txt do not name the same photographs; fetch it again")
     there = {str(path.relative_to(root / "images").as_posix()): path for path in (root / "images").glob("*/*.jpg")}
-    found = []
+    result = []
     for number, (name, *_) in names.items():
         if name not in there:
             raise UserError(f"CUB_200_2011.tgz lacks images/{name}, which images.txt names; fetch it again")
@@ -42,8 +42,8 @@ def rows(folder: Path) -> list[Row]:
             ) from error
         split = ("validation" if held_out(name, VALIDATION) else "train") if train else "test"
         mask = (folder / "masks" / "segmentations" / name).with_suffix(".png")
-        found.append(
-            Row(
+        result.append(
+            DatasetPhoto(
                 there[name],
                 "train" if train else "test",
                 split,
@@ -52,7 +52,7 @@ def rows(folder: Path) -> list[Row]:
                 mask=mask if mask.is_file() else None,
             )
         )
-    return found
+    return result
 
 
 def foreground(mask: Path) -> np.ndarray:
@@ -88,7 +88,7 @@ BIRDS = Dataset(
     ),
     splits="official: train 5,994, test 5,794; a tenth of train, by the hash of the name, is validation",
     files=(
-        Remote(
+        RemoteFile(
             "CUB_200_2011.tgz",
             (
                 "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
@@ -100,7 +100,7 @@ BIRDS = Dataset(
             into="photos",
             suffixes=frozenset({".jpg", *(f"/cub_200_2011/{name}" for name in TABLES)}),
         ),
-        Remote(
+        RemoteFile(
             "segmentations.tgz",
             ("https://data.caltech.edu/records/w9d68-gec53/files/segmentations.tgz?download=1",),
             sha256="dc77f6cffea0cbe2e41d4201115c8f29a6320ecb04fffd2444f51b8066e4b84f",
@@ -111,6 +111,6 @@ BIRDS = Dataset(
             masks=True,
         ),
     ),
-    rows=rows,
+    photos=photos,
     foreground=foreground,
 )

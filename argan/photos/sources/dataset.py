@@ -1,4 +1,4 @@
-"""What the published datasets share: their files and how these are got, who may use them, and a row per photograph."""
+"""What the published datasets share: their files and how these are got, who may use them, and a record of each photograph."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from pathlib import Path
 
 import numpy as np
 
+from argan.config.schema import FileOverride
 from argan.errors import UserError
 from argan.files import swapped
 from argan.photos.sources.archive import extract
 from argan.photos.sources.download import Fetched, Progress, Say, digests, download, mismatch
-from argan.photos.sources.web import Patience
+from argan.photos.sources.web import RetryPolicy
 
-SPEAK = 10.0  # seconds between two lines of progress
+PROGRESS_SECONDS = 10.0  # seconds between two lines of progress
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFile:
     """A published file. `md5` stands where the publishers or those who checked it tell no sha256."""
 
     name: str
@@ -38,16 +39,7 @@ class Remote:
 
 
 @dataclass(frozen=True)
-class Own:
-    """What a user says of a file: their copy of it, another address, the hash to trust."""
-
-    path: Path | None = None
-    url: str | None = None
-    sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Row:
+class DatasetPhoto:
     """A photograph as the dataset has it. `split` is ours (train, validation, test), `official` the publishers' own name."""
 
     image: Path
@@ -66,17 +58,17 @@ class Dataset:
     licence: str
     citation: str
     splits: str  # how `split` follows from the official one
-    files: tuple[Remote, ...]
-    rows: Callable[[Path], list[Row]]  # of the folder that `fetch` made
-    check: Callable[[Path], list[Row]] | None = None  # the same, and whatever takes its time
+    files: tuple[RemoteFile, ...]
+    photos: Callable[[Path], list[DatasetPhoto]]  # of the folder that `fetch` made
+    checked_photos: Callable[[Path], list[DatasetPhoto]] | None = None  # the same, after checks that take their time
     foreground: Callable[[Path], np.ndarray] | None = None  # of a mask's file: (H, W) bool, the subject
 
 
 @dataclass
-class Got:
-    """What `fetch` did: the rows, and what archives held that was refused, with its reason."""
+class FetchResult:
+    """What `fetch` did: the photographs, and what archives held that was refused, with its reason."""
 
-    rows: list[Row]
+    photos: list[DatasetPhoto]
     refused: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -85,26 +77,29 @@ def fetch(
     folder: str | Path,
     downloads: str | Path,
     *,
-    own: Mapping[str, Own] | None = None,
+    overrides: Mapping[str, FileOverride] | None = None,
     masks: bool = True,
     say: Say = lambda line: None,
-    patience: Patience | None = None,
-) -> Got:
+    retry: RetryPolicy | None = None,
+) -> FetchResult:
     """Get, check and unpack a dataset into `folder`, which appears only whole. Downloads stay in `downloads` and are reused.
 
     Raises UserError when a file cannot be had, is not the published one, or does not hold what it should.
     """
-    folder, own = Path(folder), own or {}
-    if unknown := sorted(set(own) - {remote.name for remote in dataset.files}):
+    folder, overrides = Path(folder), overrides or {}
+    if unknown := sorted(set(overrides) - {remote.name for remote in dataset.files}):
         raise UserError(
             f"{dataset.name}: no file is called {unknown[0]}; known: {', '.join(remote.name for remote in dataset.files)}"
         )
     wanted = [
         remote
         for remote in dataset.files
-        if (masks or not remote.masks) and (not remote.optional or remote.name in own)
+        if (masks or not remote.masks) and (not remote.optional or remote.name in overrides)
     ]
-    files = [(remote, obtain(remote, Path(downloads), own.get(remote.name, Own()), say, patience)) for remote in wanted]
+    files = [
+        (remote, obtain(remote, Path(downloads), overrides.get(remote.name, FileOverride()), say, retry))
+        for remote in wanted
+    ]
     refused = []
     with swapped(folder) as new:
         for remote, file in files:
@@ -114,32 +109,34 @@ def fetch(
             say(f"{remote.name}: unpacking")
             result = extract(file.path, new / remote.into, suffixes=remote.suffixes)
             refused += [(f"{remote.name}: {name}", reason) for name, reason in result.refused]
-        rows = (dataset.check or dataset.rows)(new)
+        photos = (dataset.checked_photos or dataset.photos)(new)
         (new / "provenance.json").write_text(_provenance(dataset, files), encoding="utf-8")
-    say(f"{dataset.name}: {len(rows):,} photographs, {len(refused)} entries of archives refused")
-    return Got(dataset.rows(folder), refused)
+    say(f"{dataset.name}: {len(photos):,} photographs, {len(refused)} entries of archives refused")
+    return FetchResult(dataset.photos(folder), refused)
 
 
-def obtain(remote: Remote, downloads: Path, own: Own, say: Say, patience: Patience | None = None) -> Fetched:
+def obtain(
+    remote: RemoteFile, downloads: Path, override: FileOverride, say: Say, retry: RetryPolicy | None = None
+) -> Fetched:
     """One file: the user's own copy where they name it, else downloaded. Checked either way by the hash that is known."""
-    pins = {"sha256": own.sha256.lower()} if own.sha256 else _pins(remote)
-    if own.path:
+    pins = {"sha256": override.sha256.lower()} if override.sha256 else _pins(remote)
+    if override.path:
         try:
-            found, size = digests(own.path), own.path.stat().st_size
+            hashes, size = digests(override.path), override.path.stat().st_size
         except OSError as error:
             raise UserError(
-                f"{own.path}, named for {remote.name}, cannot be read: {error.strerror or error}"
+                f"{override.path}, named for {remote.name}, cannot be read: {error.strerror or error}"
             ) from error
-        if wrong := mismatch(found, pins):
+        if wrong := mismatch(hashes, pins):
             raise UserError(
-                f"{own.path} is not the published {remote.name} ({wrong}); fetch it again, or pin its sha256"
+                f"{override.path} is not the published {remote.name} ({wrong}); fetch it again, or pin its sha256"
             )
         if not pins:
             say(
-                f"{own.path}: no checksum is published for {remote.name}; pin sha256 {found['sha256']} to be told of changes"
+                f"{override.path}: no checksum is published for {remote.name}; pin sha256 {hashes['sha256']} to be told of changes"
             )
-        return Fetched(own.path, size, found["sha256"])
-    urls = (own.url,) if own.url else remote.urls
+        return Fetched(override.path, size, hashes["sha256"])
+    urls = (override.url,) if override.url else remote.urls
     if not urls:
         raise UserError(f"{remote.name}: {remote.by_hand}")
     return download(
@@ -147,20 +144,20 @@ def obtain(remote: Remote, downloads: Path, own: Own, say: Say, patience: Patien
         downloads / remote.name,
         sha256=pins.get("sha256"),
         md5=pins.get("md5"),
-        size=None if own.sha256 else remote.size,
+        size=None if override.sha256 else remote.size,
         say=say,
-        progress=spoken(remote.name, say),
-        patience=patience,
+        progress=throttled_progress(remote.name, say),
+        retry=retry,
     )
 
 
-def spoken(name: str, say: Say, clock: Callable[[], float] = time.monotonic) -> Progress:
+def throttled_progress(name: str, say: Say, clock: Callable[[], float] = time.monotonic) -> Progress:
     """Progress as lines, not too many."""
     last = clock()
 
     def progress(done: int, total: int | None) -> None:
         nonlocal last
-        if (now := clock()) - last >= SPEAK:
+        if (now := clock()) - last >= PROGRESS_SECONDS:
             last = now
             of = f" of {total / 1e6:,.0f}" if total else ""
             say(f"{name}: {done / 1e6:,.0f}{of} MB")
@@ -173,11 +170,11 @@ def held_out(key: str, share: float) -> bool:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") < share * 2**64
 
 
-def _pins(remote: Remote) -> dict[str, str]:
+def _pins(remote: RemoteFile) -> dict[str, str]:
     return {name: pin for name, pin in (("sha256", remote.sha256), ("md5", remote.md5)) if pin}
 
 
-def _provenance(dataset: Dataset, files: list[tuple[Remote, Fetched]]) -> str:
-    told = {name: getattr(dataset, name) for name in ("name", "title", "homepage", "licence", "citation", "splits")}
-    got = [{"name": remote.name, "size": file.size, "sha256": file.sha256} for remote, file in files]
-    return json.dumps({**told, "files": got}, indent=2) + "\n"
+def _provenance(dataset: Dataset, files: list[tuple[RemoteFile, Fetched]]) -> str:
+    terms = {name: getattr(dataset, name) for name in ("name", "title", "homepage", "licence", "citation", "splits")}
+    described = [{"name": remote.name, "size": file.size, "sha256": file.sha256} for remote, file in files]
+    return json.dumps({**terms, "files": described}, indent=2) + "\n"

@@ -22,7 +22,16 @@ from filelock import FileLock, Timeout
 
 from argan.errors import UserError
 from argan.files import sync, write_json
-from argan.photos.sources.web import LATER, Again, Hopeless, Patience, ask, refusal, retry_after, shown
+from argan.photos.sources.web import (
+    RETRYABLE_STATUSES,
+    PermanentError,
+    RetryableError,
+    RetryPolicy,
+    retry_after,
+    send_request,
+    url_refusal,
+    without_secrets,
+)
 
 HTML = (b"<!doctype html", b"<html")
 STEP = 1 << 20  # bytes a try must bring beyond the furthest one before, not to count as a failure
@@ -50,7 +59,7 @@ def download(
     own: bool = False,
     say: Say = lambda line: None,
     progress: Progress = lambda done, total: None,
-    patience: Patience | None = None,
+    retry: RetryPolicy | None = None,
 ) -> Fetched:
     """Fetch `path` from the first of `urls` that delivers it; a file already there with the right hash is left as it is.
 
@@ -62,15 +71,15 @@ def download(
     if not urls:
         raise UserError(f"no URL is known for {path.name}; give the file itself")
     for url in urls:
-        if reason := refusal(url):
-            raise UserError(f"{shown(url)} {reason}")
+        if reason := url_refusal(url):
+            raise UserError(f"{without_secrets(url)} {reason}")
     if not (sha256 or md5 or own):
         raise UserError(f"no checksum is known for {path.name}: it is not fetched unchecked; pin its sha256")
     pins = {name: pin.lower() for name, pin in (("sha256", sha256), ("md5", md5)) if pin}
-    job = _Job(path, pins, size, say, progress, patience or Patience())
+    job = _Job(path, pins, size, say, progress, retry or RetryPolicy())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path, say):
+        with _exclusive(path, say):
             return job.present() or job.fetch(urls)
     except OSError as error:
         raise UserError(
@@ -103,8 +112,8 @@ class _Job:
     size: int | None
     say: Say
     progress: Progress
-    patience: Patience
-    pieced: bool = False  # the part was put together from several answers
+    retry: RetryPolicy
+    from_pieces: bool = False  # the part was put together from several answers
     furthest: int = 0  # bytes that any try reached
     reasons: list[str] = field(default_factory=list)
 
@@ -131,8 +140,8 @@ class _Job:
         for url in urls:
             try:
                 return self.from_mirror(url)
-            except Hopeless as error:
-                self.reasons.append(f"{shown(url)}: {error}")
+            except PermanentError as error:
+                self.reasons.append(f"{without_secrets(url)}: {error}")
                 self.say(f"{self.path.name}: {self.reasons[-1]}")
         raise UserError(
             f"cannot download {self.path.name} ({'; '.join(self.reasons)}); run it again later: it goes on where it broke off, "
@@ -145,21 +154,21 @@ class _Job:
             try:
                 self.attempt(url)
                 return self.finish()
-            except Again as error:
+            except RetryableError as error:
                 here = self.offset()
                 failures = 1 if here >= self.furthest + STEP else failures + 1
                 self.furthest = max(self.furthest, here)
-                if failures >= self.patience.attempts:
-                    raise Hopeless(f"{error} ({failures} tries)") from error
-                wait = self.patience.backoff * 2 ** (failures - 1) if error.wait is None else error.wait
-                wait = min(max(wait, 0.0), self.patience.longest_wait)
+                if failures >= self.retry.attempts:
+                    raise PermanentError(f"{error} ({failures} tries)") from error
+                wait = self.retry.backoff * 2 ** (failures - 1) if error.wait is None else error.wait
+                wait = min(max(wait, 0.0), self.retry.longest_wait)
                 self.say(f"{self.path.name}: {error}; {here:,} bytes are there, again in {wait:.0f} s")
-                self.patience.sleep(wait)
+                self.retry.sleep(wait)
 
     def attempt(self, url: str) -> None:
         """One request; on return the part is whole as far as lengths tell."""
-        offset, note = self.offset(), self.noted()
-        same = note.get("url") == _mark(url)
+        offset, note = self.offset(), self.read_note()
+        same = note.get("url") == _url_digest(url)
         known = self.size or (note.get("total") if same else None)
         if offset and not (note and (self.pins or (same and note.get("etag")))):
             self.drop()  # nothing vouches for what another answer would add to it
@@ -173,68 +182,68 @@ class _Job:
                 headers["If-Range"] = note["etag"]
         with ExitStack() as stack:
             try:
-                response = ask(stack, url, headers, self.patience)
+                response = send_request(stack, url, headers, self.retry)
                 self.take(url, response, offset, note if same else {})
             except httpx.TimeoutException as error:
-                raise Again(f"no byte for {self.patience.stall:g} s") from error
+                raise RetryableError(f"no byte for {self.retry.stall:g} s") from error
             except httpx.TransportError as error:
-                raise Again(f"the connection broke ({error or type(error).__name__})") from error
+                raise RetryableError(f"the connection broke ({error or type(error).__name__})") from error
             except httpx.InvalidURL as error:
-                raise Hopeless(f"it leads to a broken address ({error})") from error
+                raise PermanentError(f"it leads to a broken address ({error})") from error
 
     def take(self, url: str, response: httpx.Response, offset: int, note: dict[str, Any]) -> None:
-        """Check what the answer announces, then write its body."""
+        """Check what the response announces, then write its body."""
         start, total = self.announced(response, offset, note)
-        limit = self.size or self.patience.ceiling
+        limit = self.size or self.retry.ceiling
         if self.size and total not in (None, self.size):
-            raise Hopeless(f"it has {total:,} bytes, not {self.size:,}")
+            raise PermanentError(f"it has {total:,} bytes, not {self.size:,}")
         if total and total > limit:
-            raise Hopeless(f"it has {total:,} bytes, more than the {limit:,} allowed")
+            raise PermanentError(f"it has {total:,} bytes, more than the {limit:,} allowed")
         if total is None and not self.pins and response.headers.get("transfer-encoding", "").lower() != "chunked":
-            raise Hopeless("it does not say how long the file is: a cut could not be told from the end")
+            raise PermanentError("it does not say how long the file is: a cut could not be told from the end")
         if (lacking := (total or self.size or 0) - start - shutil.disk_usage(self.path.parent).free) > 0:
             raise UserError(
                 f"cannot fetch {self.path}: the disk lacks {lacking:,} bytes; free some space, run it again"
             )
         if offset and not start:
-            self.say(f"{self.path.name}: {shown(url)} does not go on where it broke off: from the start")
-        self.pieced = start > 0
+            self.say(f"{self.path.name}: {without_secrets(url)} does not go on where it broke off: from the start")
+        self.from_pieces = start > 0
         etag = response.headers.get("etag", "")
         strong = etag if etag.startswith('"') and etag.isascii() else None  # a weak one does not vouch for every byte
-        write_json(self.note, {"url": _mark(url), "etag": strong, "total": total})
-        done, window, since = start, start, self.patience.clock()
+        write_json(self.note, {"url": _url_digest(url), "etag": strong, "total": total})
+        done, window, since = start, start, self.retry.clock()
         with self.part.open("ab" if start else "wb") as file:
             for chunk in response.iter_raw():
                 if not done and chunk.lstrip()[:14].lower().startswith(HTML):
-                    self.hopeless("it sends an HTML page, not the file")
+                    self.give_up("it sends an HTML page, not the file")
                 done += len(chunk)
                 if done > limit:
-                    self.hopeless(f"it sends more than {limit:,} bytes")
+                    self.give_up(f"it sends more than {limit:,} bytes")
                 file.write(chunk)
                 self.progress(done, total or self.size)
-                if (passed := self.patience.clock() - since) >= self.patience.stall:
-                    if done - window < self.patience.slowest * passed:
-                        raise Again(f"{done - window} bytes in {passed:.0f} s")
-                    window, since = done, self.patience.clock()
+                if (passed := self.retry.clock() - since) >= self.retry.stall:
+                    if done - window < self.retry.slowest * passed:
+                        raise RetryableError(f"{done - window} bytes in {passed:.0f} s")
+                    window, since = done, self.retry.clock()
             file.flush()
             os.fsync(file.fileno())
         if total and done != total:
-            raise Again(f"cut off at {done:,} of {total:,} bytes")
+            raise RetryableError(f"cut off at {done:,} of {total:,} bytes")
         if self.size and done != self.size:
-            self.hopeless(f"it has {done:,} bytes, not {self.size:,}")
+            self.give_up(f"it has {done:,} bytes, not {self.size:,}")
 
     def announced(self, response: httpx.Response, offset: int, note: dict[str, Any]) -> tuple[int, int | None]:
         """First byte and total length of what comes, by status and headers."""
         code, headers = response.status_code, response.headers
-        if code in LATER:
-            raise Again(f"status {code}", retry_after(headers.get("retry-after")))
+        if code in RETRYABLE_STATUSES:
+            raise RetryableError(f"status {code}", retry_after(headers.get("retry-after")))
         if code == 416 and offset:
             self.drop()
-            raise Again("what is there is no part of the file any more: from the start")
+            raise RetryableError("what is there is no part of the file any more: from the start")
         if code != 200 and not (code == 206 and offset):
-            raise Hopeless(f"status {code}")
+            raise PermanentError(f"status {code}")
         if headers.get("content-type", "").split(";")[0].strip().lower() in ("text/html", "application/xhtml+xml"):
-            raise Hopeless("it answers with an HTML page (a login, a licence or an error), not the file")
+            raise PermanentError("it answers with an HTML page (a login, a licence or an error), not the file")
         if code == 200:
             length = headers.get("content-length")
             return 0, int(length) if length and length.isdigit() else None
@@ -243,7 +252,7 @@ class _Job:
         changed = note.get("etag") and headers.get("etag", note["etag"]) != note["etag"]
         if not found or int(found[1]) != offset or changed or note.get("total") not in (None, total):
             self.drop()
-            raise Again("the file has changed on the server: from the start")
+            raise RetryableError("the file has changed on the server: from the start")
         return offset, total or self.size or int(found[2]) + 1
 
     def finish(self) -> Fetched:
@@ -251,9 +260,9 @@ class _Job:
         if wrong := mismatch(found, self.pins):
             self.drop()
             self.say(f"{self.path.name}: wrong bytes ({wrong}): removed")
-            if self.pieced:
-                raise Again("wrong bytes, put together from several answers: from the start")
-            raise Hopeless(f"wrong bytes ({wrong})")
+            if self.from_pieces:
+                raise RetryableError("wrong bytes, put together from several answers: from the start")
+            raise PermanentError(f"wrong bytes ({wrong})")
         size = self.offset()
         self.part.replace(self.path)
         self.note.unlink(missing_ok=True)
@@ -263,7 +272,7 @@ class _Job:
     def offset(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def noted(self) -> dict[str, Any]:
+    def read_note(self) -> dict[str, Any]:
         try:
             note = json.loads(self.note.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -274,17 +283,17 @@ class _Job:
         self.part.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
-    def hopeless(self, reason: str) -> NoReturn:
+    def give_up(self, reason: str) -> NoReturn:
         self.drop()
-        raise Hopeless(reason)
+        raise PermanentError(reason)
 
 
-def _mark(url: str) -> str:
+def _url_digest(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()
 
 
 @contextmanager
-def _alone(path: Path, say: Say) -> Iterator[None]:
+def _exclusive(path: Path, say: Say) -> Iterator[None]:
     """One at a time per target; a killed holder lets go by itself."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:

@@ -19,7 +19,7 @@ Progress = Callable[[int, int], None]  # bytes of the archive read, bytes in all
 
 
 @dataclass(frozen=True)
-class Limits:
+class ArchiveLimits:
     """What an archive may do. The largest known source, FFHQ's thumbnails, has 70,000 entries and 2 GB."""
 
     entries: int = 500_000
@@ -37,7 +37,7 @@ class Extracted:
     unwanted: list[str] = field(default_factory=list)  # nothing wrong with them but their suffix
 
 
-class Refused(Exception):
+class EntryRefused(Exception):
     """This entry will not come out."""
 
 
@@ -46,13 +46,13 @@ class Readable(Protocol):
 
 
 @dataclass
-class Out:
+class Extraction:
     """Where entries go, and what they used up so far."""
 
     archive: Path
     folder: Path
     suffixes: Collection[str] | None
-    limits: Limits
+    limits: ArchiveLimits
     progress: Progress
     result: Extracted = field(default_factory=Extracted)
     seen: dict[str, bool] = field(
@@ -78,30 +78,30 @@ class Out:
         if came > BOMB_FROM and came > self.limits.ratio * max(went, 1):
             raise self.stop(f"unpacks to more than {self.limits.ratio:g} times its size")
 
-    def entry(self, told: str, size: int, fault: str | None, open_: Callable[[], Readable]) -> None:
+    def entry(self, raw_name: str, size: int, fault: str | None, open_: Callable[[], Readable]) -> None:
         """One file of the archive: written, refused or unwanted."""
         try:
-            name = _name(told)
+            name = _name(raw_name)
             if fault:
-                raise Refused(fault)
+                raise EntryRefused(fault)
             if self.suffixes is not None and not f"/{name}".lower().endswith(tuple(self.suffixes)):
                 self.result.unwanted.append(name)
                 return
             self.claim(name)
             if size > self.limits.file:
-                raise Refused(f"{size:,} bytes, more than the {self.limits.file:,} allowed of one file")
+                raise EntryRefused(f"{size:,} bytes, more than the {self.limits.file:,} allowed of one file")
             self.write(name, open_())
             self.result.files.append(name)
-        except Refused as error:
-            self.result.refused.append((printable(told), str(error)))
+        except EntryRefused as error:
+            self.result.refused.append((printable(raw_name), str(error)))
 
     def claim(self, name: str) -> None:
         """Refuse a name that is there already: also where only case or the writing of accents differs."""
         *above, key = accumulate(_key(name).split("/"), "{}/{}".format)
         if any(self.seen.get(each) is False for each in above):
-            raise Refused("a file has the name of its folder")
+            raise EntryRefused("a file has the name of its folder")
         if (folder := self.seen.get(key)) is not None:
-            raise Refused(
+            raise EntryRefused(
                 "a folder has its name" if folder else "its name is taken (case and accents do not tell names apart)"
             )
         self.seen.update(dict.fromkeys(above, True))
@@ -118,34 +118,34 @@ class Out:
                     size += len(chunk)
                     self.written += len(chunk)
                     if size > self.limits.file:
-                        raise Refused(f"more than the {self.limits.file:,} bytes allowed of one file")
+                        raise EntryRefused(f"more than the {self.limits.file:,} bytes allowed of one file")
                     if self.written > self.limits.total:
                         raise self.stop(f"unpacks to more than {self.limits.total:,} bytes")
                     file.write(chunk)
-        except Refused:
+        except EntryRefused:
             target.unlink()
             raise
 
 
-def _name(told: str) -> str:
-    """The entry's name, relative and safe, or Refused."""
+def _name(raw_name: str) -> str:
+    """The entry's name, relative and safe, or EntryRefused."""
     try:
-        told.encode()
+        raw_name.encode()
     except UnicodeEncodeError:
-        raise Refused("its name is not UTF-8") from None
-    path = PurePosixPath(told)
+        raise EntryRefused("its name is not UTF-8") from None
+    path = PurePosixPath(raw_name)
     if path.is_absolute():
-        raise Refused("its name is absolute")
+        raise EntryRefused("its name is absolute")
     if ".." in path.parts:
-        raise Refused("its name leads out of the folder (..)")
-    if "\\" in told or re.match("[A-Za-z]:", told):
-        raise Refused("its name has a backslash or a drive letter")
-    if not path.parts or any(unicodedata.category(letter) == "Cc" for letter in told):
-        raise Refused("its name is empty or has control characters")
-    if max(len(part.encode()) for part in path.parts) > 255 or len(told.encode()) > 1024:
-        raise Refused("its name is too long")
+        raise EntryRefused("its name leads out of the folder (..)")
+    if "\\" in raw_name or re.match("[A-Za-z]:", raw_name):
+        raise EntryRefused("its name has a backslash or a drive letter")
+    if not path.parts or any(unicodedata.category(letter) == "Cc" for letter in raw_name):
+        raise EntryRefused("its name is empty or has control characters")
+    if max(len(part.encode()) for part in path.parts) > 255 or len(raw_name.encode()) > 1024:
+        raise EntryRefused("its name is too long")
     if path.name.startswith("._") or path.parts[0] == "__MACOSX":
-        raise Refused("a Mac's note about a file, not the file")
+        raise EntryRefused("a Mac's note about a file, not the file")
     return str(path)
 
 
@@ -153,6 +153,6 @@ def _key(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def printable(told: str) -> str:
-    text = told.encode("utf-8", "backslashreplace").decode()
+def printable(raw_name: str) -> str:
+    text = raw_name.encode("utf-8", "backslashreplace").decode()
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)[:1024]

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from argan.errors import UserError
-from argan.photos.sources.dataset import Dataset, Remote, Row, held_out
+from argan.photos.sources.dataset import Dataset, DatasetPhoto, RemoteFile, held_out
 
 PHOTOS = 70_000
 TRAINING = 60_000  # the first ones, say the publishers
@@ -27,7 +27,7 @@ BY_HAND = (
 )
 
 
-def rows(folder: Path) -> list[Row]:
+def photos(folder: Path) -> list[DatasetPhoto]:
     """A row per photograph, by number. Raises UserError when one is missing or not the publishers' own."""
     images = {int(path.stem): path for path in (folder / "photos").rglob("*.png") if re.fullmatch(r"\d{5}", path.stem)}
     if lacking := sorted(set(range(PHOTOS)) - set(images)):
@@ -35,26 +35,28 @@ def rows(folder: Path) -> list[Row]:
             f"thumbnails128x128.zip lacks {len(lacking):,} of {PHOTOS:,} thumbnails (the first: {lacking[0]:05d}.png); "
             "fetch it again, whole; a smaller selection is a collection of your own"
         )
-    found = []
+    result = []
     for number in range(PHOTOS):
         split = "train"
         if number >= TRAINING:
             split = "test" if held_out(f"{number:05d}", TEST) else "validation"
-        found.append(Row(images[number], "training" if number < TRAINING else "validation", split))
-    return found
+        result.append(DatasetPhoto(images[number], "training" if number < TRAINING else "validation", split))
+    return result
 
 
-def checked(folder: Path) -> list[Row]:
-    """`rows`, each thumbnail held against the publishers' metadata where the user gave that too."""
-    found = rows(folder)
+def checked_photos(folder: Path) -> list[DatasetPhoto]:
+    """`photos`, each thumbnail held against the publishers' metadata where the user gave that too."""
+    result = photos(folder)
     if not (folder / METADATA).is_file():
-        return found
-    known = _published(folder / METADATA)
-    for number, row in enumerate(found):
-        md5 = hashlib.md5(row.image.read_bytes(), usedforsecurity=False).hexdigest()
-        if known.get(number) != md5:
-            raise UserError(f"thumbnails128x128.zip: {row.image.name} is not what {METADATA} describes; fetch it again")
-    return found
+        return result
+    published = _published(folder / METADATA)
+    for number, photo in enumerate(result):
+        md5 = hashlib.md5(photo.image.read_bytes(), usedforsecurity=False).hexdigest()
+        if published.get(number) != md5:
+            raise UserError(
+                f"thumbnails128x128.zip: {photo.image.name} is not what {METADATA} describes; fetch it again"
+            )
+    return result
 
 
 def _published(path: Path) -> dict[int, str]:
@@ -81,10 +83,12 @@ FACES = Dataset(
     splits="official: training 60,000, validation 10,000; half of validation, by the hash of the number, is test",
     files=(
         # The publishers tell no hash of the archive (of each thumbnail, in the metadata): pin your own copy's, or give both files.
-        Remote("thumbnails128x128.zip", (), into="photos", suffixes=frozenset({".png"}), by_hand=BY_HAND),
+        RemoteFile("thumbnails128x128.zip", (), into="photos", suffixes=frozenset({".png"}), by_hand=BY_HAND),
         # This md5 is in the publishers' own download program; they tell no sha256.
-        Remote(METADATA, (), md5="425ae20f06a4da1d4dc0f46d40ba5fd6", size=267_793_842, optional=True, by_hand=BY_HAND),
+        RemoteFile(
+            METADATA, (), md5="425ae20f06a4da1d4dc0f46d40ba5fd6", size=267_793_842, optional=True, by_hand=BY_HAND
+        ),
     ),
-    rows=rows,
-    check=checked,
+    photos=photos,
+    checked_photos=checked_photos,
 )

@@ -14,15 +14,15 @@ import numpy as np
 
 from argan.errors import UserError
 from argan.photos import photo_file
-from argan.photos.sources.dataset import Dataset, Remote, Row
-from argan.photos.sources.mat import whole_numbers
+from argan.photos.sources.dataset import Dataset, DatasetPhoto, RemoteFile
+from argan.photos.sources.mat import read_integers
 
 # Oxford's two servers of the same files.
 MIRRORS = ("https://www.robots.ox.ac.uk/~vgg/data/flowers/102/", "https://thor.robots.ox.ac.uk/flowers/102/")
 SPLITS = {"trnid": "train", "valid": "validation", "tstid": "test"}
 
 
-def rows(folder: Path) -> list[Row]:
+def photos(folder: Path) -> list[DatasetPhoto]:
     """A row per photograph, by number. Raises UserError when the files do not belong together."""
     official = {name: _numbers(folder / "setid.mat", name) for name in SPLITS}
     labels = _numbers(folder / "imagelabels.mat", "labels")
@@ -33,16 +33,18 @@ def rows(folder: Path) -> list[Row]:
         raise UserError(
             f"setid.mat splits {len(split_of)} photographs, imagelabels.mat names {len(labels)}; fetch them again"
         )
-    found = []
+    result = []
     for number, name in sorted(split_of.items()):
         image = folder / "photos" / "jpg" / f"image_{number:05d}.jpg"
         mask = folder / "masks" / "segmim" / f"segmim_{number:05d}.jpg"
         if not image.is_file():
             raise UserError(f"102flowers.tgz lacks jpg/{image.name}, which setid.mat names; fetch it again")
-        found.append(
-            Row(image, name, SPLITS[name], label=int(labels[number - 1]), mask=mask if mask.is_file() else None)
+        result.append(
+            DatasetPhoto(
+                image, name, SPLITS[name], label=int(labels[number - 1]), mask=mask if mask.is_file() else None
+            )
         )
-    return found
+    return result
 
 
 def foreground(mask: Path) -> np.ndarray:
@@ -52,14 +54,14 @@ def foreground(mask: Path) -> np.ndarray:
 
 
 def _numbers(path: Path, name: str) -> np.ndarray:
-    found = whole_numbers(path)
-    if name not in found or not len(found[name]):
+    arrays = read_integers(path)
+    if name not in arrays or not len(arrays[name]):
         raise UserError(f"{path.name}: no numbers are called '{name}'; fetch it again")
-    return found[name]
+    return arrays[name]
 
 
-def _remote(name: str, **known: object) -> Remote:
-    return Remote(name, tuple(mirror + name for mirror in MIRRORS), **known)  # type: ignore[arg-type]
+def _remote(name: str, **details: object) -> RemoteFile:
+    return RemoteFile(name, tuple(mirror + name for mirror in MIRRORS), **details)  # type: ignore[arg-type]
 
 
 FLOWERS = Dataset(
@@ -106,6 +108,6 @@ FLOWERS = Dataset(
             masks=True,
         ),
     ),
-    rows=rows,
+    photos=photos,
     foreground=foreground,
 )

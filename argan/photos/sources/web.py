@@ -1,4 +1,4 @@
-"""One request over the net: where it may go, how long it may take, and whether it is worth asking again."""
+"""One request over the net: where it may go, how long it may take, and whether it is worth repeating."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from argan.redact import redacted
 
 ALLOW_HTTP = "ARGAN_ALLOW_HTTP"  # set to "loopback": http, but from this very machine alone (tests, a tunnel)
 LOOPBACK = ("127.0.0.1", "localhost")
-LATER = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
+RETRYABLE_STATUSES = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to try, and how much to take."""
 
     attempts: int = 5  # failures in a row, none of which brought anything new, before the next mirror
@@ -35,7 +35,7 @@ class Patience:
     clock: Callable[[], float] = time.monotonic
 
 
-class Again(Exception):
+class RetryableError(Exception):
     """It may work the next time; `wait` is what the server asked for, in seconds."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
@@ -43,48 +43,48 @@ class Again(Exception):
         self.wait = wait
 
 
-class Hopeless(Exception):
-    """This mirror will not do."""
+class PermanentError(Exception):
+    """This mirror cannot deliver the file."""
 
 
-def ask(stack: ExitStack, url: str, headers: dict[str, str], patience: Patience) -> httpx.Response:
-    """The answer at the end of the redirects, none of which may leave https. What `stack` holds open, it closes.
+def send_request(stack: ExitStack, url: str, headers: dict[str, str], policy: RetryPolicy) -> httpx.Response:
+    """The response at the end of the redirects, none of which may leave https. What `stack` holds open, it closes.
 
-    Raises Hopeless where it leads astray, httpx.TransportError and httpx.InvalidURL as the net has it.
+    Raises PermanentError where a redirect is refused, httpx.TransportError and httpx.InvalidURL.
     """
-    for _ in range(patience.redirects + 1):
-        here = local(url)  # never through a proxy
-        client = stack.enter_context(httpx.Client(timeout=patience.stall, trust_env=not here, verify=not here))
+    for _ in range(policy.redirects + 1):
+        here = is_loopback(url)  # never through a proxy
+        client = stack.enter_context(httpx.Client(timeout=policy.stall, trust_env=not here, verify=not here))
         response = client.send(client.build_request("GET", url, headers=headers), stream=True)
         stack.callback(response.close)
         if not response.has_redirect_location:
             return response
         target = str(httpx.URL(url).join(response.headers["location"]))
-        if reason := refusal(target, from_https=httpx.URL(url).scheme == "https"):
-            raise Hopeless(f"it leads to {shown(target)}, which {reason}")
+        if reason := url_refusal(target, from_https=httpx.URL(url).scheme == "https"):
+            raise PermanentError(f"it leads to {without_secrets(target)}, which {reason}")
         url = target
-    raise Hopeless(f"more than {patience.redirects} redirects")
+    raise PermanentError(f"more than {policy.redirects} redirects")
 
 
-def refusal(url: str, from_https: bool = False) -> str | None:
-    """Why this address is not gone to, or None."""
+def url_refusal(url: str, from_https: bool = False) -> str | None:
+    """Why this address is not requested, or None."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         return f"is no address ({error})"
     if parsed.scheme == "https" and parsed.host:
         return None
-    if parsed.scheme == "http" and local(url) and not from_https and os.environ.get(ALLOW_HTTP) == "loopback":
+    if parsed.scheme == "http" and is_loopback(url) and not from_https and os.environ.get(ALLOW_HTTP) == "loopback":
         return None
     return f"is not https; give an https address ({ALLOW_HTTP}=loopback allows http from this machine itself)"
 
 
-def local(url: str) -> bool:
+def is_loopback(url: str) -> bool:
     parsed = httpx.URL(url)
     return parsed.scheme == "http" and parsed.host in LOOPBACK
 
 
-def shown(url: str) -> str:
+def without_secrets(url: str) -> str:
     """Without user, password and query, which may be secret."""
     return redacted(url).split("?")[0].split("#")[0]
 
