@@ -31,22 +31,26 @@ def closure(roots: Sequence[str], without: Mapping[str, str] | None = None, root
     for name in (*roots, *without):
         if _file(name.removesuffix(".__init__"), root) is None:
             raise ValueError(f"there is no module {name} in {root}")
-    found: dict[str, bool] = {}  # whether what its functions import counts
+    followed: dict[str, bool] = {}  # whether what its functions import counts
     pending = [(name, True) for name in roots]
     while pending:
-        name, whole = pending.pop()
+        name, with_functions = pending.pop()
         path = _file(name, root)
-        if path is None or (name not in roots and _left_out(name, without)) or (name in found and found[name] >= whole):
+        if (
+            path is None
+            or (name not in roots and _is_excluded(name, without))
+            or (name in followed and followed[name] >= with_functions)
+        ):
             continue
-        found[name] = whole
+        followed[name] = with_functions
         at_import, later = _imports(path.read_bytes(), name, path.name == "__init__.py")
-        for base, names in (*at_import, *(later if whole else ())):
+        for base, names in (*at_import, *(later if with_functions else ())):
             submodules = [f"{base}.{each}" for each in names if _file(f"{base}.{each}", root)]
             pending += [(each, True) for each in submodules]
             pending.append((base, len(submodules) < len(names) or not names))
         pending += [(parent, False) for parent in _parents(name)]
-    kept = sorted(name for name in found if not _left_out(name, without))
-    return {name: path for name in kept if (path := _file(name, root)) is not None}
+    counted = sorted(name for name in followed if not _is_excluded(name, without))
+    return {name: path for name in counted if (path := _file(name, root)) is not None}
 
 
 def imports(source: bytes, module: str, *, is_package: bool = False, root: Path = ROOT) -> tuple[set[str], set[str]]:
@@ -55,9 +59,9 @@ def imports(source: bytes, module: str, *, is_package: bool = False, root: Path 
     return _named(at_import, root) - {module}, _named(later, root) - {module}
 
 
-def _named(found: Iterable[Import], root: Path) -> set[str]:
+def _named(imports: Iterable[Import], root: Path) -> set[str]:
     names = set()
-    for base, attributes in found:
+    for base, attributes in imports:
         submodules = [f"{base}.{each}" for each in attributes if _file(f"{base}.{each}", root)]
         names.update(submodules if attributes and len(submodules) == len(attributes) else [*submodules, base])
     return names
@@ -73,7 +77,7 @@ def revision(modules: Mapping[str, Path]) -> str:
     return digest.hexdigest()[:8]
 
 
-def _left_out(name: str, without: Iterable[str]) -> bool:
+def _is_excluded(name: str, without: Iterable[str]) -> bool:
     return any(name == each or name.startswith(f"{each}.") or f"{name}.__init__" == each for each in without)
 
 
@@ -96,7 +100,7 @@ Import = tuple[str, tuple[str, ...]]  # `from base import names`; no names: the 
 @lru_cache(maxsize=512)  # by the source: a file that changed is read anew
 def _imports(source: bytes, module: str, is_package: bool) -> tuple[tuple[Import, ...], tuple[Import, ...]]:
     """Imports of our packages that happen when the module is imported, and those that happen when a function of it is called."""
-    found: dict[bool, list[Import]] = {False: [], True: []}
+    collected: dict[bool, list[Import]] = {False: [], True: []}
     package = module if is_package else module.rpartition(".")[0]
     with _without_collection():
         body = ast.parse(source).body
@@ -107,16 +111,14 @@ def _imports(source: bytes, module: str, is_package: bool) -> tuple[tuple[Import
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, *([base] if base else [])])
             if base.split(".")[0] in PACKAGES:
-                found[later].append((base, tuple(alias.name for alias in node.names)))
+                collected[later].append((base, tuple(alias.name for alias in node.names)))
         else:
             for alias in node.names:
                 if alias.name.split(".")[0] in PACKAGES:
-                    found[later].append((alias.name, ()))
-                    if (
-                        alias.asname is None
-                    ):  # binds the outermost package: anything of the packages may be named through it
-                        found[later] += [(parent, ()) for parent in _parents(alias.name)]
-    return tuple(found[False]), tuple(found[True])
+                    collected[later].append((alias.name, ()))
+                    if alias.asname is None:  # binds the outermost package, through which anything of it may be named
+                        collected[later] += [(parent, ()) for parent in _parents(alias.name)]
+    return tuple(collected[False]), tuple(collected[True])
 
 
 def _statements(body: Iterable[ast.AST], later: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:

@@ -1,7 +1,7 @@
-"""What SIGINT and SIGTERM do to long work: the step ends, its state is saved, and what hangs is left after a while.
+"""SIGINT and SIGTERM in long work: the step ends, its state is saved, and what does not end in time is ended by a watchdog.
 
-The while is ARGAN_GRACE_SECONDS. It counts from the first signal, and anew from the end of a save: a save is never cut off here,
-however slow the disk. Whoever sent the signal has SIGKILL for what never ends.
+The time is ARGAN_GRACE_SECONDS, counted from the first signal and again from the end of a save: the watchdog never cuts off a
+save, however slow the disk. Whoever sent the signal has SIGKILL for what never ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _saving = threading.RLock()  # held while something is saved
 
 
 def grace_seconds() -> float:
-    """Seconds that work may take after a signal before the process is ended. Raises UserError for what is no such number."""
+    """Seconds that work may take after a signal before the process is ended. Raises UserError for an invalid setting."""
     text = os.environ.get("ARGAN_GRACE_SECONDS") or str(GRACE)
     try:
         seconds = float(text)
@@ -37,55 +37,55 @@ def grace_seconds() -> float:
 
 @contextmanager
 def uninterrupted_save() -> Iterator[None]:
-    """What is inside writes state that must not be lost: no watchdog ends the process meanwhile."""
+    """The body writes state that must not be lost: no watchdog ends the process meanwhile."""
     with _saving:
         yield
 
 
 @contextmanager
 def time_limit(code: int) -> Iterator[None]:
-    """What is inside may take `grace_seconds()` seconds, saves apart; then the process ends with exit code `code`."""
-    left = threading.Event()
-    thread = threading.Thread(target=_watch, args=(left, grace_seconds(), code), daemon=True)
+    """The body may take `grace_seconds()`, not counting saves; then the process ends with exit code `code`."""
+    done = threading.Event()
+    thread = threading.Thread(target=_watch, args=(done, grace_seconds(), code), daemon=True)
     thread.start()
     try:
         yield
     finally:
-        left.set()
+        done.set()
         thread.join()
 
 
 @contextmanager
-def deferred_signals(late: Callable[[], None] = lambda: None) -> Iterator[list[str]]:
-    """While it holds, SIGINT and SIGTERM only put their names into the list: a step is never left half done.
+def deferred_signals(on_timeout: Callable[[], None] = lambda: None) -> Iterator[list[str]]:
+    """In the body SIGINT and SIGTERM only append their names to the list it yields: no step is left half done.
 
-    Unless it takes too long: what has not ended `grace_seconds()` after the first signal, saves apart, is ended by exit code
-    130 or 143, whatever it is doing, after a call of `late`. Handlers belong to the main thread; in others the list stays empty.
+    A body that has not ended `grace_seconds()` after the first signal, not counting saves, is ended with exit code 130 or 143,
+    whatever it is doing, after a call of `on_timeout`. Handlers belong to the main thread; in others the list stays empty.
     """
-    heard: list[str] = []
+    received: list[str] = []
     if threading.current_thread() is not threading.main_thread():
-        yield heard
+        yield received
         return
     seconds, numbers = grace_seconds(), (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda n, _: heard.append(signal.Signals(n).name)) for number in numbers]
+    before = [signal.signal(number, lambda n, _: received.append(signal.Signals(n).name)) for number in numbers]
     # Handlers wait until the main thread is back from whatever torch does; a byte in a pipe is written at once.
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     pipe_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    left = threading.Event()
+    done = threading.Event()
 
     def watchdog() -> None:
         while (number := os.read(reading, 1)[0]) not in numbers:
             if number == 0:
                 return
-        _watch(left, seconds, 128 + number, late)
+        _watch(done, seconds, 128 + number, on_timeout)
 
     thread = threading.Thread(target=watchdog, daemon=True)
     thread.start()
     try:
-        yield heard
+        yield received
     finally:
-        left.set()
+        done.set()
         signal.set_wakeup_fd(pipe_before)
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
@@ -95,11 +95,11 @@ def deferred_signals(late: Callable[[], None] = lambda: None) -> Iterator[list[s
         os.close(writing)
 
 
-def _watch(left: threading.Event, seconds: float, code: int, late: Callable[[], None] = lambda: None) -> None:
-    """End the process unless `left` is set in time."""
-    while not left.wait(seconds):
+def _watch(done: threading.Event, seconds: float, code: int, on_timeout: Callable[[], None] = lambda: None) -> None:
+    """End the process unless `done` is set in time."""
+    while not done.wait(seconds):
         if _saving.acquire(blocking=False):  # and kept: no save begins now
-            late()
+            on_timeout()
             _end(code)
         with _saving:  # until the save is done
             pass

@@ -35,8 +35,7 @@ SOURCES = {
 }
 REGISTRY = {"argan.registry": "keeps what a stage wrote, under a name"}
 USERS = {  # reached through argan.inference.model
-    "argan.effects.bokeh": "for a user's photo; scenes are photographed by the renderer that trained them",
-    "argan.effects.iris": "for a user's bokeh",
+    "argan.effects": "for a user's photo; scenes are photographed by the renderer that trained them",
     "argan.inference.novelty": "for a user's photo",
     "argan.photos.photograph": "opens a user's photo; a model is judged on the store",
 }

@@ -39,8 +39,8 @@ def start(folder: Path, changes: list[dict[str, object]], by: str, **environment
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    told, _ = process.communicate(timeout=300)
-    return told
+    output, _ = process.communicate(timeout=300)
+    return output
 
 
 def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
@@ -62,10 +62,10 @@ def test_two_processes_and_parts_of_a_batch_give_the_weights_of_one(tmp_path: Pa
         train(tmp_path / "learned", LEARNED, distributed.Processes())
     finally:
         torch.set_default_dtype(torch.float32)
-    told = ended(process)
-    assert process.returncode == 0, told
-    assert "from 1" not in told, "the first process alone watches"
-    assert told.count("row at") == 2 * 3 + 1  # rows of trials are not watched here
+    output = ended(process)
+    assert process.returncode == 0, output
+    assert "from 1" not in output, "the first process alone watches"
+    assert output.count("row at") == 2 * 3 + 1  # rows of trials are not watched here
     for run, alone in (("0", "one"), ("1", "one"), ("2", "learned")):
         one = load_file(tmp_path / alone / "result.safetensors")
         two = load_file(tmp_path / "two" / run / "result.safetensors")
@@ -79,10 +79,10 @@ def test_a_killed_process_ends_the_job_and_the_next_run_resumes_until_a_signal(t
     process = start(tmp_path, endless, "launch")
     until(lambda: list((tmp_path / "0" / "checkpoints").glob("[0-9]*.safetensors")), process)
     os.kill(int((tmp_path / "pid1").read_text()), signal.SIGKILL)
-    told = ended(process)
+    output = ended(process)
     assert process.returncode == 2
-    lines = [line for line in told.splitlines() if not line.startswith("row at")]
-    assert lines, told
+    lines = [line for line in output.splitlines() if not line.startswith("row at")]
+    assert lines, output
     for line in lines:  # by the process that is left, by whoever started both, or by both
         assert re.match(
             r"error: (a process of this|process 1 of 2 was killed by SIGKILL).*the same command again", line
@@ -96,19 +96,19 @@ def test_a_killed_process_ends_the_job_and_the_next_run_resumes_until_a_signal(t
         assert lines[-1], "".join(lines)
     assert any(line.startswith("resuming at") for line in lines)
     again.send_signal(signal.SIGTERM)
-    told = ended(again)
-    assert again.returncode == 143, told
-    assert re.search(r"interrupted, saved at \d+ images; run the same command again", told)
-    assert "error" not in told and "Traceback" not in told
+    output = ended(again)
+    assert again.returncode == 143, output
+    assert re.search(r"interrupted, saved at \d+ images; run the same command again", output)
+    assert "error" not in output and "Traceback" not in output
 
 
 @pytest.mark.pipeline
 def test_machines_that_differ_are_refused_in_one_line(tmp_path: Path) -> None:
     process = start(tmp_path, [{}], "fork", ODD="x")
-    told = ended(process)
+    output = ended(process)
     assert process.returncode == 2
-    assert re.search(r"process 1 has other params, code or photos than process 0", told)
-    assert told.count("error: ") == 1 and "Traceback" not in told, told
+    assert re.search(r"process 1 has other params, code or photos than process 0", output)
+    assert output.count("error: ") == 1 and "Traceback" not in output, output
 
 
 def test_a_batch_is_cut_into_equal_parts_that_cover_it() -> None:
@@ -130,9 +130,9 @@ def test_a_gpu_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_as_many_gpus_as_share_a_batch_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    said: list[str] = []
-    assert distributed.process_count(torch.device("cuda", 0), 32, 1, said.append) == 2
-    assert "2 of 3 GPUs" in said[0]
+    messages: list[str] = []
+    assert distributed.process_count(torch.device("cuda", 0), 32, 1, messages.append) == 2
+    assert "2 of 3 GPUs" in messages[0]
 
 
 MAKES_A_CONTEXT = (
@@ -190,12 +190,16 @@ def test_how_a_gpu_computes_is_chosen_and_said(monkeypatch: pytest.MonkeyPatch, 
     try:
         assert configure_device(config, torch.device("cpu")) == "" and not taken
         torch.set_float32_matmul_precision("high")
-        said = configure_device(config, torch.device("cuda", 1))
+        description = configure_device(config, torch.device("cuda", 1))
         assert taken == [torch.device("cuda", 1)]
         assert torch.get_float32_matmul_precision() == "highest"
         assert torch.backends.cudnn.benchmark and torch.backends.cudnn.allow_tf32 is tf32
         kind = {"auto": "TF32", "bfloat16": "bfloat16", "float32": "float32"}[precision]
-        assert said.startswith(f"convolutions in {kind}") and "cudnn.benchmark" in said and "\n" not in said
+        assert (
+            description.startswith(f"convolutions in {kind}")
+            and "cudnn.benchmark" in description
+            and "\n" not in description
+        )
     finally:
         torch.set_float32_matmul_precision(before)
 

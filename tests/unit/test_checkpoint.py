@@ -24,8 +24,8 @@ def fill(folder: Path, images: int, mark: str = "a", keep: int = 9) -> Path:
 def test_newest_by_number_not_by_time(tmp_path: Path) -> None:
     fill(tmp_path, 200)
     fill(tmp_path, 100)
-    found = checkpoint.newest(tmp_path, "a", print)
-    assert found is not None and found[1]["images"] == 200 and torch.equal(found[0]["x"], torch.full((3,), 200.0))
+    loaded = checkpoint.newest(tmp_path, "a", print)
+    assert loaded is not None and loaded[1]["images"] == 200 and torch.equal(loaded[0]["x"], torch.full((3,), 200.0))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "foreign"])
@@ -36,17 +36,17 @@ def test_a_damaged_one_is_named_and_the_one_before_used(tmp_path: Path, damage: 
     newest.write_bytes(
         {"truncated": content[: len(content) - 5], "empty": b"", "foreign": b"PK\x03\x04 not ours" * 10}[damage]
     )
-    said: list[str] = []
-    found = checkpoint.newest(tmp_path, "a", said.append)
-    assert found is not None and found[1]["images"] == 100
-    assert len(said) == 1 and newest.name in said[0]
+    messages: list[str] = []
+    loaded = checkpoint.newest(tmp_path, "a", messages.append)
+    assert loaded is not None and loaded[1]["images"] == 100
+    assert len(messages) == 1 and newest.name in messages[0]
 
 
 def test_another_fingerprint_starts_fresh_and_says_so(tmp_path: Path) -> None:
     fill(tmp_path, 100, mark="other")
-    said: list[str] = []
-    assert checkpoint.newest(tmp_path, "a", said.append) is None
-    assert "starting fresh" in said[0]
+    messages: list[str] = []
+    assert checkpoint.newest(tmp_path, "a", messages.append) is None
+    assert "starting fresh" in messages[0]
     assert list(tmp_path.glob("*.safetensors")), "what is refused is not deleted"
 
 
@@ -54,8 +54,8 @@ def test_a_later_checkpoint_of_another_training_hides_none_and_costs_none(tmp_pa
     fill(tmp_path, 900, mark="other")
     for images in (100, 200, 300):
         fill(tmp_path, images, keep=2)
-    found = checkpoint.newest(tmp_path, "a", lambda line: None)
-    assert found is not None and found[1]["images"] == 300
+    loaded = checkpoint.newest(tmp_path, "a", lambda line: None)
+    assert loaded is not None and loaded[1]["images"] == 300
     assert sorted(int(p.stem) for p in tmp_path.glob("*.safetensors")) == [200, 300, 900]
 
 

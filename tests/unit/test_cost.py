@@ -42,11 +42,11 @@ def test_memory_is_near_what_a_step_takes(changes: dict[str, str]) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_parameters_are_those_of_the_networks(preset: str) -> None:
     config = training(preset, {"renderer": "gather"})
-    told = memory.parameter_counts(config)
+    counts = memory.parameter_counts(config)
     if preset == "quick":
-        assert told["generator"] == sum(p.numel() for p in networks.build_generator(config).parameters())
-    assert 0 < told["expansion"] < told["generator"] < 1e8
-    assert memory.bytes_needed(config, CPU) > 4 * sum(told.values())
+        assert counts["generator"] == sum(p.numel() for p in networks.build_generator(config).parameters())
+    assert 0 < counts["expansion"] < counts["generator"] < 1e8
+    assert memory.bytes_needed(config, CPU) > 4 * sum(counts.values())
 
 
 def test_what_cannot_fit_says_what_would(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -54,9 +54,9 @@ def test_what_cannot_fit_says_what_would(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(memory, "free_bytes", lambda device: memory.bytes_needed(config, CPU) // 3)
     with pytest.raises(
         UserError, match=r"train\.batch 16 at 256 px needs about .* GB .*set train\.accumulate to \d+"
-    ) as told:
+    ) as error:
         train(config, np.zeros((16, 256, 256, 3), np.uint8), tmp_path)
-    parts = int(re.findall(r"accumulate to (\d+)", str(told.value))[0])
+    parts = int(re.findall(r"accumulate to (\d+)", str(error.value))[0])
     memory.check_fits(config.model_copy(update={"accumulate": parts}), CPU)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 10**6)
     with pytest.raises(UserError, match="single image does not fit; choose a smaller preset"):

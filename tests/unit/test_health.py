@@ -128,19 +128,19 @@ def test_what_is_no_number_stops_the_step_that_has_it(photos: np.ndarray, player
 def test_a_hopeless_training_ends_by_name_when_asked_and_warns_otherwise(tmp_path: Path, photos: np.ndarray) -> None:
     flat = SHORT | {"smoothness": 1e4}  # depth has nothing to gain but to be flat
     rows: list[dict[str, float]] = []
-    said: list[str] = []
+    messages: list[str] = []
     trained = train(
         training("quick", flat),
         photos,
         tmp_path / "on",
-        say=said.append,
+        say=messages.append,
         on_row=lambda i, row: rows.append(row),
     )
     assert "constant_depth" in trained.health
-    assert sum("warning: constant_depth" in line for line in said) == 1, "said once, not with every row"
+    assert sum("warning: constant_depth" in line for line in messages) == 1, "said once, not with every row"
     assert rows[-1]["warning_constant_depth"] == 1.0 and "warning_constant_depth" not in rows[0]
     with pytest.raises(UserError, match=r"hopeless at \d+ images: constant_depth.*train\.smoothness"):
-        train(training("quick", flat | {"stop_when_hopeless": True}), photos, tmp_path / "off", say=said.append)
+        train(training("quick", flat | {"stop_when_hopeless": True}), photos, tmp_path / "off", say=messages.append)
     assert list((tmp_path / "off").glob("*.safetensors")), "what there is of it stays"
     assert json.dumps(trained.history)  # plain numbers all
 

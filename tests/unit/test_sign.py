@@ -72,16 +72,16 @@ def test_the_way_round_that_the_pictures_bear_out_is_kept(
     """Which it is decides nothing else: the training kept is the one that would have been made if told."""
     answers = iter([0.04, 0.01] if right == "behind" else [0.01, 0.04])
     monkeypatch.setattr(sign, "edge_alignment", lambda generator: sign.Evidence(next(answers), 0.001))
-    config, rows, said = small(), [], []
+    config, rows, messages = small(), [], []
     remembered: list[int] = []
     trained, verdict = train_with_sign(
-        config, photos, tmp_path, say=said.append,
+        config, photos, tmp_path, say=messages.append,
         on_row=lambda images, row: rows.append(images),
         on_resume=lambda history: remembered.extend(int(row["images"]) for row in history),
     )  # fmt: skip
     assert verdict is not None and verdict.side == right and verdict.clear
     assert remembered == [8, 16] and rows == [24, 32]
-    assert any(f"lies {right} the subject" in line for line in said)
+    assert any(f"lies {right} the subject" in line for line in messages)
     (tmp_path / "told").mkdir()
     told = train(sign.with_sign(config, right), photos, tmp_path / "told")
     assert all(

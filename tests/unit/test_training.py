@@ -79,9 +79,9 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
     for stop in (16, -48, 64, 80):  # before the first checkpoint, in a sample sheet beside one, and between two
         with pytest.raises(Killed):
             run("killed", rows_again, shown_again, stop, lambda line: None)
-    said: list[str] = []
-    resumed = run("killed", rows_again, shown_again, 0, said.append)
-    assert any("resuming at" in line for line in said)
+    messages: list[str] = []
+    resumed = run("killed", rows_again, shown_again, 0, messages.append)
+    assert any("resuming at" in line for line in messages)
     equal = same(whole, resumed)  # a name, for a failing comparison would print every weight
     assert equal and resumed.images == whole.images == 96
     assert rows == rows_again and shown == shown_again and list(shown) == [48, 96]
@@ -99,10 +99,10 @@ def test_a_signal_ends_the_step_and_saves(tmp_path: Path, photos: np.ndarray, nu
     with pytest.raises(KeyboardInterrupt, match=number.name):
         train(small(), photos, tmp_path / "cut", on_row=interrupt, say=lambda line: None)
     assert signal.getsignal(number) == handler
-    said: list[str] = []
-    resumed = train(small(), photos, tmp_path / "cut", say=said.append)
+    messages: list[str] = []
+    resumed = train(small(), photos, tmp_path / "cut", say=messages.append)
     equal = same(whole, resumed)
-    assert equal and said == ["resuming at 40 of 96 images"]
+    assert equal and messages == ["resuming at 40 of 96 images"]
 
 
 def test_who_waits_for_another_training_says_so_and_goes_on_telling(tmp_path: Path) -> None:
@@ -154,9 +154,9 @@ def test_where_and_how_it_runs_may_change_on_the_way(tmp_path: Path, photos: np.
     mark = checkpoint.fingerprint(small().learning_params, "d")
     assert checkpoint.fingerprint(small(**running).learning_params, "d") == mark
     assert checkpoint.fingerprint(small(learning_rate=1e-3).learning_params, "d") != mark
-    said: list[str] = []
-    trained = train(small(**running), photos, tmp_path, say=said.append)
-    assert said == ["resuming at 48 of 96 images"] and trained.images == 96
+    messages: list[str] = []
+    trained = train(small(**running), photos, tmp_path, say=messages.append)
+    assert messages == ["resuming at 48 of 96 images"] and trained.images == 96
     assert [row["images"] for row in trained.history] == [16, 32, 48, 64, 96]
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["000000000096.safetensors"]
 
@@ -203,9 +203,9 @@ def test_a_finished_training_is_not_trained_again(tmp_path: Path, photos: np.nda
 
 def test_changed_params_over_an_old_checkpoint_start_fresh(tmp_path: Path, photos: np.ndarray) -> None:
     train(small(images=32), photos, tmp_path)
-    said: list[str] = []
-    fresh = train(small(images=48, learning_rate=1e-3), photos, tmp_path, say=said.append)
-    assert any("starting fresh" in line for line in said)
+    messages: list[str] = []
+    fresh = train(small(images=48, learning_rate=1e-3), photos, tmp_path, say=messages.append)
+    assert any("starting fresh" in line for line in messages)
     equal = same(fresh, train(small(images=48, learning_rate=1e-3), photos, tmp_path / "other"))
     assert equal
 
@@ -256,10 +256,10 @@ def test_a_flat_prior_is_no_obstacle_where_no_sign_is_held(tmp_path: Path, photo
 
 def test_another_estimator_needs_no_other_generator(tmp_path: Path, photos: np.ndarray) -> None:
     first = train(small(images=32), photos, tmp_path)
-    said: list[str] = []
-    again = train(small(images=32, estimator_outline=0, estimator_images=64), photos, tmp_path, say=said.append)
+    messages: list[str] = []
+    again = train(small(images=32, estimator_outline=0, estimator_images=64), photos, tmp_path, say=messages.append)
     equal = same(first, again)
-    assert equal and said == ["resuming at 32 of 32 images"]
+    assert equal and messages == ["resuming at 32 of 32 images"]
 
 
 def test_who_resumes_is_told_of_the_rows_before(tmp_path: Path, photos: np.ndarray) -> None:
@@ -281,12 +281,12 @@ def test_a_signal_beside_the_last_step_is_heard(tmp_path: Path, photos: np.ndarr
         if images == 96:
             signal.raise_signal(signal.SIGTERM)
 
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
-        train(small(), photos, tmp_path, on_samples=show, say=said.append)
-    assert said == ["interrupted, saved at 96 images; run the same command again to resume"]
-    train(small(), photos, tmp_path, say=said.append)
-    assert said[1:] == ["resuming at 96 of 96 images"]
+        train(small(), photos, tmp_path, on_samples=show, say=messages.append)
+    assert messages == ["interrupted, saved at 96 images; run the same command again to resume"]
+    train(small(), photos, tmp_path, say=messages.append)
+    assert messages[1:] == ["resuming at 96 of 96 images"]
 
 
 @pytest.mark.filterwarnings("ignore:for .*non-meta:UserWarning")
