@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from argan import meadow
+from argan.config import schema
 from argan.config.schema import Floors
 from argan.errors import UserError
 from argan.photos import ingest, quality, report, sharpness
@@ -88,13 +89,16 @@ def test_what_cannot_work_is_told_with_its_number(tmp_path: Path, pixels: Any, p
     assert number[parameter] in found["unfit"][0]
 
 
-def test_training_does_not_begin_on_photos_that_are_not_fit(tmp_path: Path) -> None:
-    folder = store(tmp_path / "s", in_focus())
+def test_training_does_not_begin_on_photos_that_are_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, config = in_focus(), schema.training("64")
+    assert pixels.shape[1] == config.resolution
+    monkeypatch.chdir(tmp_path)
+    folder = store(Path("data/photos/mine"), pixels)
     told(folder)
     with pytest.raises(UserError, match=r"mine: AR-GAN cannot learn .*No defocus: .*report\.html.*lower the floor"):
-        train._fit("mine", folder)
+        train.open_photos("mine", config)
     told(folder, Floors(photos=50, defocus=0.0, centered=-1.0))
-    train._fit("mine", folder)
+    train.open_photos("mine", config)
 
 
 def shallow(seed: int, size: int) -> np.ndarray:
