@@ -162,3 +162,11 @@ def test_another_suffix_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\.gif, \.webp or \.mp4"):
         write_animation(np.zeros((2, 8, 8, 3), np.uint8), tmp_path / "a.avi")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("frames", [4, 24])
+def test_a_circle_closes_without_repeating_a_frame(frames: int) -> None:
+    at = np.array(circle(frames)) @ [1, 1j]
+    assert np.allclose(np.abs(at), 1)
+    turns = np.roll(at, -1) / at  # from each frame to the next, and from the last to the first
+    assert np.allclose(turns, np.exp(2j * np.pi / frames)), "equal steps all around, the last one too"

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import trimesh
 
-from argan.effects.mesh import FOCAL, point_cloud, positions, scene_depth, textured_mesh, write_glb, write_ply
+from argan.effects.mesh import point_cloud, positions, scene_depth, textured_mesh, write_glb, write_ply
 from argan.errors import UserError
+
+FOCAL = 1.2071067811865475  # in widths: half of the width over the tangent of 22.5 degrees
 
 
 def two_planes() -> tuple[np.ndarray, np.ndarray]:
@@ -28,6 +30,15 @@ def test_depth_is_affine_in_inverse_distance_and_bounded() -> None:
             scene_depth(np.zeros(1), relief)
 
 
+def test_the_camera_sees_45_degrees_across_its_width() -> None:
+    """The outer edges of the first and the last column lie 22.5 degrees off the axis, whatever the height."""
+    for height in (10, 40):
+        row = positions(np.zeros((height, 40), np.float32))[0]
+        pixel = row[1, 0] - row[0, 0]
+        left, right = row[0, 0] - pixel / 2, row[-1, 0] + pixel / 2
+        assert np.degrees(np.arctan([-left, right])) == pytest.approx([22.5, 22.5], abs=1e-3)
+
+
 def test_pixels_project_back_to_where_they_came_from() -> None:
     disparity = np.random.default_rng(0).uniform(-0.1, 0.1, (30, 40)).astype(np.float32)
     x, y, z = np.moveaxis(positions(disparity), -1, 0)
@@ -36,6 +47,17 @@ def test_pixels_project_back_to_where_they_came_from() -> None:
     rows, columns = np.mgrid[:30, :40]
     assert np.allclose(x / -z * FOCAL * 40 + 20 - 0.5, columns, atol=1e-4)
     assert np.allclose(15 - y / -z * FOCAL * 40 - 0.5, rows, atol=1e-4)
+
+
+def test_the_texture_lies_upright_on_the_mesh() -> None:
+    """Looked up as viewers do: the colour of every vertex is the photo's, at the place that the vertex projects to."""
+    rows, columns = np.mgrid[:24, :40]
+    photo = np.stack([rows * 10, columns * 6, np.full_like(rows, 50)], -1).astype(np.uint8)
+    front = textured_mesh(photo, np.zeros((24, 40), np.float32)).geometry["front"]
+    colour = np.asarray(front.visual.to_color().vertex_colors)[:, :3].astype(int)
+    x, y = front.vertices[:, 0], front.vertices[:, 1]  # all at a distance of 1
+    assert np.corrcoef(colour[:, 0], -y)[0, 1] > 0.99, "red grows downwards"
+    assert np.corrcoef(colour[:, 1], x)[0, 1] > 0.99, "green grows to the right"
 
 
 def test_no_triangle_spans_an_edge_and_all_face_the_camera() -> None:

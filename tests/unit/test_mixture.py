@@ -90,3 +90,11 @@ def test_only_the_learned_distribution_is_part_of_the_weights() -> None:
     for kind in ("uniform", "bernoulli", "half-normal"):
         assert not mixture(apertures=kind).state_dict()
     assert mixture(apertures="learned").state_dict()
+
+
+def test_the_choice_loss_does_not_train_what_the_cost_came_from() -> None:
+    """The score function's gradient goes to the shares alone; the cost reaches the generator by its own way."""
+    learned, cost = mixture(apertures="learned"), torch.rand(16, generator=random()).requires_grad_()
+    learned.choice_loss(aperture_noise(16, random()), cost).backward()
+    assert cost.grad is None
+    assert learned.logits is not None and learned.logits.grad is not None and learned.logits.grad.abs().sum() > 0

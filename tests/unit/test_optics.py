@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from argan.color import light_to_pixels, pixels_to_light
 from argan.optics import Aperture, DepthExpansion, gather, gather_cpu, light_field, ray_disparity, refined_rays, render
 from argan.optics.layered import blur_layers, composite, slice_layers
+from argan.optics.parallel import parallel_for
 from benchmarks import reference_optics
 
 APERTURE = Aperture()
@@ -521,3 +523,33 @@ def test_a_view_has_no_holes(renderer: str) -> None:
     disparity[..., 8:24, 8:24] = 0.1
     field = light_field(image, disparity, APERTURE, torch.ones(1), renderer=renderer, layers=9, disparity_max=0.15)  # type: ignore[arg-type]
     torch.testing.assert_close(field, image[:, None].expand_as(field), atol=1e-5, rtol=0)
+
+
+def test_the_refinement_of_a_finer_aperture_lies_where_its_views_do() -> None:
+    """T(D~) linear in u is interpolated exactly: each finer view gets the refinement of its own place on the lens."""
+    expansion = DepthExpansion(25, 0.1)
+
+    def slope(aperture: Aperture) -> Tensor:
+        return aperture.offsets @ torch.tensor([0.2, -0.1])
+
+    last = expansion.body[2]
+    last.bias.data = torch.atanh(slope(APERTURE))  # type: ignore[union-attr]
+    disparity = torch.full((1, 1, 6, 6), 0.05)
+    for size in (3, 7, 9, 17):
+        aperture = Aperture(size)
+        refinement = refined_rays(disparity, aperture, expansion) - ray_disparity(disparity, aperture)
+        expected = 0.1 * slope(aperture)[None, :, None, None].expand_as(refinement)
+        torch.testing.assert_close(refinement, expected, atol=1e-6, rtol=0)
+
+
+def test_an_error_in_any_worker_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    caller, both_started = threading.get_ident(), threading.Barrier(2, timeout=10)
+
+    def work(i: int, scale: float) -> None:
+        both_started.wait()  # so that each thread has one image
+        if threading.get_ident() != caller:
+            raise ArithmeticError("a worker failed")
+
+    with pytest.raises(ArithmeticError, match="a worker failed"):
+        parallel_for(torch.ones(2), work)
