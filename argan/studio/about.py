@@ -32,7 +32,7 @@ LICENCE = (
 )
 
 
-def fragment(model: Model, reference: str) -> str:
+def about_html(model: Model, reference: str) -> str:
     """HTML to be put into the page. The card's own HTML is shown as text, never run."""
     from markdown_it import MarkdownIt
 
@@ -52,9 +52,9 @@ def fragment(model: Model, reference: str) -> str:
             f'<h3>Scores</h3><div class="wide"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
         )
     for path in pictures(model):
-        told = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ").capitalize()), quote=True)
+        caption = escape(CAPTIONS.get(path.stem, path.stem.replace("_", " ").capitalize()), quote=True)
         source = f"studio/card/{quote(path.name)}?model={quote(reference, safe='')}"
-        parts.append(f'<figure><img src="{source}" alt="{told}"><figcaption>{told}</figcaption></figure>')
+        parts.append(f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>')
     parts.append(LICENCE)
     return "\n".join(parts)
 
@@ -64,16 +64,20 @@ def pictures(model: Model) -> list[Path]:
     if model.folder is None:
         return []
     plots = model.folder.parent.parent / "plots" / model.domain
-    named = [plots / f"{name}.png" for name in ("scenes", "depth", "refocus")] if _at_home(model) else []
+    named = [plots / f"{name}.png" for name in ("scenes", "depth", "refocus")] if _in_models_folder(model) else []
     return [path for path in named if path.exists()] or sorted((model.folder / "samples").glob("*.png"))
 
 
-def _at_home(model: Model) -> bool:
+def _in_models_folder(model: Model) -> bool:
     return model.folder is not None and model.folder.parent.name == "models"
 
 
 def _scores(model: Model) -> list[tuple[str, str, str]]:
-    file = model.folder.parent.parent / "metrics" / f"{model.domain}.json" if model.folder and _at_home(model) else None
+    file = (
+        model.folder.parent.parent / "metrics" / f"{model.domain}.json"
+        if model.folder and _in_models_folder(model)
+        else None
+    )
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file else {}
     except (OSError, ValueError):

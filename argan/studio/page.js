@@ -1,55 +1,55 @@
 "use strict";
-// What the page does in the browser. Gradio holds the values; here they become pictures, the newest wish first.
+// What the page does in the browser. Gradio holds the values; here they become pictures, the newest request first.
 window.argan = (() => {
   const address = (kind, {model, photo, scene}, more = {}) =>
     `studio/${kind}?` + new URLSearchParams({model, ...(photo ? {photo} : scene), ...more});
 
   // A picture with depth: click, or move the ring with the arrow keys, to focus.
-  function stage(element, props, watch) {
+  function viewer(element, props, watch) {
     const [figure, image, ring, note] = ["figure", "img", ".ring", ".note"].map((part) => element.querySelector(part));
-    let wanted = null, asked = null, busy = false, settling = 0, source = null;
+    let pending = null, requested = null, busy = false, settling = 0, source = null;
 
     async function pump() {
       if (busy) return;
       busy = true;
-      while (wanted) {
-        const {at, alt} = wanted;
-        wanted = null;
+      while (pending) {
+        const {url, alt} = pending;
+        pending = null;
         try {
           const started = performance.now();
-          const answer = await fetch(at);
-          if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error || "the picture did not come");
+          const response = await fetch(url);
+          if (!response.ok) throw new Error((await response.json().catch(() => ({}))).error || "the picture did not come");
           const old = image.src;
-          image.src = URL.createObjectURL(await answer.blob());
+          image.src = URL.createObjectURL(await response.blob());
           await image.decode();
           if (old.startsWith("blob:")) URL.revokeObjectURL(old);
           image.alt = alt;
           figure.dataset.milliseconds = Math.round(performance.now() - started);
-          figure.dataset.shown = at;
-          say(props.value?.note);
+          figure.dataset.shown = url;
+          showNote(props.value?.note);
         } catch (error) {
-          say(error instanceof TypeError ? "the studio does not answer; is it still running?" : error.message, true);
+          showNote(error instanceof TypeError ? "the studio does not answer; is it still running?" : error.message, true);
         }
       }
       busy = false;
     }
 
-    function say(text, wrong = false) {
+    function showNote(text, wrong = false) {
       note.textContent = text ? text[0].toUpperCase() + text.slice(1) : "";
       note.classList.toggle("wrong", wrong);
     }
 
-    function want(draft) {
+    function request(draft) {
       const value = props.value;
       const {aperture, x, y, shape, view} = value;
-      const at = view === "Picture"
+      const url = view === "Picture"
         ? address("preview", value, {aperture, x, y, shape, ...(draft && {draft})})
         : address(view.toLowerCase(), value);
-      if (at === asked) return;
-      asked = at;
-      const what = {Picture: `through aperture ${aperture}`, Depth: "depth, red is near and blue is far",
+      if (url === requested) return;
+      requested = url;
+      const description = {Picture: `through aperture ${aperture}`, Depth: "depth, red is near and blue is far",
         Confidence: "confidence, grey where the depth is not sure"}[view];
-      wanted = {at, alt: `${value.name}, ${what}`};
+      pending = {url, alt: `${value.name}, ${description}`};
       pump();
     }
 
@@ -65,8 +65,8 @@ window.argan = (() => {
       const same = source === JSON.stringify([value.model, value.photo, value.scene, value.view]);
       source = JSON.stringify([value.model, value.photo, value.scene, value.view]);
       clearTimeout(settling);
-      want(same);
-      if (same) settling = setTimeout(() => want(false), 250);
+      request(same);
+      if (same) settling = setTimeout(() => request(false), 250);
     }
 
     function focus(x, y) {
@@ -81,10 +81,10 @@ window.argan = (() => {
       focus((event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
     });
     ring.addEventListener("keydown", (event) => {
-      const way = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
-      if (!way) return;
+      const direction = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
+      if (!direction) return;
       event.preventDefault();
-      focus(props.value.x + 0.02 * way[0], props.value.y + 0.02 * way[1]);
+      focus(props.value.x + 0.02 * direction[0], props.value.y + 0.02 * direction[1]);
     });
     watch("value", draw);
     draw();
@@ -119,7 +119,7 @@ window.argan = (() => {
     draw();
   }
 
-  // What the stage shows when a tile was opened.
+  // What the viewer shows when a tile was opened.
   const opened = ({model, scenes, names, open}, aperture, shape, view) => {
     if (innerWidth < 768) document.getElementById("scene")?.scrollIntoView({behavior: "smooth"});
     return {model, scene: scenes[open], name: names[open], aperture, shape, view, x: 0.5, y: 0.5};
@@ -159,17 +159,17 @@ window.argan = (() => {
       const mesh = document.getElementById("orbit");
       mesh?.setAttribute("role", "group");
       mesh?.setAttribute("aria-label", `${value.name} as a mesh; arrow keys turn it`);
-      const at = address("views", value);
-      if (at === shown) return;
-      shown = at;
-      const sheet = Object.assign(new Image(), {src: at});
+      const url = address("views", value);
+      if (url === shown) return;
+      shown = url;
+      const sheet = Object.assign(new Image(), {src: url});
       try { await sheet.decode(); } catch { return; }
-      if (shown !== at) return;
-      window_.style.backgroundImage = `url("${at}")`;
+      if (shown !== url) return;
+      window_.style.backgroundImage = `url("${url}")`;
       window_.style.aspectRatio = `${sheet.naturalWidth} / ${sheet.naturalHeight}`;
       window_.style.maxWidth = `${480 * sheet.naturalWidth / sheet.naturalHeight}px`;
       window_.setAttribute("aria-label", `${value.name}, seen from a moving eye; arrow keys move it, space holds it still`);
-      window_.dataset.shown = at;
+      window_.dataset.shown = url;
       look();
     }
     window_.addEventListener("pointermove", (event) => {
@@ -183,11 +183,11 @@ window.argan = (() => {
       move();
     });
     window_.addEventListener("keydown", (event) => {
-      const way = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
-      if (event.key !== " " && !way) return;
+      const direction = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[event.key];
+      if (event.key !== " " && !direction) return;
       event.preventDefault();
-      held = way ? true : !held;
-      if (way) [x, y] = [Math.min(1, Math.max(-1, x + way[0] / 2)), Math.min(1, Math.max(-1, y + way[1] / 2))];
+      held = direction ? true : !held;
+      if (direction) [x, y] = [Math.min(1, Math.max(-1, x + direction[0] / 2)), Math.min(1, Math.max(-1, y + direction[1] / 2))];
       look();
       move();
     });
@@ -196,5 +196,5 @@ window.argan = (() => {
   }
 
   const fetched = (id) => setTimeout(() => document.querySelector(`#${id} a, a#${id}, #${id}`)?.click(), 100);
-  return {stage, tiles, opened, changed, field, fetched};
+  return {viewer, tiles, opened, changed, field, fetched};
 })();

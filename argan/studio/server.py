@@ -20,7 +20,7 @@ from argan.studio import HOST
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from argan.studio.desk import Desk
+    from argan.studio.state import StudioState
 
 
 def serve(model: str | None, port: int, browser: bool, say: Callable[[str], None]) -> None:
@@ -28,10 +28,10 @@ def serve(model: str | None, port: int, browser: bool, say: Callable[[str], None
     # Read when gradio is imported: it would report its use, and look for newer versions of itself.
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+        signal.signal(number, _interrupt)
     try:
         with (
-            _bound(port) as listening,
+            _bound_socket(port) as listening,
             tempfile.TemporaryDirectory(prefix="argan-studio-", ignore_cleanup_errors=True) as folder,
         ):
             os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "gradio")
@@ -39,17 +39,18 @@ def serve(model: str | None, port: int, browser: bool, say: Callable[[str], None
                 import uvicorn
 
                 from argan.serving.http_connections import BACKLOG, connection_limits, limited_protocol
-                from argan.studio.desk import Desk, Shelf
-                from argan.studio.page import mounted
+                from argan.studio.catalog import ModelCatalog
+                from argan.studio.page import create_app
+                from argan.studio.state import StudioState
             except ModuleNotFoundError as error:
                 raise UserError(
                     f"the studio needs {error.name}, which is not installed: pip install 'argan[studio]'"
                 ) from error
             kept = Path(folder) / "photos"
             kept.mkdir()
-            desk = Desk(Shelf(model), kept)
-            warm(desk)
-            app: FastAPI = mounted(desk)
+            state = StudioState(ModelCatalog(model), kept)
+            warm(state)
+            app: FastAPI = create_app(state)
             address = f"http://{HOST}:{port}"
             say(f"argan studio at {address} (Ctrl-C ends it)")
             if browser:
@@ -74,22 +75,22 @@ def serve(model: str | None, port: int, browser: bool, say: Callable[[str], None
     say("argan studio ends")
 
 
-def warm(desk: Desk) -> None:
+def warm(state: StudioState) -> None:
     """Load the model, make the first scenes, and have compiled what previews need."""
     import numpy as np
 
     from argan.effects.bokeh import refocus
-    from argan.studio.work import Scene
+    from argan.studio.images import SceneAddress
 
-    first = desk.scene(desk.shelf.default, Scene())
+    first = state.scene(state.catalog.default, SceneAddress())
     first.through(1.0, (0.5, 0.5), "disc")
     refocus(first.image.astype(np.uint16), first.disparity, 1.0)
     _ = first.field.view(0.5, 0.5)
     with suppress(UserError):  # a model without an estimator still imagines
-        desk.shelf.get(desk.shelf.default).estimate(first.shown[0])
+        state.catalog.get(state.catalog.default).estimate(first.shown[0])
 
 
-def _bound(port: int) -> socket.socket:
+def _bound_socket(port: int) -> socket.socket:
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -104,5 +105,5 @@ def _bound(port: int) -> socket.socket:
     return listening
 
 
-def _end(*_: Any) -> None:
+def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,7 +15,7 @@ FILE_BYTES = 128 << 20  # of a photograph
 FORM_BYTES = 1 << 16  # that a form adds to its file
 BODY_BYTES = 1 << 20  # of any other request: the page's values take a few KB
 SECONDS = 600.0  # for a body: the largest photo through a tunnel of 2 Mbit/s
-DISK_BYTES = 1 << 30  # of all files that were sent; what the desk holds is its own
+DISK_BYTES = 1 << 30  # of all files that were sent; what the state holds is its own
 FILES = 1000  # of any size
 
 
@@ -25,7 +28,7 @@ def is_upload(scope: Scope) -> bool:
     return scope["method"] == "POST" and scope["path"].rstrip("/").endswith("/upload")
 
 
-class Uploads:
+class UploadLimit:
     """Makes room in `folder` before a file is received: the oldest files go. Refuses (503) what has no room beside what arrives."""
 
     def __init__(self, app: ASGIApp, folder: Path, most: int = DISK_BYTES) -> None:
@@ -50,10 +53,18 @@ class Uploads:
 
     def make_room(self) -> None:
         """Delete the oldest files until those and what arrives fit."""
-        found = [(path, path.stat()) for path in self.folder.rglob("*") if path.is_file()]
-        total, count = sum(stat.st_size for _, stat in found), len(found)
-        for path, stat in sorted(found, key=lambda each: each[1].st_mtime):
+        files = list(_files(self.folder))
+        total, count = sum(stat.st_size for _, stat in files), len(files)
+        for path, stat in sorted(files, key=lambda file: file[1].st_mtime):
             if total + self.arriving <= self.most and count < FILES:
                 return
             path.unlink(missing_ok=True)
             total, count = total - stat.st_size, count - 1
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """All files in `folder` and their sizes and times; gradio may delete one meanwhile."""
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                yield path, path.stat()

@@ -35,13 +35,14 @@ from argan.effects.iris import RAYS, Iris
 from argan.errors import UserError
 from argan.files import write_json
 from argan.inference.model import Estimate, Model
-from argan.studio import desk as desks
-from argan.studio import work
-from argan.studio.desk import Desk, Shelf
-from argan.studio.parts import shapes
+from argan.studio import images
+from argan.studio import state as studio_state
+from argan.studio.catalog import ModelCatalog
+from argan.studio.components import shapes
+from argan.studio.images import SceneAddress
 from argan.studio.routes import application
-from argan.studio.uploads import FILE_BYTES, Uploads
-from argan.studio.work import Scene
+from argan.studio.state import StudioState
+from argan.studio.uploads import FILE_BYTES, UploadLimit
 from argan.tensors import write_tensors
 
 SMALL = {"latent": 8, "generator_channels": 4, "channels_max": 16, "estimator_channels": 8}
@@ -95,62 +96,62 @@ def _claims(width: int, height: int) -> bytes:
 
 
 @pytest.fixture
-def desk(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def state(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudioState:
     monkeypatch.chdir(home)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
-    return Desk(Shelf(), tmp_path)
+    return StudioState(ModelCatalog(), tmp_path)
 
 
 @pytest.fixture
-def client(desk: Desk) -> TestClient:
-    return TestClient(application(desk, desk.folder / "sent"), base_url="http://127.0.0.1")
+def client(state: StudioState) -> TestClient:
+    return TestClient(application(state, state.folder / "sent"), base_url="http://127.0.0.1")
 
 
-def test_models_are_offered_by_domain_and_only_those_are_loaded(desk: Desk, tmp_path: Path) -> None:
-    assert [offer.label for offer in desk.shelf.offers()] == ["blind · in models/", "meadow · in models/"]
-    assert desk.shelf.default == "blind"
-    named = Shelf(str(Path("models/meadow").absolute()))
+def test_models_are_offered_by_domain_and_only_those_are_loaded(state: StudioState, tmp_path: Path) -> None:
+    assert [entry.label for entry in state.catalog.entries()] == ["blind · in models/", "meadow · in models/"]
+    assert state.catalog.default == "blind"
+    named = ModelCatalog(str(Path("models/meadow").absolute()))
     assert named.default == str(Path("models/meadow").absolute()) and named.get(named.default).domain == "meadow"
     with pytest.raises(UserError, match="not offered"):
-        desk.shelf.get(str(tmp_path))
+        state.catalog.get(str(tmp_path))
 
 
 def test_no_model_anywhere_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
     with pytest.raises(UserError, match="there is no model"):
-        Shelf()
+        ModelCatalog()
 
 
-def test_scenes_are_those_of_argan_sample_and_the_way_between_two_ends_at_both(desk: Desk) -> None:
+def test_scenes_are_those_of_argan_sample_and_the_way_between_two_ends_at_both(state: StudioState) -> None:
     sampled = Model.load("meadow").sample(4, seed=7, truncation=0.5)
-    made = desk.scene("meadow", Scene(7, 3, 0.5))
+    made = state.scene("meadow", SceneAddress(7, 3, 0.5))
     np.testing.assert_allclose(made.disparity, sampled.disparity[3], atol=1e-5)
     for at, end in ((0.0, 1), (1.0, 2)):
-        way = desk.scene("meadow", Scene(7, 1, 0.5, 2, at))
+        way = state.scene("meadow", SceneAddress(7, 1, 0.5, 2, at))
         np.testing.assert_allclose(way.disparity, sampled.disparity[end], atol=1e-4)
-    assert np.ptp(desk.scene("meadow", Scene(7, 1, 0.5, 2, 0.123)).disparity) >= 0  # not one of the grid's
+    assert np.ptp(state.scene("meadow", SceneAddress(7, 1, 0.5, 2, 0.123)).disparity) >= 0  # not one of the grid's
 
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"truncation": 3.0}, {"index": -1}, {"to": 1, "at": 1.5}])
 def test_numbers_that_name_no_scene_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError):
-        Scene(**wrong)
+        SceneAddress(**wrong)
 
 
-@pytest.mark.parametrize("kind", work.EXPORTS)
-def test_every_download_is_written(desk: Desk, kind: str) -> None:
-    path = work.export(desk.scene("meadow", Scene()), kind, desk.place("scene"))
+@pytest.mark.parametrize("kind", images.EXPORTS)
+def test_every_download_is_written(state: StudioState, kind: str) -> None:
+    path = images.export(state.scene("meadow", SceneAddress()), kind, state.new_file("scene"))
     assert path.stat().st_size > 100 and path.name.startswith("scene")
     with pytest.raises(UserError, match="no download"):
-        work.export(desk.scene("meadow", Scene()), "Hologram", desk.place("scene"))
+        images.export(state.scene("meadow", SceneAddress()), "Hologram", state.new_file("scene"))
 
 
-def test_a_full_size_photo_is_what_argan_bokeh_writes_bit_for_bit(desk: Desk, tmp_path: Path) -> None:
+def test_a_full_size_photo_is_what_argan_bokeh_writes_bit_for_bit(state: StudioState, tmp_path: Path) -> None:
     deep = tmp_path / "deep.png"
     cv2.imwrite(str(deep), _pixels(60, 80).astype(np.uint16) * 257)
-    photo = desk.receive(deep)
-    made = desk.develop(photo.token, "meadow", 1.5, (0.25, 0.5), "7 blades")
+    photo = state.add_photo(deep)
+    made = state.write_bokeh(photo.token, "meadow", 1.5, (0.25, 0.5), "7 blades")
     options = ["--aperture", "1.5", "--focus", "0.25,0.5", "--shape", "7 blades", "--out", str(tmp_path / "out")]
     assert _bokeh(deep, *options) == made.read_bytes()
     pixels = cv2.imread(str(made), cv2.IMREAD_UNCHANGED)
@@ -166,32 +167,32 @@ def _bokeh(photo: Path, *options: str) -> bytes:
 
 
 def test_what_is_held_is_bounded_and_private(
-    desk: Desk, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: StudioState, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(desks, "PHOTOS", 2)
-    monkeypatch.setattr(desks, "FILES", 2)
-    photos = [desk.receive(home / "rose.jpg") for _ in range(3)]
+    monkeypatch.setattr(studio_state, "MAX_PHOTOS", 2)
+    monkeypatch.setattr(studio_state, "MAX_FILES", 2)
+    photos = [state.add_photo(home / "rose.jpg") for _ in range(3)]
     assert len({photo.token for photo in photos}) == 3
     with pytest.raises(UserError, match="drop it again"):
-        desk.photo(photos[0].token)
+        state.photo(photos[0].token)
     for _ in range(4):
-        desk.place("file").write_text("x")
+        state.new_file("file").write_text("x")
     folders = [path for path in tmp_path.iterdir() if path.is_dir()]
     assert len(folders) == 4 and all(path.stat().st_mode & 0o077 == 0 for path in folders)
     assert (home / "rose.jpg").exists()
 
 
-def test_a_photo_unlike_the_domain_says_so(desk: Desk, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photo_unlike_the_domain_says_so(state: StudioState, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unlike(self: Model, photo: NDArray[np.uint8]) -> Estimate:
         flat = np.zeros(photo.shape[:2], np.float32)
         return Estimate(flat, flat, 1.0)
 
     monkeypatch.setattr(Model, "estimate", unlike)
-    assert "unlike" in str(desk.relief("meadow", desk.receive(home / "rose.jpg").token).warning)
+    assert "unlike" in str(state.depth_image("meadow", state.add_photo(home / "rose.jpg").token).warning)
 
 
-def test_pictures_and_what_is_wrong_with_the_wish(desk: Desk, home: Path, client: TestClient) -> None:
-    photo = desk.receive(home / "large.jpg").token
+def test_pictures_and_what_is_wrong_with_the_wish(state: StudioState, home: Path, client: TestClient) -> None:
+    photo = state.add_photo(home / "large.jpg").token
     wish: dict[str, Any] = {"model": "meadow", "photo": photo, "aperture": 1, "x": 0.5, "y": 0.5}
 
     def size(answer: Any) -> tuple[int, int]:
@@ -218,14 +219,14 @@ def test_pictures_and_what_is_wrong_with_the_wish(desk: Desk, home: Path, client
 
 
 def test_the_collections_own_aperture_is_offered_where_it_is_known(
-    desk: Desk, home: Path, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    state: StudioState, home: Path, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = desk.shelf.get("meadow")
+    model = state.catalog.get("meadow")
     assert "collection" not in dict(shapes(model)).values()
     monkeypatch.setattr(model, "iris", Iris((1.0,) * RAYS, 30, 9, 400), raising=False)
     assert "collection" in dict(shapes(model)).values()
     wish: dict[str, Any] = {"model": "meadow", "aperture": 1, "x": 0.5, "y": 0.5, "shape": "collection"}
-    for more in ({}, {"photo": desk.receive(home / "rose.jpg").token}):
+    for more in ({}, {"photo": state.add_photo(home / "rose.jpg").token}):
         answer = client.get("/studio/preview", params=wish | more)
         assert answer.status_code == 200, answer.text
 
@@ -248,7 +249,7 @@ def test_files_that_are_sent_take_only_so_much_of_the_disk(tmp_path: Path) -> No
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    client = TestClient(Uploads(gradio, tmp_path, most=1000), base_url="http://127.0.0.1")
+    client = TestClient(UploadLimit(gradio, tmp_path, most=1000), base_url="http://127.0.0.1")
     for _ in range(5):
         assert client.post("/gradio_api/upload", content=bytes(400)).status_code == 200
     assert sorted(path.name for path in tmp_path.iterdir()) == ["4.jpg", "5.jpg"]
@@ -396,7 +397,7 @@ def test_a_tile_opens_as_its_scene_on_a_phone_and_nobody_else_is_asked(browser: 
         page = person.page
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.evaluate("[...document.images].every((image) => image.alt)")
-        page.get_by_role("button", name="Scene 2 of seed 1").click()
+        page.get_by_role("button", name="SceneAddress 2 of seed 1").click()
         person.shows("scene", index="2", kind="studio/preview")
         page.locator("#scene-view label", has_text="Depth").click()
         person.shows("scene", index="2", kind="studio/depth")

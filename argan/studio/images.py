@@ -38,7 +38,7 @@ PARALLAX = 0.03  # of its width, either way
 
 
 @dataclass(frozen=True)
-class Scene:
+class SceneAddress:
     """The address of a scene: latent `index` of `seed`, scaled by `truncation`; or `at` (0..1) of the way on to `to`."""
 
     seed: int = 1
@@ -61,7 +61,7 @@ class Scene:
     @property
     def name(self) -> str:
         if self.to is None:
-            return f"Scene {self.index} of seed {self.seed}"
+            return f"SceneAddress {self.index} of seed {self.seed}"
         return f"{self.at:.0%} of the way from scene {self.index} to {self.to} of seed {self.seed}"
 
     @property
@@ -69,11 +69,11 @@ class Scene:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def neighbours(scene: Scene) -> list[Scene]:
+def neighbours(scene: SceneAddress) -> list[SceneAddress]:
     """The grid that a scene is seen in, made in one pass since the page asks for all of it. It may not hold the scene."""
     if scene.to is None:
-        return [Scene(scene.seed, i, scene.truncation) for i in range(GRID)]
-    return [Scene(scene.seed, scene.index, scene.truncation, scene.to, step(i)) for i in range(GRID)]
+        return [SceneAddress(scene.seed, i, scene.truncation) for i in range(GRID)]
+    return [SceneAddress(scene.seed, scene.index, scene.truncation, scene.to, step(i)) for i in range(GRID)]
 
 
 def step(i: int) -> float:
@@ -82,7 +82,7 @@ def step(i: int) -> float:
 
 
 @dataclass(frozen=True)
-class Relief:
+class DepthImage:
     """What has depth: a generated scene, or a photograph."""
 
     image: Pixels  # (H, W, 3), all in focus; a photograph as it is
@@ -121,24 +121,26 @@ class Relief:
         return refocus(image, disparity, aperture, focus, self.opening(shape))
 
 
-def scenes(model: Model, wanted: Sequence[Scene]) -> list[Relief]:
+def generate(model: Model, wanted: Sequence[SceneAddress]) -> list[DepthImage]:
     """All of them in one pass; the scenes of `argan sample`."""
 
-    def latent(scene: Scene) -> Float:
+    def latent(scene: SceneAddress) -> Float:
         ends = model.latents([scene.index, scene.to or 0], scene.seed, scene.truncation)
         return ends[0] if scene.to is None else latents.slerp(ends[0], ends[1], scene.at)
 
-    made = model.scenes(np.stack([latent(scene) for scene in wanted]))
-    parts = zip(made.images, made.disparity, made.photos, strict=True)
-    return [Relief(*part, opening=model.aperture_shape) for part in parts]
+    scenes = model.scenes(np.stack([latent(scene) for scene in wanted]))
+    parts = zip(scenes.images, scenes.disparity, scenes.photos, strict=True)
+    return [DepthImage(*part, opening=model.aperture_shape) for part in parts]
 
 
-def photograph(model: Model, preview: Pixels, icc: bytes | None) -> Relief:
+def estimate_photo(model: Model, preview: Pixels, icc: bytes | None) -> DepthImage:
     """What a model says of a photograph at the page's size. Raises UserError for a model that cannot say."""
     if model.folder and not (model.folder / "estimator.safetensors").exists():
         raise UserError(f"this model of {model.domain} has no depth estimator: pick another version for photographs")
-    said = model.estimate(preview)
-    return Relief(preview, said.disparity, preview, said.confidence, said.warning, icc, model.aperture_shape)
+    estimate = model.estimate(preview)
+    return DepthImage(
+        preview, estimate.disparity, preview, estimate.confidence, estimate.warning, icc, model.aperture_shape
+    )
 
 
 # Pictures
@@ -156,26 +158,26 @@ def reduced(pixels: Pixels) -> Pixels:
     return resized(pixels, min(1.0, (PREVIEW / (pixels.shape[0] * pixels.shape[1])) ** 0.5))  # type: ignore[no-any-return]
 
 
-def depth(made: Relief) -> Pixels:
+def depth(source: DepthImage) -> Pixels:
     """In colours over its own range: red is near, blue is far."""
-    return pictures.depth_colors(made.shown[1])
+    return pictures.depth_colors(source.shown[1])
 
 
-def confidence(made: Relief) -> Pixels:
+def confidence(source: DepthImage) -> Pixels:
     """The picture where the model is sure of the depth, fading to grey where it is not. A scene's depth is sure."""
-    if made.confidence is None:
-        return made.shown[0]
-    share = np.clip((made.confidence - 0.3) / 0.6, 0, 1)[..., None]
-    return (made.image * share + 128 * (1 - share)).astype(np.uint8)
+    if source.confidence is None:
+        return source.shown[0]
+    share = np.clip((source.confidence - 0.3) / 0.6, 0, 1)[..., None]
+    return (source.image * share + 128 * (1 - share)).astype(np.uint8)
 
 
-def tile(made: Relief) -> Pixels:
-    return resized(made.photo, max(1.0, SHOWN / 2 / made.photo.shape[1]))  # type: ignore[no-any-return]
+def tile(source: DepthImage) -> Pixels:
+    return resized(source.photo, max(1.0, SHOWN / 2 / source.photo.shape[1]))  # type: ignore[no-any-return]
 
 
-def sheet(made: Relief) -> Pixels:
+def sheet(source: DepthImage) -> Pixels:
     """All views of the light field as one picture, row by row from the top left."""
-    views = made.field.views(lightfield.aperture_grid(VIEWS))
+    views = source.field.views(lightfield.aperture_grid(VIEWS))
     _, h, w, _ = views.shape
     return views.reshape(VIEWS, VIEWS, h, w, 3).transpose(0, 2, 1, 3, 4).reshape(VIEWS * h, VIEWS * w, 3)
 
@@ -190,9 +192,9 @@ def jpeg(picture: Pixels, icc: bytes | None = None) -> bytes:
 # Files
 
 
-def write_orbit(made: Relief, path: Path) -> None:
+def write_orbit(source: DepthImage, path: Path) -> None:
     """A mesh for the page, light enough for a phone."""
-    mesh.write_glb(path, *made.space, longest=ORBIT)
+    mesh.write_glb(path, *source.space, longest=ORBIT)
 
 
 EXPORTS = {  # what the page calls it: end of the file's name
@@ -206,24 +208,26 @@ EXPORTS = {  # what the page calls it: end of the file's name
 }
 
 
-def export(made: Relief, kind: str, path: Path) -> Path:
+def export(source: DepthImage, kind: str, path: Path) -> Path:
     """Write one of EXPORTS beside `path`, a name without an end; the path it has in the end. Raises UserError."""
     if kind not in EXPORTS:
         raise UserError(f"there is no download '{kind}'; there is: {', '.join(EXPORTS)}")
     target = path.with_name(path.name + EXPORTS[kind])
     if target.suffix == ".glb":
-        mesh.write_glb(target, *made.space)
+        mesh.write_glb(target, *source.space)
     elif target.suffix == ".ply":
-        mesh.write_ply(target, *made.shown)
+        mesh.write_ply(target, *source.shown)
     elif target.suffix in (".webp", ".gif"):
-        write_animation(made.field.views(lightfield.circle()), target)
+        write_animation(source.field.views(lightfield.circle()), target)
     elif target.suffix == ".npy":
-        np.save(target, made.disparity)
+        np.save(target, source.disparity)
     elif kind == "Depth (PNG)":
-        pictures.write_png(target, depth(made))
+        pictures.write_png(target, depth(source))
     else:
         columns, rows = 8, 6
-        h, w = made.space[1].shape
+        h, w = source.space[1].shape
         target = path.with_name(lightfield.quilt_name(path.name, columns, rows, w / h))
-        pictures.write_png(target, lightfield.quilt(made.field.views(lightfield.sweep(columns * rows)), columns, rows))
+        pictures.write_png(
+            target, lightfield.quilt(source.field.views(lightfield.sweep(columns * rows)), columns, rows)
+        )
     return target

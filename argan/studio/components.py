@@ -1,4 +1,4 @@
-"""Parts of the page that are used more than once: a stage for what has depth, and a button that makes a file."""
+"""Parts of the page that are used more than once: a viewer for images with depth, and a button that makes a file."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from argan.effects.aperture_shape import COLLECTION, SHAPES
 from argan.errors import UserError
 from argan.inference.model import Model
 
-Value = dict[str, Any]  # what a stage shows: see page.js
+Value = dict[str, Any]  # what a viewer shows: see page.js
 QUIET: Value = {"show_progress": "hidden", "api_visibility": "private"}
-JOB: Value = {
+QUEUED: Value = {
     "concurrency_limit": 2,
     "concurrency_id": "jobs",
     "api_visibility": "private",
 }  # the others wait their turn
-STAGE = """<figure class="stage">
+VIEWER_HTML = """<figure class="viewer">
 <div class="frame"><img alt="" draggable="false"><button type="button" class="ring"></button></div>
 <p class="nothing">@nothing</p><figcaption class="note" role="status"></figcaption>
 </figure>"""
 
 
-def told(run: Callable[..., Any]) -> Callable[..., Any]:
-    """What is wrong is said in the page, in one sentence."""
+def show_errors(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Shows what is wrong in the page, in one sentence."""
 
     @wraps(run)
-    def ran(*arguments: Any) -> Any:
+    def guarded(*arguments: Any) -> Any:
         try:
             return run(*arguments)
         except UserError as error:
@@ -41,11 +41,11 @@ def told(run: Callable[..., Any]) -> Callable[..., Any]:
                 escape(f"This could not be done: {error or 'not enough memory'}"), print_exception=False
             ) from error
 
-    return ran
+    return guarded
 
 
 @dataclass(frozen=True)
-class Stage:
+class Viewer:
     """A picture with depth and what moves it."""
 
     picture: gr.HTML
@@ -79,19 +79,19 @@ def shapes(model: Model) -> list[tuple[str, str]]:
     return [*named, ("As the collection's", COLLECTION)] if known else named
 
 
-def stage(
+def viewer(
     name: str, views: list[str], nothing: str, choices: list[tuple[str, str]], value: Value | None = None
-) -> Callable[[], Stage]:
+) -> Callable[[], Viewer]:
     """Puts the picture here, and returns what puts its controls there."""
     picture = gr.HTML(
         value,
-        html_template=STAGE.replace("@nothing", nothing),
-        js_on_load="argan.stage(element, props, watch)",
+        html_template=VIEWER_HTML.replace("@nothing", nothing),
+        js_on_load="argan.viewer(element, props, watch)",
         elem_id=name,
         apply_default_css=False,
     )
 
-    def controls() -> Stage:
+    def controls() -> Viewer:
         aperture = gr.Slider(0, 4, 1, step=0.05, label="Aperture", elem_id=f"{name}-aperture", buttons=[])
         with gr.Row(elem_classes="line"):
             view = gr.Radio(views, value="Picture", label="Show", elem_id=f"{name}-view", min_width=230)
@@ -103,7 +103,7 @@ def stage(
                 filterable=False,
                 min_width=130,
             )
-        return Stage(picture, aperture, shape, view)
+        return Viewer(picture, aperture, shape, view)
 
     return controls
 
@@ -113,8 +113,8 @@ def download(
 ) -> None:
     """A button that makes a file, and then has the browser fetch it."""
     label = button.value
-    made = button.click(lambda: gr.Button(busy, interactive=False), None, button, **QUIET, queue=False).then(
-        make, inputs, fetch, **QUIET | JOB
+    finished = button.click(lambda: gr.Button(busy, interactive=False), None, button, **QUIET, queue=False).then(
+        make, inputs, fetch, **QUIET | QUEUED
     )
-    made.success(None, None, None, js=f"() => argan.fetched('{fetch.elem_id}')", api_visibility="private")
-    made.then(lambda: gr.Button(label, interactive=True), None, button, **QUIET, queue=False)
+    finished.success(None, None, None, js=f"() => argan.fetched('{fetch.elem_id}')", api_visibility="private")
+    finished.then(lambda: gr.Button(label, interactive=True), None, button, **QUIET, queue=False)
