@@ -257,6 +257,17 @@ def test_files_that_are_sent_take_only_so_much_of_the_disk(tmp_path: Path) -> No
     assert refused.status_code == 503 and len(received) == 5
 
 
+def test_a_file_deleted_while_room_is_made_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio deletes old files of its own accord, also between two looks at one."""
+    (tmp_path / "old.jpg").write_bytes(bytes(900))
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing")
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    limit = UploadLimit(lambda *_: None, tmp_path, most=1000)  # type: ignore[arg-type, return-value]
+    limit.arriving = 200
+    limit.make_room()
+    assert not (tmp_path / "old.jpg").exists()
+
+
 # On a port
 
 
