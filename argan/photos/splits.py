@@ -106,7 +106,7 @@ def _fill_held_out(split: list[str], free: Mapping[str, list[int]], splits: Spli
     candidates = sorted((splits.draw(name), members) for name, members in free.items() if split[members[0]] == "train")
     for label, share in (("test", splits.test), ("validation", splits.validation)):
         target = round(share * total)
-        if target < TEST_MIN or counts[label] >= max(TEST_MIN, SHORT * share * total):
+        if share * total < TEST_MIN or counts[label] >= max(TEST_MIN, SHORT * share * total):
             continue
         for _, members in candidates:
             held_out = total - counts["train"] + len(members)

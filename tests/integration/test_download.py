@@ -460,3 +460,10 @@ def test_messages_show_no_secrets(server: Server, target: Path, told: Told) -> N
         get(url, target, told)
     assert "hunter2" not in str(caught.value) + "".join(told.lines)
     assert "/a: status 404" in str(caught.value)
+
+
+def test_no_secret_of_an_address_is_left_beside_a_part(server: Server, target: Path, told: Told) -> None:
+    url = server.offer("/a?token=hunter2", DATA, good(cut=100_000)).replace("http://", "http://me:sesame@")
+    refused(url, target, told, "1 tries", retry=told.retry(attempts=1))
+    note = target.with_name(target.name + ".part.json").read_text()
+    assert "etag" in note and "hunter2" not in note and "sesame" not in note

@@ -22,6 +22,8 @@ from argan.config import params
 from argan.errors import UserError
 from argan.photos import collection
 from argan.photos.collection import Collection, addition, remove
+from argan.photos.collection.hashing import copy_verified
+from argan.photos.prepare import SourceFile
 
 
 @pytest.fixture
@@ -322,6 +324,24 @@ def test_a_photo_that_changes_while_it_is_added_is_told(
     assert collection.names(tmp_path / "home") == []
     monkeypatch.setattr(addition, "with_hashes", hashed)
     assert put(folder, tmp_path / "home").photos == 12
+
+
+def test_a_copy_with_other_bytes_than_were_looked_at_is_refused_and_removed(folder: Path, tmp_path: Path) -> None:
+    file = SourceFile(folder / "3.png", "3.png", sha256="0" * 64)
+    with pytest.raises(UserError, match=r"3\.png changed while it was added"):
+        copy_verified(file, tmp_path / "mine")
+    assert not [path for path in (tmp_path / "mine").rglob("*") if path.is_file()]
+
+
+def test_the_revision_changes_with_photos_groups_and_splits_and_with_nothing_else() -> None:
+    index = pd.DataFrame({"file_sha256": ["a", "b"], "group": ["g", "h"], "split": ["train", "test"], "source": "x"})
+
+    def revision(index: pd.DataFrame) -> str:
+        return Collection("mine", Path("mine"), index, pd.DataFrame()).revision
+
+    changed = [index.assign(**{name: ["b", "c"]}) for name in ("file_sha256", "group", "split")]
+    assert len({revision(table) for table in (index, *changed)}) == 4
+    assert revision(index.iloc[::-1].assign(source="y")) == revision(index)
 
 
 def test_photos_that_are_gone_are_left_out_and_come_back_with_the_next_add(folder: Path, tmp_path: Path) -> None:

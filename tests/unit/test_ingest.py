@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -376,6 +377,34 @@ def test_splits_take_their_shares() -> None:
         Splits(0.6, 0.4)
 
 
+def alone(names: list[str], settled: dict[int, tuple[str, str]] | None = None) -> Counter[str]:
+    """How many photos each split has, where no two photos are alike."""
+    never = lambda pairs: np.zeros(len(pairs), bool)  # noqa: E731
+    split = assign(np.arange(len(names)), names, Splits(), {}, settled or {}, never, str).split
+    assert all(split[i] == label for i, (_, label) in (settled or {}).items())
+    return Counter(split)
+
+
+def test_a_held_out_split_taken_out_beforehand_is_filled_up_to_its_share_from_new_photos() -> None:
+    names = [f"{i:016x}" for i in range(1000)]
+    drawn = {name: Splits().of(name) for name in names}
+    assert alone(names) == Counter(drawn.values())  # where none is short, the hash alone decides
+    for missing in ("test", "validation"):
+        left = [name for name in names if drawn[name] != missing]
+        counts = alone(left)
+        assert counts[missing] == round(0.1 * len(left))
+        others = {"test", "validation"} - {missing}
+        assert all(counts[label] == list(drawn.values()).count(label) for label in others)
+
+
+def test_filling_up_moves_no_photo_that_is_in_a_split_already() -> None:
+    names = [name for name in (f"{i:016x}" for i in range(1000)) if Splits().of(name) == "train"]
+    old = {i: (names[i], "train") for i in range(len(names) - 30)}
+    counts = alone(names, old)
+    assert counts["test"] + counts["validation"] == 30
+    assert alone(names[:19]) == {"train": 19}  # a tenth of nineteen is less than the two that evaluation needs
+
+
 # Processes
 
 
@@ -430,3 +459,4 @@ def test_it_is_measured_against_the_plain_loop(monkeypatch: pytest.MonkeyPatch) 
     numbers = bench_photos.ingest()
     assert set(numbers) == {"ingest_speedup", "ingest_photos_per_second", "ingest_index_50_us"}
     assert all(value > 0 for value in numbers.values())
+    assert numbers["ingest_photos_per_second"] < 1e4 and numbers["ingest_index_50_us"] < 1e6  # a second, a microsecond
