@@ -135,7 +135,7 @@ def leave() -> None:
 
 def _first_to_report(processes: Processes) -> bool:
     try:
-        return dist.distributed_c10d._get_default_store().add("argan/told", 1) == 1
+        return dist.distributed_c10d._get_default_store().add("argan/reported", 1) == 1
     except RuntimeError:  # the first process held the store, and is gone
         return processes.rank == 1
 

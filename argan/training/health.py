@@ -73,7 +73,7 @@ def gradients(network: nn.Module, name: str) -> dict[str, Tensor]:
 WINDOW = 5  # consecutive rows a symptom must show in: a single bad row is noise
 
 EXPLODED = 20.0  # a loss; chance is 0.69 (or 1.39), healthy trainings stay below 3, and 8 was the worst of those that came back
-WON = 0.2  # discriminator's loss, of what guessing costs: healthy 0.4 to 0.9; 0.13 where the depth had settled the wrong way round
+WON = 0.2  # discriminator's loss, of what guessing costs: healthy 0.4 to 0.9; 0.13 where the sign of depth was wrong
 BLIND = 0.99  # the same: above it the discriminator guesses, and has nothing to teach
 COLLAPSED = 0.3  # spread of generated pictures, of the photographs' own: healthy trainings have 0.8 to 1.1
 SETTLED = 0.05  # of the training: before that everything is in motion

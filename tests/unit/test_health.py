@@ -58,11 +58,11 @@ def test_a_healthy_training_raises_no_warning_at_any_time() -> None:
 @pytest.mark.parametrize("name", SICK)
 def test_every_failure_is_named_and_given_up_after_a_tenth_of_the_training(name: str) -> None:
     history = planted(CONFIG, 30_000, **SICK[name])
-    told = {row["images"]: health.warnings(history[: n + 1], CONFIG, SPREAD) for n, row in enumerate(history)}
-    begins = [images for images, names in told.items() if names]
+    names_at = {row["images"]: health.warnings(history[: n + 1], CONFIG, SPREAD) for n, row in enumerate(history)}
+    begins = [images for images, names in names_at.items() if names]
     first = math.ceil(30_000 / CONFIG.log_every) * CONFIG.log_every  # the first sick row
     assert begins[0] == first + (health.WINDOW - 1) * CONFIG.log_every
-    assert all(told[images] == [name] for images in begins)
+    assert all(names_at[images] == [name] for images in begins)
     given_up = [r["images"] for n, r in enumerate(history) if health.stalled(history[: n + 1], CONFIG, SPREAD)]
     assert abs(given_up[0] - begins[0] - health.STALLED_AFTER * CONFIG.images) <= CONFIG.log_every
     assert health.stalled(history, CONFIG, SPREAD) == name and name in health.MEANING

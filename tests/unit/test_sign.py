@@ -1,4 +1,4 @@
-"""The sign learned by trying both ways: what tells them apart, that nothing prefers one, and that it can be killed anywhere."""
+"""The sign learned by trying both: what tells them apart, that nothing prefers one, and that it can be killed anywhere."""
 
 from __future__ import annotations
 
@@ -47,17 +47,19 @@ class SyntheticScenes(networks.SceneGenerator):
         return image, 0.1 * self.turn * disparity
 
 
-def test_depth_that_follows_the_picture_is_borne_out_whichever_way_round_it_is() -> None:
-    told = {depth: sign.edge_alignment(SyntheticScenes(depth), 64).mean for depth in ("follows", "elsewhere", "flat")}
-    spread = {depth: SyntheticScenes(depth)(torch.zeros(1, 8))[1].var(correction=0).item() / 0.15**2 for depth in told}
-    assert told["follows"] > 0.9 * spread["follows"], "nearly all of it"
-    assert told["elsewhere"] < 0.7 * spread["elsewhere"]
-    assert told["flat"] == 0, "a flat scene is no answer, let alone the best one"
-    for depth, value in told.items():
+def test_edge_alignment_is_high_where_depth_follows_the_picture_whatever_its_sign() -> None:
+    scores = {depth: sign.edge_alignment(SyntheticScenes(depth), 64).mean for depth in ("follows", "elsewhere", "flat")}
+    spread = {
+        depth: SyntheticScenes(depth)(torch.zeros(1, 8))[1].var(correction=0).item() / 0.15**2 for depth in scores
+    }
+    assert scores["follows"] > 0.9 * spread["follows"], "nearly all of it"
+    assert scores["elsewhere"] < 0.7 * spread["elsewhere"]
+    assert scores["flat"] == 0, "a flat scene is no answer, let alone the best one"
+    for depth, value in scores.items():
         assert sign.edge_alignment(SyntheticScenes(depth, turn=-1.0), 64).mean == pytest.approx(value, abs=1e-6)
 
 
-def test_the_two_ways_differ_by_the_sign_of_the_prior_alone() -> None:
+def test_the_two_trials_differ_by_the_sign_of_the_prior_alone() -> None:
     config = small()
     behind, before = sign.with_sign(config, "behind"), sign.with_sign(config, "before")
     assert behind == config
@@ -66,10 +68,10 @@ def test_the_two_ways_differ_by_the_sign_of_the_prior_alone() -> None:
 
 
 @pytest.mark.parametrize("right", sign.SIDES)
-def test_the_way_round_that_the_pictures_bear_out_is_kept(
+def test_the_sign_with_the_better_edge_alignment_is_kept(
     tmp_path: Path, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch, right: str
 ) -> None:
-    """Which it is decides nothing else: the training kept is the one that would have been made if told."""
+    """Which it is decides nothing else: the training kept is the same as with that sign given."""
     answers = iter([0.04, 0.01] if right == "behind" else [0.01, 0.04])
     monkeypatch.setattr(sign, "edge_alignment", lambda generator: sign.Evidence(next(answers), 0.001))
     config, rows, messages = small(), [], []
@@ -82,10 +84,10 @@ def test_the_way_round_that_the_pictures_bear_out_is_kept(
     assert verdict is not None and verdict.side == right and verdict.clear
     assert remembered == [8, 16] and rows == [24, 32]
     assert any(f"lies {right} the subject" in line for line in messages)
-    (tmp_path / "told").mkdir()
-    told = train(sign.with_sign(config, right), photos, tmp_path / "told")
+    (tmp_path / "given").mkdir()
+    given = train(sign.with_sign(config, right), photos, tmp_path / "given")
     assert all(
-        torch.equal(a, b) for a, b in zip(trained.generator.parameters(), told.generator.parameters(), strict=True)
+        torch.equal(a, b) for a, b in zip(trained.generator.parameters(), given.generator.parameters(), strict=True)
     )
 
 
@@ -109,12 +111,12 @@ def test_the_seconds_of_the_other_trial_are_added(
     assert result.seconds == 100.0 + other
 
 
-def test_a_hopeless_trial_loses_and_ends_nothing(tmp_path: Path, photos: np.ndarray) -> None:
-    """One of the two is told what is wrong; `stop_when_hopeless` is for what is kept."""
+def test_a_stalled_trial_loses_and_ends_nothing(tmp_path: Path, photos: np.ndarray) -> None:
+    """One of the two has the wrong prior; `stop_when_hopeless` is for what is kept."""
     flat = {"smoothness": 1e4, "prior_fade": 0, "images": 80, "stop_when_hopeless": True, "sign": "prior"}
-    (tmp_path / "told").mkdir()
+    (tmp_path / "given").mkdir()
     with pytest.raises(UserError, match="hopeless"):
-        train_with_sign(small(**flat), photos, tmp_path / "told", say=lambda line: None)
+        train_with_sign(small(**flat), photos, tmp_path / "given", say=lambda line: None)
     both = small(**flat | {"sign": "photographs", "sign_images": 80})
     (tmp_path / "both").mkdir()
     _, verdict = train_with_sign(both, photos, tmp_path / "both", say=lambda line: None)
@@ -129,14 +131,14 @@ def test_a_hopeless_trial_loses_and_ends_nothing(tmp_path: Path, photos: np.ndar
         (0.03, -0.01, 0.001, True),
         (0.03, 0.025, 0.001, False),  # beyond chance among scenes, within chance among trainings
         (0.03, 0.01, 0.005, False),  # 2.8 standard errors of the difference
-        (-0.0100, -0.0101, 1e-6, False),  # neither is borne out
+        (-0.0100, -0.0101, 1e-6, False),  # neither is positive
         (-0.01, -0.1, 0.001, False),
         (0.0, -0.1, 0.001, False),
         (0.001, -0.001, 0.001, False),
         (float("nan"), 0.03, 0.001, False),
     ],
 )
-def test_a_verdict_is_clear_where_one_way_is_borne_out_and_beyond_chance(
+def test_a_verdict_is_clear_where_one_side_is_better_beyond_chance(
     behind: float, before: float, error: float, clear: bool
 ) -> None:
     verdict = sign.Verdict("behind", behind, before, 1.0, error, error)
@@ -152,9 +154,9 @@ def test_the_standard_error_is_the_spread_of_the_mean_over_other_scenes() -> Non
 
         random = torch.Generator().manual_seed(1)
 
-    told = [sign.edge_alignment(Other("follows"), 32) for _ in range(100)]
-    spread = float(np.std([evidence.mean for evidence in told], ddof=1))
-    assert spread == pytest.approx(np.mean([evidence.error for evidence in told]), rel=0.25)
+    evidences = [sign.edge_alignment(Other("follows"), 32) for _ in range(100)]
+    spread = float(np.std([evidence.mean for evidence in evidences], ddof=1))
+    assert spread == pytest.approx(np.mean([evidence.error for evidence in evidences]), rel=0.25)
 
 
 def test_a_verdict_of_before_standard_errors_were_kept_is_read_and_not_clear(
@@ -206,7 +208,7 @@ def test_killed_anywhere_and_resumed_it_is_the_same_training(
     )
 
 
-def test_once_told_the_trials_are_not_made_again(
+def test_once_known_the_trials_are_not_made_again(
     tmp_path: Path, photos: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = train_with_sign(small(), photos, tmp_path, say=lambda line: None)

@@ -106,20 +106,20 @@ def test_a_signal_ends_the_step_and_saves(tmp_path: Path, photos: np.ndarray, nu
 
 
 def test_who_waits_for_another_training_says_so_and_goes_on_telling(tmp_path: Path) -> None:
-    other, told = FileLock(tmp_path / "lock"), []
+    other, messages = FileLock(tmp_path / "lock"), []
     other.acquire()
 
     def waiting() -> None:
-        told.append("waits")
+        messages.append("waits")
         other.release()
 
-    with exclusive_lock(tmp_path / "lock", told.append, "busy", waiting):
-        assert told == ["busy", "waits"]
+    with exclusive_lock(tmp_path / "lock", messages.append, "busy", waiting):
+        assert messages == ["busy", "waits"]
         with pytest.raises(Timeout):
             other.acquire(timeout=0)
     other.acquire(timeout=0)
-    with exclusive_lock(tmp_path / "free", told.append, "busy", waiting):
-        assert len(told) == 2
+    with exclusive_lock(tmp_path / "free", messages.append, "busy", waiting):
+        assert len(messages) == 2
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_another_estimator_needs_no_other_generator(tmp_path: Path, photos: np.n
     assert equal and messages == ["resuming at 32 of 32 images"]
 
 
-def test_who_resumes_is_told_of_the_rows_before(tmp_path: Path, photos: np.ndarray) -> None:
+def test_an_observer_gets_the_earlier_rows_on_resuming(tmp_path: Path, photos: np.ndarray) -> None:
     """A kill between a checkpoint and what watches it would else leave a gap."""
     whole = train(small(), photos, tmp_path, stop_at=48)
     seen: list[int] = []
@@ -275,7 +275,7 @@ def test_who_resumes_is_told_of_the_rows_before(tmp_path: Path, photos: np.ndarr
 
 
 def test_a_signal_beside_the_last_step_is_heard(tmp_path: Path, photos: np.ndarray) -> None:
-    """Else whoever sent it would wait for the estimator, or for the other way round, to be learned."""
+    """Else whoever sent it would wait for the estimator, or for the other sign, to be learned."""
 
     def show(images: int, generator: networks.SceneGenerator) -> None:
         if images == 96:
@@ -303,7 +303,7 @@ def test_what_is_restored_lies_where_training_runs(tmp_path: Path, photos: np.nd
 
 
 def test_a_signal_is_answered_by_a_checkpoint_before_anything_else(tmp_path: Path, photos: np.ndarray) -> None:
-    """A server that hangs while it is told of the last row costs no images."""
+    """A server that hangs while the last row is sent costs no images."""
 
     class Hangs(Exception): ...
 
@@ -329,9 +329,9 @@ def test_memory_that_ran_out_is_said_in_one_line(capsys: pytest.CaptureFixture[s
     finally:
         for n, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(n, handler)
-    told = capsys.readouterr().err
-    assert left.value.code == 2 and told.count("\n") == 1
-    assert "out of memory" in told and "train.accumulate" in told
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and error.count("\n") == 1
+    assert "out of memory" in error and "train.accumulate" in error
 
 
 def test_too_few_photos_for_a_batch(tmp_path: Path, photos: np.ndarray) -> None:
