@@ -25,7 +25,7 @@ from pipelines.stage import run_command, say
 TAG = "argan"
 FLOWS = ["retrain", "retrain-all", "ingest", "reevaluate"]
 NOTICE = 180  # seconds without a sign of life; they come every 30, and a server may be restarted meanwhile
-SCHEDULED = 60  # seconds for the server to schedule the first runs
+SCHEDULE_TIMEOUT = 60  # seconds for the server to schedule the first runs
 
 
 def automations(notice: int) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ def automations(notice: int) -> list[dict[str, Any]]:
     return [
         {
             "name": "argan: no sign of life",
-            "description": "A run whose machine or worker is gone is told so.",
+            "description": "A run whose machine or worker is gone is marked as crashed.",
             "trigger": lost,
             "actions": [to | {"state": "CRASHED", "message": f"no sign of life for {notice} s: its worker is gone"}],
         },
@@ -83,45 +83,45 @@ def deploy(notice: int) -> None:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        ask = _asking(client)
-        pools = {pool["name"] for pool in ask("POST", "/work_pools/filter", {})}
+        request = _requests(client)
+        pools = {pool["name"] for pool in request("POST", "/work_pools/filter", {})}
         if lacking := {each["work_pool"]["name"] for each in wanted} - pools:
             raise UserError(f"there is no work pool '{lacking.pop()}': make services, or prefect work-pool create")
-        if "gpu" not in [limit["name"] for limit in ask("POST", "/v2/concurrency_limits/filter", {})]:
+        if "gpu" not in [limit["name"] for limit in request("POST", "/v2/concurrency_limits/filter", {})]:
             raise UserError("there is no concurrency limit 'gpu': make services, or prefect gcl create gpu --limit 1")
         if subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], check=False).returncode:
             raise UserError("prefect deploy failed: its message is above")
-        there = {each["name"]: each["id"] for each in ask("POST", "/automations/filter", {})}
+        existing = {each["name"]: each["id"] for each in request("POST", "/automations/filter", {})}
         for automation in automations(notice):
-            if known := there.get(automation["name"]):
-                ask("PUT", f"/automations/{known}", automation)
+            if known := existing.get(automation["name"]):
+                request("PUT", f"/automations/{known}", automation)
             else:
-                ask("POST", "/automations/", automation)
+                request("POST", "/automations/", automation)
         if not any(s.get("active", True) for each in wanted for s in each.get("schedules", ())):
             return
         filters = {"flow_runs": {"tags": {"all_": [TAG]}, "state": {"type": {"any_": ["SCHEDULED"]}}}}
-        until = time.monotonic() + SCHEDULED
-        while not (count := ask("POST", "/flow_runs/count", filters)):
-            if time.monotonic() > until:
+        deadline = time.monotonic() + SCHEDULE_TIMEOUT
+        while not (count := request("POST", "/flow_runs/count", filters)):
+            if time.monotonic() > deadline:
                 raise UserError("deployed, but the server schedules nothing: see its log (SQLAlchemy 2.1 does that)")
             time.sleep(0.5)
     say(f"{len(wanted)} deployments; {count} runs are scheduled")
 
 
-def _asking(client: Any) -> Callable[..., Any]:
+def _requests(client: Any) -> Callable[..., Any]:
     import httpx
 
-    def ask(method: str, path: str, content: Any = None) -> Any:
+    def request(method: str, path: str, content: Any = None) -> Any:
         try:
-            answer = client.request(method, path, json=content)
-            return answer.json() if answer.content else None
+            response = client.request(method, path, json=content)
+            return response.json() if response.content else None
         except httpx.HTTPError as error:
-            told = " ".join(str(error).split())[:200]
+            message = " ".join(str(error).split())[:200]
             raise UserError(
-                f"Prefect at {os.environ['PREFECT_API_URL']} cannot be used ({told}): make services"
+                f"Prefect at {os.environ['PREFECT_API_URL']} cannot be used ({message}): make services"
             ) from error
 
-    return ask
+    return request
 
 
 if __name__ == "__main__":

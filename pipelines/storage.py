@@ -3,7 +3,7 @@
     python -m pipelines.storage check [s3://BUCKET/PREFIX] | push [TARGET...] | pull [TARGET...]
 
 Where the server is and who asks: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, as all programs for S3 read them; a
-DVC remote's own settings (dvc remote modify) go before them. Whatever is wrong with a bucket is said before any work, in seconds.
+DVC remote's own settings (dvc remote modify) go before them. A bucket is checked before any work, in seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from argan.errors import UserError
 from pipelines.stage import fail, run_command, say
 
-SECONDS = 5  # to connect; a bucket that takes longer is of no use
+TIMEOUT = 5  # to connect; a bucket that takes longer is of no use
 
 
 def check(url: str, remote: Mapping[str, str] | None = None) -> None:
@@ -43,20 +43,20 @@ def check(url: str, remote: Mapping[str, str] | None = None) -> None:
     given: dict[str, Any] = {names[key]: value for key, value in remote.items() if key in names}
     try:
         session = boto3.Session(profile_name=remote.get("profile"))
-        config = Config(connect_timeout=SECONDS, read_timeout=2 * SECONDS, retries={"total_max_attempts": 1})
+        config = Config(connect_timeout=TIMEOUT, read_timeout=2 * TIMEOUT, retries={"total_max_attempts": 1})
         client = session.client("s3", endpoint_url=endpoint, config=config, **given)
         client.list_objects_v2(Bucket=parts.netloc, MaxKeys=1)
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise UserError(f"{where}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") from error
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code"))
-        told = {
+        reason = {
             "NoSuchBucket": f"the bucket {parts.netloc} is not there; create it, or fix its name",
             "404": f"the bucket {parts.netloc} is not there; create it, or fix its name",
             "InvalidAccessKeyId": "AWS_ACCESS_KEY_ID is not known there; fix it",
             "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY is wrong; fix it",
         }.get(code, f"access refused ({code}); fix AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the bucket's rights")
-        raise UserError(f"{where}: {told}") from error
+        raise UserError(f"{where}: {reason}") from error
     except (BotoCoreError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{where} cannot be reached ({reason}); start it, or fix AWS_ENDPOINT_URL") from error
@@ -74,7 +74,7 @@ def remote() -> tuple[str, dict[str, str]]:
 
 
 def dvc(command: str, targets: list[str]) -> None:
-    """`dvc push` or `dvc pull`, with what can be wrong with the bucket told before. Raises UserError."""
+    """`dvc push` or `dvc pull`, the bucket checked before. Raises UserError."""
     url, settings = remote()
     if url.startswith("s3://"):
         check(url, settings)
@@ -83,8 +83,8 @@ def dvc(command: str, targets: list[str]) -> None:
     )
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        told = errors[-1].removeprefix("ERROR: ") if errors else "it said nothing"
-        raise UserError(f"dvc {command} failed: {told}; run it again: what is there already is not sent again")
+        message = errors[-1].removeprefix("ERROR: ") if errors else "it said nothing"
+        raise UserError(f"dvc {command} failed: {message}; run it again: what is there already is not sent again")
     say(f"{'pushed to' if command == 'push' else 'pulled from'} {url}")
 
 

@@ -44,13 +44,13 @@ def prepare() -> Params:
         settings.domain(domain)
     if not settings.domains:
         raise UserError(f"params.yaml: domains is empty; name at least one of {', '.join(sorted(settings.known))}")
-    git, without = _git(), LOCAL.exists() and "no_scm" in LOCAL.read_text(encoding="utf-8")
-    if not git and not without:
+    git, no_scm = _git(), LOCAL.exists() and "no_scm" in LOCAL.read_text(encoding="utf-8")
+    if not git and not no_scm:
         say(
             "This is no Git repository: DVC works without one here, except for experiments and comparisons of revisions."
         )
         _dvc("config", "--local", "core.no_scm", "true")
-    elif git and without:
+    elif git and no_scm:
         _dvc("config", "--local", "--unset", "core.no_scm")
     return settings
 
@@ -67,7 +67,7 @@ def _dvc(*arguments: str) -> None:
         raise UserError(f"dvc {' '.join(arguments)} failed: its message is above")
 
 
-def forgotten(domain: str, settings: Params) -> bool:
+def is_unregistered(domain: str, settings: Params) -> bool:
     """Whether the receipt names a version that the MLflow in use does not hold (another one, or its database is gone).
 
     DVC cannot see that, so the register stage would pass for unchanged.
@@ -80,11 +80,11 @@ def finish() -> None:
     """Register again what the registry has lost, and say what was made and how to look at it."""
     settings = params.load()
     for domain in settings.domains:
-        if forgotten(domain, settings):
+        if is_unregistered(domain, settings):
             say(f"{domain}: the MLflow in use does not have the registered version; registering it again")
             _dvc("repro", "--quiet", "--force", "--single-item", f"register@{domain}")
     for domain in settings.domains:
-        _tell(domain)
+        _summarize(domain)
     uri = registry.tracking_uri(settings.mlflow)
     name = f"argan-{settings.domains[0]}"
     page = f"see {page_of(uri, name)}" if uri.startswith("http") else "make registry"
@@ -92,16 +92,15 @@ def finish() -> None:
     say(f"A new picture:   argan sample {settings.domains[0]} --count 16 --seed 1 --out scenes")
 
 
-def _tell(domain: str) -> None:
+def _summarize(domain: str) -> None:
     config, scores = _json(Path("models") / domain / "config.json"), _json(Path("metrics") / f"{domain}.json")
     receipt = _json(Path("registry") / f"{domain}.json")
     if config is None or scores is None or receipt is None:
         raise UserError(f"{domain}: not everything was made; run `dvc repro` and read what it says")
-    made = config["summary"]
+    summary = config["summary"]
     say(f"\n{domain}: generator and depth estimator in models/{domain}, learned from flat photographs alone")
-    say(
-        f"in {made['train_seconds'] / 60:.1f} minutes ({made['images_seen']} images seen, {made['images_per_second']:.0f}/s)."
-    )
+    minutes, speed = summary["train_seconds"] / 60, summary["images_per_second"]
+    say(f"in {minutes:.1f} minutes ({summary['images_seen']} images seen, {speed:.0f}/s).")
     say(f"\n  {'':44}{'model':>9}{'center prior':>15}{'mean depth':>13}")
     for key, title in TABLE.items():
         if scores.get(key) is not None:

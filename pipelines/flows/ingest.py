@@ -12,11 +12,11 @@ from argan.config import params, schema
 from argan.errors import UserError
 from argan.redact import NO_SECRET
 from pipelines import workspace
-from pipelines.driver import busy
-from pipelines.flows import shown
+from pipelines.driver import is_busy
+from pipelines.flows import artifacts
 from pipelines.flows.retrain import retrain
-from pipelines.flows.shared import HOOKS, PLAIN, clear, command
-from pipelines.flows.stages import passes
+from pipelines.flows.shared import HOOKS, PLAIN, one_line_errors, run_flow
+from pipelines.flows.stages import is_transient
 
 # Prefect's server checks this before it stores a parameter, and its form while somebody types
 Source = Annotated[str, Field(min_length=1, json_schema_extra={"pattern": NO_SECRET})]
@@ -26,12 +26,12 @@ Name = Annotated[str, Field(pattern=f"^{schema.NAME.pattern}$")]
 @task(
     retries=2,
     retry_delay_seconds=[30, 300],
-    retry_condition_fn=passes,
+    retry_condition_fn=is_transient,
     timeout_seconds=12 * 3600,
     **PLAIN,
 )
 def photos(name: str, source: str) -> Any:
-    """Add what is new: checked, near duplicates told, each photo once by its bytes; params.yaml gets the new revision."""
+    """Add what is new: checked, near duplicates reported, each photo once by its bytes; params.yaml gets the new revision."""
     from pipelines import arrivals
 
     try:
@@ -45,7 +45,7 @@ def photos(name: str, source: str) -> Any:
 
 
 @flow(name="ingest", flow_run_name="ingest-{collection}", timeout_seconds=16 * 24 * 3600, **HOOKS)
-@clear
+@one_line_errors
 def ingest(
     collection: Name,
     source: Source,
@@ -69,14 +69,14 @@ def ingest(
     state: Any = photos.with_options(task_run_name=f"photos@{collection}")(collection, source, return_state=True)
     if not state.is_completed():
         return Failed(message=state.message)
-    told = state.result()
-    line, due = arrivals.retraining_due(collection, told, enough)
+    arrived = state.result()
+    line, due = arrivals.retraining_due(collection, arrived, enough)
     get_run_logger().info(line)
-    if told["new"]:
-        shown.arrived(collection, source, told, line)
+    if arrived["new"]:
+        artifacts.publish_arrivals(collection, source, arrived, line)
     if not due:
-        return Completed(message=line, name="Completed" if told["new"] else "Unchanged")
-    if busy(collection) and runtime.flow_run.run_count == 1:  # hourly runs do not queue up behind a training of days
+        return Completed(message=line, name="Completed" if arrived["new"] else "Unchanged")
+    if is_busy(collection) and runtime.flow_run.run_count == 1:  # hourly runs do not queue up behind a training of days
         return Completed(message=f"{line}; it is being retrained already, a later run goes on", name="Unchanged")
     (arrivals.RETRAINING_FOLDER / collection).parent.mkdir(parents=True, exist_ok=True)
     (arrivals.RETRAINING_FOLDER / collection).touch()
@@ -93,4 +93,4 @@ def ingest_command(collection: str, source: str, enough: int) -> None:
 
     params.check_collection_name(collection, workspace.prepare())
     arrivals.checked_source(source)  # before Prefect sees it
-    command(ingest, collection=collection, source=source, enough=enough)
+    run_flow(ingest, collection=collection, source=source, enough=enough)

@@ -11,14 +11,14 @@ from prefect.states import Completed, Failed
 
 from pipelines import REEVALUATED, workspace
 from pipelines.driver import Driver
-from pipelines.flows.shared import HOOKS, PLAIN, Domain, clear, gpu, settings_of
-from pipelines.flows.stages import lineage, passes, step
+from pipelines.flows.shared import HOOKS, PLAIN, Domain, gpu, load_settings, one_line_errors
+from pipelines.flows.stages import is_transient, lineage, step
 
 
 @task(
     retries=2,
     retry_delay_seconds=[60, 300],
-    retry_condition_fn=passes,
+    retry_condition_fn=is_transient,
     timeout_seconds=12 * 3600,
     **PLAIN,
 )
@@ -27,16 +27,16 @@ def champion(domain: str, dvc: Driver) -> Any:
     done = dvc(["-m", "pipelines.reevaluate", domain], get_run_logger().info)
     if done.reason:
         return Failed(message=done.reason)
-    told = json.loads((REEVALUATED / f"{domain}.json").read_text(encoding="utf-8"))
-    table = [{"score": name, **pair} for name, pair in told["scores"].items()]
-    where = "the same photos" if told["same_photos"] else "other photos than when registered"
-    line = f"argan-{domain} version {told['version']}, on {told['split']} photos, {where}"
+    scores = json.loads((REEVALUATED / f"{domain}.json").read_text(encoding="utf-8"))
+    table = [{"score": name, **pair} for name, pair in scores["scores"].items()]
+    where = "the same photos" if scores["same_photos"] else "other photos than when registered"
+    line = f"argan-{domain} version {scores['version']}, on {scores['split']} photos, {where}"
     create_table_artifact(key=f"champion-{domain}", table=table, description=line)
     return Completed(message=line)
 
 
 @flow(name="reevaluate", flow_run_name="reevaluate", **HOOKS)
-@clear
+@one_line_errors
 def reevaluate(domains: list[Domain] = []) -> Any:  # noqa: B006
     """Judge the champions of the registry on the validation photos as they are today: drift shows before anybody complains.
 
@@ -46,7 +46,7 @@ def reevaluate(domains: list[Domain] = []) -> Any:  # noqa: B006
     domains = list(dict.fromkeys(domains or workspace.prepare().domains))
     failed = {}
     for domain in domains:
-        settings_of(domain)
+        load_settings(domain)
         with Driver(domain, get_run_logger().info, **lineage()) as dvc:
             states: list[Any] = []
             for name in ("fetch", "crop"):

@@ -13,14 +13,14 @@ from prefect.states import Failed
 from argan.config.schema import STAGES
 from pipelines import workspace
 from pipelines.driver import Driver
-from pipelines.flows.shared import HOOKS, Domain, clear, command, settings_of
+from pipelines.flows.shared import HOOKS, Domain, load_settings, one_line_errors, run_flow
 from pipelines.flows.stages import HOURS, lineage, stages
 
 ATTEMPTS = 5  # of a run whose machine or worker was killed under it; one that kills its worker each time ends here
 
 
 @flow(name="retrain", flow_run_name="retrain-{domain}", timeout_seconds=sum(HOURS.values()) * 3600, **HOOKS)
-@clear
+@one_line_errors
 def retrain(domain: Domain) -> Any:
     """Fetch, crop, train, evaluate and register one domain; what is up to date is left alone.
 
@@ -29,7 +29,7 @@ def retrain(domain: Domain) -> Any:
     Args:
         domain: Of `domains` in params.yaml; a new one is offered here after `make deploy`.
     """
-    settings_of(domain)
+    load_settings(domain)
     if runtime.flow_run.run_count > ATTEMPTS:
         return Failed(
             message=f"given up: {ATTEMPTS} attempts; see the worker's log and the machine's memory, then start a new run"
@@ -42,11 +42,11 @@ def retrain(domain: Domain) -> Any:
 
 def retrain_command(domain: str) -> None:
     """What `argan retrain DOMAIN` does. Raises UserError for a domain that is not built here, or with the failed stage's line."""
-    settings = settings_of(domain)
+    settings = load_settings(domain)
     if not os.environ.get("PREFECT_API_URL"):  # Prefect's own server takes 10 s to start: not for nothing
         with Driver(domain, print) as dvc:
-            told = dvc(["status", "--quiet", *(f"{name}@{domain}" for name in STAGES)], print)
-        if not told.reason and not workspace.forgotten(domain, settings):
+            outcome = dvc(["status", "--quiet", *(f"{name}@{domain}" for name in STAGES)], print)
+        if not outcome.reason and not workspace.is_unregistered(domain, settings):
             print(f"{domain}: nothing to do, all is up to date")
             return
-    command(retrain, domain=domain)
+    run_flow(retrain, domain=domain)

@@ -14,17 +14,17 @@ from argan.errors import UserError
 from pipelines import workspace
 from pipelines.driver import Driver
 from pipelines.flows.retrain import retrain
-from pipelines.flows.shared import HOOKS, PLAIN, Domain, clear, settings_of
+from pipelines.flows.shared import HOOKS, PLAIN, Domain, load_settings, one_line_errors
 
 
 @task(task_run_name="{domain}", **PLAIN)
-def whole(domain: str) -> Any:
+def domain_run(domain: str) -> Any:
     state: Any = retrain(domain, return_state=True)
     return Completed(message=state.message) if state.is_completed() else Failed(message=state.message)
 
 
 @flow(name="retrain-all", flow_run_name="retrain-all", **HOOKS)
-@clear
+@one_line_errors
 def retrain_all(
     domains: list[Domain] = [],  # noqa: B006
     at_once: Annotated[int, Field(ge=1, le=64)] = 2,
@@ -39,10 +39,10 @@ def retrain_all(
     """
     domains = list(dict.fromkeys(domains or workspace.prepare().domains))
     for domain in domains:
-        settings_of(domain)
-    with runner(at_once, dask) as crowd:
+        load_settings(domain)
+    with runner(at_once, dask) as task_runner:
         try:
-            futures = [crowd.submit(whole, {"domain": domain}) for domain in domains]
+            futures = [task_runner.submit(domain_run, {"domain": domain}) for domain in domains]
             for future in futures:
                 future.wait()
         except BaseException:

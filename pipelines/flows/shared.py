@@ -26,7 +26,7 @@ from pipelines import workspace
 GPU = "gpu"  # the concurrency limit: as many trainings as there are GPUs
 # Seconds after which the place of a run that was killed is free again; a server may be away for as long
 LEASE = float(os.environ.get("ARGAN_GPU_LEASE", "300"))
-AGAIN = (
+HOW_TO_RESUME = (
     "To go on: 'Retry' on this run's page, or `argan {flow} {arguments}`. What is finished is not done again, "
     "and training resumes from its checkpoint."
 )
@@ -43,7 +43,7 @@ def _known() -> list[str]:
 Domain = Annotated[str, Field(json_schema_extra={"enum": list(_known())} if _known() else None)]
 
 
-def settings_of(domain: str) -> Params:
+def load_settings(domain: str) -> Params:
     """The parameters of a workspace that builds `domain`. Raises UserError."""
     settings = workspace.prepare()
     settings.domain(domain)
@@ -54,8 +54,8 @@ def settings_of(domain: str) -> Params:
     return settings
 
 
-def clear(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What a user can mend fails a run in one line, without a traceback."""
+def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a user can fix fails a run in one line, without a traceback."""
 
     @functools.wraps(function)
     def run(*arguments: Any, **named: Any) -> Any:
@@ -101,20 +101,24 @@ def gpu() -> Iterator[None]:
         place.__exit__(None, None, None)
 
 
-def told(flow: Any, flow_run: Any, state: Any) -> None:
+def report_failure(flow: Any, flow_run: Any, state: Any) -> None:
     """The hook of runs that did not end well: what it was, and how to go on."""
     arguments = redacted(" ".join(str(value) for value in flow_run.parameters.values() if value not in (None, "")))
     reason = redacted(" ".join((state.message or "no reason was given").split()))
     flow_run_logger(flow_run, flow).error(f"{flow_run.name} {state.name}: {reason}")
-    flow_run_logger(flow_run, flow).error(AGAIN.format(flow=flow.name, arguments=arguments))
+    flow_run_logger(flow_run, flow).error(HOW_TO_RESUME.format(flow=flow.name, arguments=arguments))
 
 
 # Tasks whose results are files of DVC: nothing of them is kept or looked up
 PLAIN: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
-HOOKS: dict[str, Any] = {"on_failure": [told], "on_crashed": [told], "on_cancellation": [told]}
+HOOKS: dict[str, Any] = {
+    "on_failure": [report_failure],
+    "on_crashed": [report_failure],
+    "on_cancellation": [report_failure],
+}
 
 
-def command(flow: Any, **named: Any) -> None:
+def run_flow(flow: Any, **named: Any) -> None:
     """Run a flow from the command line. Raises UserError with the line it failed with."""
     try:
         state: Any = flow(**named, return_state=True)

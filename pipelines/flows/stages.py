@@ -14,23 +14,23 @@ from argan.config.schema import STAGES
 from argan.errors import UserError
 from pipelines import workspace
 from pipelines.driver import Driver
-from pipelines.flows import shown
+from pipelines.flows import artifacts
 from pipelines.flows.shared import PLAIN, gpu
 
 HOURS = {"fetch": 12, "crop": 12, "train": 14 * 24, "evaluate": 12, "register": 1}  # beyond these something hangs
-PASSING = re.compile(r"again later|cannot be used \(|cannot be reached|is busy|[Uu]nable to acquire lock")
+TRANSIENT = re.compile(r"again later|cannot be used \(|cannot be reached|is busy|[Uu]nable to acquire lock")
 
 
-def passes(task: Any, run: Any, state: Any) -> bool:
+def is_transient(task: Any, run: Any, state: Any) -> bool:
     """Whether a failure may be gone in a while: a network, a server that restarts, a lock."""
-    return bool(PASSING.search(state.message or ""))
+    return bool(TRANSIENT.search(state.message or ""))
 
 
-@task(retries=3, retry_delay_seconds=[10, 60, 300], retry_condition_fn=passes, **PLAIN)
+@task(retries=3, retry_delay_seconds=[10, 60, 300], retry_condition_fn=is_transient, **PLAIN)
 def stage(name: str, domain: str, dvc: Driver) -> Any:
     """One stage; called directly, never submitted: a submitted task hears nothing of a cancellation."""
     try:
-        lost = name == "register" and workspace.forgotten(domain, params.load())
+        lost = name == "register" and workspace.is_unregistered(domain, params.load())
     except UserError as error:
         return Failed(message=str(error))
     done = dvc(["repro", "--single-item", *(["--force"] if lost else []), f"{name}@{domain}"], get_run_logger().info)
@@ -39,15 +39,15 @@ def stage(name: str, domain: str, dvc: Driver) -> Any:
     return Completed(message=f"{name}@{domain}", name="Completed" if done.changed else "Unchanged")
 
 
-def step(name: str, domain: str, dvc: Driver, before: list[Any]) -> Any:
-    """The state in which a stage ends, run as a task after those `before` it."""
+def step(name: str, domain: str, dvc: Driver, earlier: list[Any]) -> Any:
+    """The state in which a stage ends, run as a task after the `earlier` ones."""
     task = stage.with_options(name=name, task_run_name=f"{name}@{domain}", timeout_seconds=HOURS[name] * 3600)
-    return task(name, domain, dvc, return_state=True, wait_for=before[-1:])
+    return task(name, domain, dvc, return_state=True, wait_for=earlier[-1:])
 
 
 @task(**PLAIN)
 def summary(domain: str) -> Any:
-    return Completed(message=shown.show(domain))
+    return Completed(message=artifacts.publish_retraining(domain))
 
 
 def stages(domain: str, dvc: Driver) -> Any:

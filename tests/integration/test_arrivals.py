@@ -128,13 +128,13 @@ def test_prefect_gets_no_password_as_a_parameter(monkeypatch: pytest.MonkeyPatch
 
 
 def test_artifacts_show_foreign_names_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.flows import shown
+    from pipelines.flows import artifacts
 
     made: dict[str, str] = {}
-    monkeypatch.setattr(shown, "create_markdown_artifact", lambda **named: made.update(named))
+    monkeypatch.setattr(artifacts, "create_markdown_artifact", lambda **named: made.update(named))
     hostile = "`<img src=x onerror=alert(1)>|\n\n# x"
     found = {"refused": {hostile: hostile}}
-    shown.arrived("mine", f"s3://{hostile}", found, hostile)
+    artifacts.publish_arrivals("mine", f"s3://{hostile}", found, hostile)
     assert "<img" not in made["markdown"] + made["description"]
     assert [line.count("|") for line in made["markdown"].splitlines() if "alert" in line] == [0, 3]
     assert "\n" not in made["description"]

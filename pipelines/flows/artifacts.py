@@ -21,45 +21,47 @@ PICTURES = {  # plots/<domain>/<name>.png, those that are there
 WIDTH = 1000  # pixels of a picture that is kept in Prefect's database, where no MLflow server shows it
 
 
-def show(domain: str) -> str:
+def publish_retraining(domain: str) -> str:
     """Make the artifacts of a domain's newest version; the line that sums it up."""
     receipt = json.loads(Path(f"registry/{domain}.json").read_text(encoding="utf-8"))
     scores = json.loads(Path(f"metrics/{domain}.json").read_text(encoding="utf-8"))
     name, version, uri = receipt["name"], receipt["version"], receipt["tracking_uri"]
     line = f"{name} version {version}: {'champion' if 'champion' in receipt['aliases'] else 'challenger'} ({receipt['reason']})"
-    compared = rows(receipt.get("comparison") or {}, scores)
+    compared = score_rows(receipt.get("comparison") or {}, scores)
     create_table_artifact(
         key=f"scores-{domain}", table=compared, description=f"{markdown(line)}. Last column: the gate's verdict."
     )
-    there = {key: Path(f"plots/{domain}/{key}.png") for key in PICTURES if Path(f"plots/{domain}/{key}.png").exists()}
-    told = [f"# {markdown(domain)}\n\n**{markdown(line)}**\n"]
+    pictures = {
+        key: Path(f"plots/{domain}/{key}.png") for key in PICTURES if Path(f"plots/{domain}/{key}.png").exists()
+    }
+    lines = [f"# {markdown(domain)}\n\n**{markdown(line)}**\n"]
     if uri.startswith("http"):
         page = f"{uri}/#/models/{name}/versions/{version}?workflowType=machine_learning"
-        told.append(f"[{name} version {version}]({page}) in MLflow: how good it is, its files, how to load it.\n")
+        lines.append(f"[{name} version {version}]({page}) in MLflow: how good it is, its files, how to load it.\n")
         if "experiment_id" in receipt:
             run = (
                 f"{uri}/#/experiments/{receipt['experiment_id']}/runs/{receipt['run_id']}?workflowType=machine_learning"
             )
-            told.append(f"[The training's run]({run}) in MLflow: its curves, its pictures over the steps.\n")
+            lines.append(f"[The training's run]({run}) in MLflow: its curves, its pictures over the steps.\n")
     else:
-        told.append(f"Registered in {markdown(uri)}; `make registry` shows it.\n")
-    for key, file in there.items():
+        lines.append(f"Registered in {markdown(uri)}; `make registry` shows it.\n")
+    for key, file in pictures.items():
         if not uri.startswith("http"):
-            url = inline(file)
+            url = data_uri(file)
         else:
             path = quote(f"plots/{receipt['model_hash']}/{file.name}", safe="")
             url = f"{uri}/get-artifact?path={path}&run_uuid={receipt['run_id']}"
             about = f"{PICTURES[key]}: {domain} version {version}"
             create_image_artifact(key=f"{key}-{domain}", image_url=url, description=about)
-        told.append(f"## {PICTURES[key]}\n\n![{key}]({url})\n")
-    told.append(f"The whole report: `reports/{domain}/report.html`\n")
-    create_markdown_artifact(key=f"retrained-{domain}", markdown="\n".join(told), description=markdown(line))
+        lines.append(f"## {PICTURES[key]}\n\n![{key}]({url})\n")
+    lines.append(f"The whole report: `reports/{domain}/report.html`\n")
+    create_markdown_artifact(key=f"retrained-{domain}", markdown="\n".join(lines), description=markdown(line))
     return line
 
 
-def rows(comparison: dict[str, Any], scores: dict[str, Any]) -> list[dict[str, Any]]:
+def score_rows(comparison: dict[str, Any], scores: dict[str, Any]) -> list[dict[str, Any]]:
     """A row a score: those that the gate compared with the champion first, with the gain's interval."""
-    made = [
+    compared = [
         {
             "score": name,
             "new": round(c["new"], 4),
@@ -70,12 +72,12 @@ def rows(comparison: dict[str, Any], scores: dict[str, Any]) -> list[dict[str, A
         for name, c in comparison.items()
     ]
     others = {k: v for k, v in scores.items() if isinstance(v, float) and k not in comparison}
-    return made + [
+    return compared + [
         {"score": k, "new": round(v, 4), "champion": "", "gain": "", "verdict": ""} for k, v in others.items()
     ]
 
 
-def inline(file: Path) -> str:
+def data_uri(file: Path) -> str:
     """A picture as a data URI, small enough for a database."""
     from PIL import Image
 
@@ -88,9 +90,9 @@ def inline(file: Path) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def arrived(name: str, source: str, told: dict[str, Any], line: str) -> None:
+def publish_arrivals(name: str, source: str, arrivals: dict[str, Any], line: str) -> None:
     """What came into a collection, and what was refused and why."""
-    rows = [f"| {markdown(photo)} | {markdown(why)} |" for photo, why in list(told["refused"].items())[:100]]
+    rows = [f"| {markdown(photo)} | {markdown(why)} |" for photo, why in list(arrivals["refused"].items())[:100]]
     table = ["| refused | why |", "|---|---|", *rows] if rows else []
     page = f"The collection's report: `data/collections/{name}/preview/report.html`"
     text = "\n".join(
