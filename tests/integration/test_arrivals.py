@@ -120,7 +120,7 @@ def test_prefect_gets_no_password_as_a_parameter(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(module.workspace, "prepare", lambda: None)
     monkeypatch.setattr(module.params, "check_collection_name", lambda name, settings: None)
-    monkeypatch.setattr(module, "command", lambda *given, **named: pytest.fail("Prefect saw it"))
+    monkeypatch.setattr(module, "run_flow", lambda *given, **named: pytest.fail("Prefect saw it"))
     with pytest.raises(UserError, match=r"^the source ftp://host/x holds a user, a password or a key.*\$\{NAME\}"):
         module.ingest_command("mine", "ftp://me:hunter2@host/x", 1)
     pattern = module.ingest.parameters.properties["source"]["pattern"]  # what its server holds a parameter against
