@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
+from kernels import compile_kernels
 
 ROOT = Path(__file__).parent.parent
 OFFLINE = Path(__file__).parent / "offline"
@@ -104,9 +106,18 @@ class Workspace:
         return Workspace(folder, self.home, self.connections)
 
 
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test run have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session")
 def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Workspace]:
     """A function that makes a new workspace with the parameters shrunken; `git=False` makes it without Git."""
+
+    with FileLock(shared_folder(tmp_path_factory) / "kernels.lock"):
+        compile_kernels()
 
     def make(git: bool = True) -> Workspace:
         base = tmp_path_factory.mktemp("workspace")
@@ -114,7 +125,6 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Wo
         made.home.mkdir()
         made.folder.mkdir()
         for name in ("argan", "pipelines"):
-            # Machine code that numba compiled comes along: to compile it anew takes each workspace half a minute
             shutil.copytree(ROOT / name, made.folder / name, ignore=shutil.ignore_patterns("*.pyc"))
         for name in (
             "dvc.yaml",
@@ -139,13 +149,25 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Wo
 
 
 @pytest.fixture(scope="session")
-def finished(make_workspace: Callable[..., Workspace]) -> Workspace:
-    """A workspace in which `dvc repro` has run to its end. Tests read it; those that change it work on a copy."""
-    made = make_workspace()
-    made.run("dvc", "repro")
-    made.run("git", "add", "-A")
-    made.run("git", "commit", "-qm", "made")
-    return made
+def finished(make_workspace: Callable[..., Workspace], tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace in which `dvc repro` has run to its end. Tests read it; those that change it work on a copy.
+
+    One test process makes it, the others copy it.
+    """
+    shared = shared_folder(tmp_path_factory)
+    note = shared / "finished.txt"
+    with FileLock(shared / "finished.lock"):
+        if not note.exists():
+            workspace = make_workspace()
+            workspace.run("dvc", "repro")
+            workspace.run("git", "add", "-A")
+            workspace.run("git", "commit", "-qm", "finished")
+            note.write_text(str(workspace.folder))
+    origin = Path(note.read_text())
+    base = tmp_path_factory.mktemp("finished")
+    copy = Workspace(origin, base / "home", origin.parent / "connections.txt").copy(base / "argan")
+    copy.home.mkdir()
+    return copy
 
 
 @pytest.fixture(scope="session")
@@ -209,15 +231,28 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
-# Modules that share servers or a finished workspace run in one process, the longest first; any other module is a group of its own.
+# Modules that share servers or a finished workspace run in one process. A test process takes a group at a time, the longest first:
+# these groups (they mostly wait, so there is a process more than there are cores), then the modules of LONGEST, then the others.
 GROUPS = {
-    **dict.fromkeys(("test_flows", "test_pipeline", "test_examples"), "workspace"),
+    "test_flows": "flows",
     **dict.fromkeys(("test_services", "test_storage", "test_models"), "servers"),
+    **dict.fromkeys(("test_pipeline", "test_examples"), "pipeline"),
 }
+LONGEST = (
+    "test_distributed",
+    "test_collection_add",
+    "test_studio",
+    "test_serve",
+    "test_full_disk",
+    "test_evaluation",
+    "test_iris",
+    "test_training",
+)
+ORDER = list(dict.fromkeys((*GROUPS, *LONGEST)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.stem not in GROUPS)
+    items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else len(ORDER))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,6 +1,6 @@
-"""Real servers for tests: Prefect, MLflow and a worker in a temporary folder on free ports, started once for the whole session.
+"""Real servers for tests: Prefect, MLflow and a worker in a temporary folder on free ports, once for each test process.
 
-from tests_servers ... see conftest.py: the fixtures `servers`, `postgres` and `storage` are there for every test.
+The fixtures `servers`, `team` and `bucket` are there for every test.
 """
 
 from __future__ import annotations
@@ -98,6 +98,11 @@ class Servers:
     def pid(self, name: str) -> int:
         return int(json.loads((self.home / "run" / f"{name}.json").read_text())["pid"])
 
+    def ended(self) -> list[str]:
+        """Those that were started here and whose process is there no more."""
+        notes = sorted((self.home / "run").glob("*.json"))
+        return [note.stem for note in notes if not _runs(int(json.loads(note.read_text())["pid"]))]
+
     def kill(self, name: str) -> None:
         """SIGKILL one of them and its children, as a lack of memory would."""
         process = psutil.Process(self.pid(name))
@@ -126,6 +131,13 @@ class Servers:
 
     def logs(self) -> str:
         return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in self.home.glob("logs/*.log"))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _entry_point(folder: Path) -> list[str]:

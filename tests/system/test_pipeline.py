@@ -18,11 +18,16 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Workspace
+import yaml
+from conftest import ROOT, SMALL, Workspace
 from PIL import Image
 
+import argan
 from argan.config import params
+from argan.errors import UserError
 from argan.meadow import photographs
+from pipelines.train import train
+from pipelines.workspace import prepare
 
 pytestmark = pytest.mark.pipeline
 KEYS = [
@@ -79,11 +84,13 @@ def test_git_sees_only_what_belongs_in_it(finished: Workspace) -> None:
 
 
 def test_a_second_run_has_nothing_to_do_and_says_so(finished: Workspace) -> None:
-    began = time.perf_counter()
+    began = os.times()
     finished.run("python", "-m", "pipelines.workspace", "prepare")
     assert "up to date" in finished.run("dvc", "repro")
     told = finished.run("python", "-m", "pipelines.workspace", "finish")
-    assert time.perf_counter() - began < 10 * (4 if os.environ.get("CI") else 2)  # 4 s on a quiet machine
+    ended = os.times()
+    seconds = ended.children_user + ended.children_system - began.children_user - began.children_system
+    assert seconds < 40  # of computing, whatever else the machine does; 4 on a quiet one
     assert "argan-meadow version 1" in told
     assert "plots/meadow/grid.png" in told
     assert "make registry" in told
@@ -145,7 +152,7 @@ def test_a_sign_learned_from_the_photographs_is_in_the_model_and_its_card(finish
     assert f"learned from the photographs: what is out of focus lies {verdict['side']} the subject" in card
     assert pd.read_csv(model / "history.csv")["images"].is_monotonic_increasing
     assert "resuming at 320 of 320 images" in workspace.run("python", "-m", "pipelines.train", "meadow")
-    assert workspace.run("argan", "sample", "meadow", "--count", "1")
+    assert argan.load(model).sample(1, seed=0).images.shape == (1, 32, 32, 3)
 
 
 def test_interrupted_training_says_how_to_go_on(finished: Workspace, tmp_path: Path) -> None:
@@ -156,7 +163,7 @@ def test_interrupted_training_says_how_to_go_on(finished: Workspace, tmp_path: P
     told = ""
     for line in process.stdout:
         told += line
-        if "left, loss" in line:
+        if "left, loss" in line and "left, loss" not in told.removesuffix(line):
             process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
     assert "starting fresh" in told
@@ -165,7 +172,7 @@ def test_interrupted_training_says_how_to_go_on(finished: Workspace, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda p: p["train"].update(recpie="modern"), "train.recpie' (did you mean 'recipe'?)"),
         (lambda p: p["meadow"].update(photos="many"), "meadow.photos"),
@@ -176,26 +183,40 @@ def test_interrupted_training_says_how_to_go_on(finished: Workspace, tmp_path: P
     ],
 )
 def test_bad_parameters_are_one_line(
-    finished: Workspace, tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content["meadow"] |= SMALL["meadow"]
+    change(content)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        prepare()
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_commands_report_bad_parameters_without_a_traceback(finished: Workspace, tmp_path: Path) -> None:
     workspace = finished.copy(tmp_path / "copy")
-    workspace.params(change)
+    workspace.params(lambda p: p.update(domains=["medow"]))
     output = workspace.run("python", "-m", "pipelines.workspace", "prepare", code=2)
-    assert told in output
-    assert output.count("\n") == 1
-    if told != "domains is empty":  # DVC takes none for nothing to do
-        assert "Traceback" not in workspace.run("dvc", "repro", code=255)
+    assert "unknown domain 'medow' (did you mean 'meadow'?)" in output and output.count("\n") == 1
+    assert "Traceback" not in workspace.run("dvc", "repro", code=255)
 
 
-def test_a_damaged_photo_store_is_one_line(finished: Workspace, tmp_path: Path) -> None:
+def test_a_damaged_photo_store_is_one_line(
+    finished: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace = finished.copy(tmp_path / "copy")
     file = workspace.folder / "data/photos/meadow/photos.npy"
     content = file.read_bytes()
     file.unlink()  # DVC may have linked it to its cache
     file.write_bytes(content[:1000])
-    output = workspace.run("python", "-m", "pipelines.train", "meadow", code=2)
-    assert output.startswith("error: data/photos/meadow is damaged")
-    assert output.count("\n") == 1
+    monkeypatch.chdir(workspace.folder)
+    with pytest.raises(UserError, match=r"^data/photos/meadow is damaged") as caught:
+        train("meadow", params.load())
+    assert "\n" not in str(caught.value)
 
 
 def test_what_another_registry_lacks_is_registered_there(finished: Workspace, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def started(tmp_path: Path, apart: bool, name: str = "it") -> Daemon:
     command = [sys.executable, "-c", PARENT.replace("APART", str(apart))]
     daemon = Daemon(name, tmp_path, command, dict(os.environ), patience=5)
     daemon.start()
-    until(lambda: daemon.log.read_text().count("child") and daemon.log.read_text().count("ready"), None, 30)
+    until(lambda: daemon.log.read_text().count("child") and daemon.log.read_text().count("ready"), None)
     return daemon
 
 
@@ -205,7 +205,7 @@ def marked(daemon: Daemon) -> int:
 def test_what_outlives_its_parent_is_found_and_ended(tmp_path: Path) -> None:
     daemon = started(tmp_path, apart=False)
     os.kill(daemon.note()["pid"], signal.SIGKILL)
-    until(lambda: daemon.leader() is None, None, 10)
+    until(lambda: daemon.leader() is None, None)
     assert len(daemon.members()) == 1
     assert daemon.stop() and marked(daemon) == 0 and not daemon.stop()
 
@@ -244,9 +244,9 @@ def test_a_daemon_hears_sigint_though_its_parent_was_deaf(tmp_path: Path) -> Non
     subprocess.run(
         [sys.executable, "-c", script], check=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
     )
-    daemon = Daemon("it", tmp_path, end=signal.SIGINT, patience=60)
+    daemon = Daemon("it", tmp_path, end=signal.SIGINT, patience=300)
     began = time.monotonic()
-    assert daemon.stop() and time.monotonic() - began < 30
+    assert daemon.stop() and time.monotonic() - began < 200
 
 
 # ---- Crashes, backups, on SQLite -------------------------------------------------------------------------------------
