@@ -98,7 +98,7 @@ def changes(node: ast.AST, source: bytes, begins: list[int]) -> Iterator[tuple[i
             yield start, stop, b"not (" + source[start:stop] + b")"
         case ast.Expr(value=ast.Call()) | ast.AugAssign() | ast.Raise() | ast.Continue() | ast.Break():
             yield *span(node), b"pass"
-        case ast.Call(args=[first, second, *_]):
+        case ast.Call(func=function, args=[first, second, *_]) if ast.unparse(function) not in ("max", "min"):
             (a, b), (c, d) = span(first), span(second)
             yield a, d, source[c:d] + source[b:c] + source[a:b]
     for left, right in pairwise(operands):
