@@ -1,6 +1,6 @@
 """The command line. Every command imports what it needs when it runs, so that `argan --help` answers at once.
 
-What a user can mend is one line on stderr, `error: ...`, and exit code 2; never a traceback.
+What a user can fix is one line on stderr, `error: ...`, and exit code 2; never a traceback.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        place = getattr(getattr(error, "ctx", None), "command_path", "argan")
-        _fail(f"{error.format_message().rstrip('.')}; see {place} --help")
+        command = getattr(getattr(error, "ctx", None), "command_path", "argan")
+        _fail(f"{error.format_message().rstrip('.')}; see {command} --help")
 
 
 def _fail(line: str) -> None:

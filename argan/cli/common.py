@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 T = TypeVar("T")
-NAME = 255  # bytes of a file's name, on all common file systems
+MAX_NAME_BYTES = 255  # of a file's name, on all common file systems
 
 app = typer.Typer(
     name="argan",
@@ -50,18 +50,18 @@ def bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def each(photos: list[Path], out: Path, endings: Sequence[str], one: Callable[[Path], None]) -> None:
-    """Do every photo, where nothing is in the way of the files <stem><ending>; name those that failed, and fail at the end."""
+def process_photos(photos: list[Path], out: Path, endings: Sequence[str], process: Callable[[Path], None]) -> None:
+    """Process every photo, unless a file <stem><ending> is in the way; report those that failed, and fail at the end."""
     photos = list(dict.fromkeys(photos))
     check_outputs(photos, out, endings)
-    folder(out)
+    make_folder(out)
     failed = 0
     for photo in progress(photos, len(photos), "photos"):
         try:
             longest = max(endings, key=len)
-            if len(os.fsencode(photo.stem + longest)) > NAME:
+            if len(os.fsencode(photo.stem + longest)) > MAX_NAME_BYTES:
                 raise UserError(f"{photo}: {photo.stem}{longest} is too long for the name of a file; rename the photo")
-            one(photo)
+            process(photo)
         except (UserError, OSError) as error:
             failed += 1
             line = " ".join(str(error).split())
@@ -82,14 +82,14 @@ def check_outputs(photos: Sequence[Path], out: Path, endings: Sequence[str]) -> 
     """
     seen: dict[str, Path] = {}
     for photo in photos:
-        if (other := seen.setdefault(_key(photo.stem), photo)) is not photo:
+        if (other := seen.setdefault(_normalized(photo.stem), photo)) is not photo:
             raise UserError(f"{other} and {photo} would both become {out / photo.stem}.*; give them a folder each")
-    there = {_key(path.name): path for path in out.iterdir()} if out.is_dir() else {}
+    existing = {_normalized(path.name): path for path in out.iterdir()} if out.is_dir() else {}
     beside = any(photo.parent.exists() and out.exists() and photo.parent.samefile(out) for photo in photos)
     for photo in photos:
         for ending in endings:
-            pattern = glob.escape(_key(photo.stem)) + _key(ending)
-            for path in (there[name] for name in fnmatch.filter(there, pattern)):
+            pattern = glob.escape(_normalized(photo.stem)) + _normalized(ending)
+            for path in (existing[name] for name in fnmatch.filter(existing, pattern)):
                 if any(original.exists() and path.exists() and original.samefile(path) for original in photos):
                     raise UserError(f"{path} is one of the photographs and would be replaced; choose another --out")
                 if beside and path.is_file() and ending.count(".") == 1 and "*" not in ending:
@@ -98,11 +98,11 @@ def check_outputs(photos: Sequence[Path], out: Path, endings: Sequence[str]) -> 
                     )
 
 
-def _key(name: str) -> str:
+def _normalized(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from argan.cli.common import ModelArgument, OutOption, app, bar, check_outputs, each, folder, progress, write_array
+from argan.cli.common import (
+    ModelArgument,
+    OutOption,
+    app,
+    bar,
+    check_outputs,
+    make_folder,
+    process_photos,
+    progress,
+    write_array,
+)
 from argan.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +73,7 @@ def lightfield(
     def one(stem: str, photo: NDArray[np.uint8], disparity: Any, own: NDArray[np.uint8] | None) -> None:
         photo, disparity = limit_size(photo, disparity, size)
         views = own if own is not None else lightfield.LightField(photo, disparity).views(lightfield.aperture_grid())
-        folder(out / f"{stem}.views")
+        make_folder(out / f"{stem}.views")
         for i, view in enumerate(views):
             photograph.write_png(out / f"{stem}.views" / f"{i // 5}_{i % 5}.png", view)
         del views  # up to a gigabyte
@@ -132,7 +142,7 @@ def interpolate(
     loaded = load(model)
     keys = np.concatenate([loaded.latents([0], seed, truncation) for seed in seeds])
     points = latents.trajectory(keys, frames)
-    folder(out)
+    make_folder(out)
     shown = []
     for part in progress(np.array_split(points, max(1, len(points) // 32)), max(1, len(points) // 32), "scenes"):
         scenes = loaded.scenes(part)
@@ -172,7 +182,7 @@ def project(
         found = latents.project(
             loaded, photo, steps=steps, starts=starts, seed=seed, progress=report or (lambda done, total: None)
         )
-    folder(out)
+    make_folder(out)
     colors = pictures.disparity_colors(found.disparity, loaded.config.disparity_max)
     table = np.stack([found.target, found.photo, found.image, colors])
     upscale = max(1, SCENE // loaded.config.resolution)
@@ -231,9 +241,9 @@ def _each(
             pixels = read_photo(path)
             one(path.stem, pixels, loaded.depth(pixels), None)
 
-        each(photos, out, endings, taken)
+        process_photos(photos, out, endings, taken)
         return
-    folder(out)
+    make_folder(out)
     factor = max(1, SCENE // loaded.config.resolution)
     for i in progress(range(count), count, "scenes"):
         scene = loaded.scenes(loaded.latents([i], seed, truncation))

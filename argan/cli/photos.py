@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from argan.cli.common import ModelArgument, OutOption, PhotosArgument, app, each, write_array
+from argan.cli.common import ModelArgument, OutOption, PhotosArgument, app, process_photos, write_array
 from argan.errors import UserError
 
 
@@ -26,14 +26,14 @@ def depth(model: ModelArgument, photos: PhotosArgument, out: OutOption = Path("d
     loaded = load(model)
 
     def one(photo: Path) -> None:
-        said = loaded.estimate(photo)
-        write_array(out / f"{photo.stem}.disparity.npy", said.disparity)
-        pictures.write_png(out / f"{photo.stem}.depth.png", pictures.depth_colors(said.disparity))
-        pictures.write_png(out / f"{photo.stem}.confidence.png", (said.confidence * 255).round().astype("uint8"))
-        if said.warning:
-            typer.echo(f"warning: {photo}: {said.warning}", err=True)
+        estimate = loaded.estimate(photo)
+        write_array(out / f"{photo.stem}.disparity.npy", estimate.disparity)
+        pictures.write_png(out / f"{photo.stem}.depth.png", pictures.depth_colors(estimate.disparity))
+        pictures.write_png(out / f"{photo.stem}.confidence.png", (estimate.confidence * 255).round().astype("uint8"))
+        if estimate.warning:
+            typer.echo(f"warning: {photo}: {estimate.warning}", err=True)
 
-    each(photos, out, (".disparity.npy", ".depth.png", ".confidence.png"), one)
+    process_photos(photos, out, (".disparity.npy", ".depth.png", ".confidence.png"), one)
 
 
 @app.command()
@@ -69,16 +69,16 @@ def bokeh(
     from argan import load
     from argan.photos import photograph
 
-    place = _focus(focus)
+    focus_point = _focus(focus)
     loaded = load(model)
-    loaded.aperture_shape(shape)  # of what it has not, said once and not for each photo
+    loaded.aperture_shape(shape)  # of what it has not, estimate once and not for each photo
 
     def one(path: Path) -> None:
         photo = photograph.read(path)
-        made = loaded.bokeh(photo, aperture, place, shape)
-        photograph.write_png(out / f"{path.stem}.bokeh.png", made, photo.icc, photo.exif, photo.cicp)
+        blurred = loaded.bokeh(photo, aperture, focus_point, shape)
+        photograph.write_png(out / f"{path.stem}.bokeh.png", blurred, photo.icc, photo.exif, photo.cicp)
 
-    each(photos, out, (".bokeh.png",), one)
+    process_photos(photos, out, (".bokeh.png",), one)
 
 
 def _focus(text: str | None) -> tuple[float, float] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from argan.cli.common import ModelArgument, OutOption, app, folder, progress, write_array
+from argan.cli.common import ModelArgument, OutOption, app, make_folder, progress, write_array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ def sample(
     from argan import visualization as pictures
 
     loaded = load(model)
-    folder(out)
+    make_folder(out)
     resolution, shown = loaded.config.resolution, min(count, 32)
     upscale = max(1, 128 // resolution)
     tiles: list[NDArray[np.uint8]] = []
