@@ -71,7 +71,7 @@ def bokeh(
 
     focus_point = _focus(focus)
     loaded = load(model)
-    loaded.aperture_shape(shape)  # of what it has not, estimate once and not for each photo
+    loaded.aperture_shape(shape)  # an unknown shape is one error, not one for each photo
 
     def one(path: Path) -> None:
         photo = photograph.read(path)

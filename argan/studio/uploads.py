@@ -15,7 +15,7 @@ FILE_BYTES = 128 << 20  # of a photograph
 FORM_BYTES = 1 << 16  # that a form adds to its file
 BODY_BYTES = 1 << 20  # of any other request: the page's values take a few KB
 SECONDS = 600.0  # for a body: the largest photo through a tunnel of 2 Mbit/s
-DISK_BYTES = 1 << 30  # of all files that were sent; what the state holds is its own
+DISK_BYTES = 1 << 30  # of all files that were sent; the photos that are held are counted apart
 FILES = 1000  # of any size
 
 
