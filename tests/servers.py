@@ -88,9 +88,9 @@ class Servers:
         assert done.returncode == code, f"services {command} ended with {done.returncode}:\n{output}\n{self.logs()}"
         return output
 
-    def start(self, *options: str, **changed: str) -> str:
+    def start(self, *options: str, code: int = 0, **changed: str) -> str:
         ports = ["--prefect-port", str(self.prefect_port), "--mlflow-port", str(self.mlflow_port)]
-        return self.run("start", *ports, *options, **changed)
+        return self.run("start", *ports, *options, code=code, **changed)
 
     def stop(self) -> str:
         return self.run("stop")
