@@ -22,4 +22,4 @@ def compile_kernels() -> None:
     photo, depth = np.full((24, 32, 3), 100, np.uint8), np.zeros((24, 32), np.float32)
     depth[8:16, 8:24] = 0.02
     bokeh.refocus(photo, depth, 0.5)
-    lightfield.Field(photo, depth).view(1, 0)
+    lightfield.LightField(photo, depth).view(1, 0)
