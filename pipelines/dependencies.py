@@ -28,7 +28,7 @@ SHARED = {
     "argan.errors": "the class of an error",
 }
 # Files that modules read and do not import
-READS = {"argan.config.schema": ("argan/config/presets",)}
+READS = {"argan.config.schema": ("argan/config/presets",), "argan.html": ("argan/templates",)}
 REPORT = "for the report of `argan collection show`"
 SOURCES = {
     "argan.photos.sources": "downloads weights, whose hash is pinned beside their address, and opens users' photos"

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from argan.files import write_text
-from argan.html import figure, page, table, uri
+from argan.html import templates, uri
 
 Metrics = Mapping[str, Any]
 
 JUDGED_ON = (
     "The gate judges on validation photographs; every other number is of test photographs, which choose nothing."
 )
-GATE = "<!-- gate -->"  # where registration puts what became of the model; see `with_gate`
+GATE = "<!-- gate -->"  # where registration puts the decision; see `with_gate`
 BASELINES = ("", "_prior", "_mean", "_luminance")
 DEPTH = {  # score -> how it reads
     "spearman": "rank correlation (higher is better)",
@@ -60,59 +61,33 @@ def write(path: Path, model: Path, photos: Path, plots: Path, metrics: Metrics) 
         config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = {}
-    name = f"argan-{config.get('domain', model.name)}"
-    sick = metrics["degenerate"]
-    verdict = (
-        f'<div class="verdict bad"><b>Degenerate: {escape(", ".join(sick))}.</b> What it calls depth is none.</div>'
-        if sick
-        else '<div class="verdict"><b>Healthy.</b> None of the degenerate answers: constant, the prior\'s, copied from brightness, '
-        "inverted, or blur painted into the image.</div>"
-    )
-    parts = [f"<h1>{escape(name)}</h1><p class=soft>{escape(_subtitle(config, metrics))}</p>{verdict}", GATE]
-    shown = {picture: figure(uri(plots / picture), told) for picture, told in PICTURES if (plots / picture).exists()}
-    parts += [shown.pop(first, "") for first in ("scenes.png", "light_field.gif")]
-    if rows := depth_rows(metrics):
-        head = ["", "this model", "95 %", "prior alone", "mean depth", "brightness"]
-        if metrics.get("depth_reference"):
-            parts.append(
-                f"<p class=soft>Exact depth is not known: judged by the answer of {metrics['depth_reference']}.</p>"
-            )
-        parts += ["<h2>Depth of test photographs</h2>", table(rows, head), shown.pop("depth.png", "")]
-    else:
-        parts.append(
-            "<h2>Depth</h2><p class=soft>Of these photographs no depth is known: nothing to score against.</p>"
+    data_title, data_rows = data_card(photos / "card.md")
+    text = (
+        templates()
+        .get_template("evaluation.html")
+        .render(
+            title=f"argan-{config.get('domain', model.name)}",
+            subtitle=_subtitle(config, metrics),
+            metrics=metrics,
+            gate=Markup(GATE),
+            pictures={name: (uri(plots / name), caption) for name, caption in PICTURES if (plots / name).exists()},
+            depth_rows=depth_rows(metrics),
+            photograph_rows=photograph_rows(metrics),
+            floor_images=metrics.get("fid_images") or metrics["images"],
+            scene_rows=[[text, _number(metrics[key])] for key, text in SCENES.items() if metrics.get(key) is not None],
+            training_rows=_training(config, metrics),
+            data_title=data_title,
+            data_rows=data_rows,
         )
-    parts += ["<h2>Photographs</h2>", table(photograph_rows(metrics), ["", "generated", "real against real"])]
-    parts.append(f"<p class=soft>{_floor_note(metrics)}</p>")
-    parts += [shown.pop("grid.png", ""), "<h2>Scenes and their optics</h2>"]
-    told = [[text, _number(metrics[key])] for key, text in SCENES.items() if metrics.get(key) is not None]
-    parts += [table(told), *(shown.pop(key, "") for key in ("refocus.png", "interpolation.png"))]
-    parts += ["<h2>Training</h2>", table(_training(config, metrics)), shown.pop("training.png", "")]
-    parts += ["<h2>What it learned from</h2>", _card(photos / "card.md")]
-    write_text(path, page(name, parts))
+    )
+    write_text(path, text)
 
 
 def with_gate(text: str, reason: str, champion: bool, rows: Sequence[Sequence[str]]) -> str:
-    """The page with what the gate said. rows: score, this model's, the champion's, gain, interval, verdict."""
-    kind = "champion" if champion else "challenger"
-    head = ["against the champion", "this model", "champion", "gain", "95 %", "verdict"]
-    told = f"<h2>{kind.capitalize()}</h2><p>{escape(reason)}</p>"
-    if rows:
-        told += f"{table(rows, head)}<p class=soft>{JUDGED_ON}</p>"
-    return text.replace(GATE, told, 1)
-
-
-def _floor_note(metrics: Metrics) -> str:
-    """What the column "real against real" holds."""
-    count = metrics.get("fid_images") or metrics["images"]
-    return (
-        f"Real against real: {count:,} real photographs from outside the test split in the place of the generated ones, compared "
-        "with the same test photographs. A model as good as photographs comes out there, by chance above it or below. "
-        f"{metrics['images']:,} photographs were generated"
-        + (f", {count:,} of them count in the Fréchet distance" if count != metrics["images"] else "")
-        + f"; {metrics['images_real']:,} are real. Below 10,000 the kernel distance is the one to read, for the Fréchet distance "
-        "is then biased upwards, the more the fewer there are: of equally many in both columns."
-    )
+    """The page with the gate's decision. rows: score, this model's, the champion's, gain, interval, verdict."""
+    template = templates().get_template("gate.html")
+    decision = template.render(champion=champion, reason=reason, rows=rows, judged_on=JUDGED_ON)
+    return text.replace(GATE, decision, 1)
 
 
 def _subtitle(config: Mapping[str, Any], metrics: Metrics) -> str:
@@ -157,11 +132,6 @@ def _training(config: Mapping[str, Any], metrics: Metrics) -> list[list[str]]:
         )
     rows += [[name.replace("_", " "), str(config[name])] for name in ("git_revision", "data") if config.get(name)]
     return rows
-
-
-def _card(path: Path) -> str:
-    title, rows = data_card(path)
-    return f"<p>{escape(title)}</p>{table(rows)}" if rows else "<p class=soft>No data card.</p>"
 
 
 def data_card(path: Path) -> tuple[str, list[list[str]]]:
