@@ -182,5 +182,5 @@ def _lock(path: Path) -> Path:
 def _cannot_write(path: Path, error: Exception) -> UserError:
     reason = getattr(error, "strerror", None) or error
     return UserError(
-        f"cannot write {path}: {reason}; free some space or mend the folder, then run the same command again"
+        f"cannot write {path}: {reason}; free some space or fix the folder, then run the same command again"
     )

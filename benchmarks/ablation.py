@@ -60,8 +60,8 @@ def score(
     """Of a generator and its estimator, on the validation photos, whose exact disparity (n, H, W) is `truth`."""
     photos = store.split("validation")
     pixels = networks.from_uint8(torch.from_numpy(photos).permute(0, 3, 1, 2))
-    said = torch.cat([(student(x) + student(x.flip(3)).flip(3)) / 2 for x in pixels.split(BATCH)])
-    maps = [x[:, 0].numpy() for x in (said, guided_filter(said, pixels))]
+    prediction = torch.cat([(student(x) + student(x.flip(3)).flip(3)) / 2 for x in pixels.split(BATCH)])
+    maps = [x[:, 0].numpy() for x in (prediction, guided_filter(prediction, pixels))]
     before, after = (depth_scores(x, truth) for x in maps)
     features, random, made = extractor("efficientnet-lite0"), step_random(0, 0, SALT), []
     for _ in range(GENERATED // BATCH):

@@ -164,14 +164,14 @@ def main() -> None:
                 [iris.find_highlights(photo) for photo in collection(truth, arguments.photos, seed)]
             )
             name = f"{blades} blades" + (", half curved" if curved else "") if blades else "disc"
-            told = "unknown: " + found.reason if found.outline is None else str(found.blades or "round")
+            summary = "unknown: " + found.reason if found.outline is None else str(found.blades or "round")
             scores = (
                 ("", "")
                 if found.outline is None
                 else (f"{overlap(fine(found), truth):.3f}", f"{overlap(np.ones(len(ANGLES)), truth):.3f}")
             )
             print(
-                f"| {name} | {told} | {scores[0]} | {scores[1]} | {found.highlights} in {found.photos} | {found.agreement} |"
+                f"| {name} | {summary} | {scores[0]} | {scores[1]} | {found.highlights} in {found.photos} | {found.agreement} |"
             )
             if seed == 0 and found.outline is not None:
                 sheet.append(drawn(truth, fine(found)))

@@ -190,14 +190,14 @@ def _translate_errors(source: str) -> Iterator[None]:
     except ImportError as error:
         raise UserError(f"{source} needs a package ({reason(error)}); for S3: pip install 'argan[s3]'") from error
     except FileNotFoundError as error:
-        raise UserError(f"{source} is not there ({reason(error)}); create it, or mend its name") from error
+        raise UserError(f"{source} is not there ({reason(error)}); create it, or fix its name") from error
     except PermissionError as error:
         raise UserError(
-            f"{source}: access refused ({reason(error)}); mend the credentials or the bucket's rights"
+            f"{source}: access refused ({reason(error)}); fix the credentials or the bucket's rights"
         ) from error
     except Exception as error:  # whatever the library of a store throws
         why = reason(error) or type(error).__name__
-        raise UserError(f"{source} cannot be reached ({why}); mend its address, or run it again later") from error
+        raise UserError(f"{source} cannot be reached ({why}); fix its address, or run it again later") from error
 
 
 def _is_photo(name: str) -> bool:

@@ -144,11 +144,11 @@ def _entry_point(folder: Path) -> list[str]:
     """Where the package is not installed but lies on the path, MLflow would not find its app with the guard."""
     if entry_points(group="mlflow.app", name="argan"):
         return []
-    told = folder / "entry" / "argan_guard-0.dist-info"
-    told.mkdir(parents=True, exist_ok=True)
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: argan-guard\nVersion: 0\n")
-    (told / "entry_points.txt").write_text("[mlflow.app]\nargan = pipelines.services.auth:mlflow\n")
-    return [str(told.parent)]
+    output = folder / "entry" / "argan_guard-0.dist-info"
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "METADATA").write_text("Metadata-Version: 2.1\nName: argan-guard\nVersion: 0\n")
+    (output / "entry_points.txt").write_text("[mlflow.app]\nargan = pipelines.services.auth:mlflow\n")
+    return [str(output.parent)]
 
 
 @contextmanager

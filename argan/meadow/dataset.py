@@ -80,7 +80,7 @@ def write_store(raw: Path, folder: Path, truth: Path, refused_max: float) -> str
     if len(refused) > refused_max * count:
         raise UserError(
             f"{raw}: {len(refused)} of {count} photos refused, more than crop.refused_max {refused_max:g} allows "
-            f"(the first: {refused[0][0]}, {refused[0][1]}); mend the source or raise the parameter in params.yaml"
+            f"(the first: {refused[0][0]}, {refused[0][1]}); fix the source or raise the parameter in params.yaml"
         )
     pixels = source.photos if len(kept) == count else source.photos[kept]
     store.write(folder, pixels, table, pd.DataFrame(refused, columns=["source", "reason"]))

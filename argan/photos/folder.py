@@ -16,7 +16,7 @@ def find_photos(folder: Path) -> list[SourceFile]:
 
     def unreadable(error: OSError) -> None:
         raise UserError(
-            f"{error.filename} cannot be read ({error.strerror}); mend its permissions, or give another folder"
+            f"{error.filename} cannot be read ({error.strerror}); fix its permissions, or give another folder"
         )
 
     for parent, folders, names in os.walk(folder, onerror=unreadable):

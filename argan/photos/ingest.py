@@ -201,7 +201,7 @@ def _check(files: Sequence[SourceFile], refusals: Sequence[Refusal], refused_max
     limit = f"more than refused_max {refused_max:g} allows" if len(refusals) < len(files) else "none is left"
     raise UserError(
         f"{len(refusals)} of {len(files)} photos refused, {limit}; {count} of them: {kind} "
-        f"(such as {printable(files[example.order].source)}: {example.reason}); mend the source or raise the parameter"
+        f"(such as {printable(files[example.order].source)}: {example.reason}); fix the source or raise the parameter"
     )
 
 

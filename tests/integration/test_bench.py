@@ -133,8 +133,15 @@ def test_every_idea_of_the_ablation_is_a_recipe_of_its_own(tmp_path: Path) -> No
     recipes = [training("quick", {"images": 128_000, **row}) for row in ablation.ROWS.values()]
     assert all(a != b for i, a in enumerate(recipes) for b in recipes[:i])
     for seed, depth in enumerate((0.5, 0.6)):
-        told = {"name": "as it is", "seed": seed, "images": 64, "depth": depth, "depth_before_filter": 0.4, "kid": 0.1}
-        write_json(tmp_path / f"{seed}.json", told | {"right_way_round": 1.0})
+        output = {
+            "name": "as it is",
+            "seed": seed,
+            "images": 64,
+            "depth": depth,
+            "depth_before_filter": 0.4,
+            "kid": 0.1,
+        }
+        write_json(tmp_path / f"{seed}.json", output | {"right_way_round": 1.0})
     assert "| as it is | 64 | 0, 1 | 0.500, 0.600 | 0.400, 0.400 | 0.100, 0.100 | 1.000, 1.000 |" in ablation.table(
         tmp_path
     )

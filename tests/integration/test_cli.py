@@ -1,4 +1,4 @@
-"""The command line: what it writes, and one clear line with exit code 2 for whatever a user can mend."""
+"""The command line: what it writes, and one clear line with exit code 2 for whatever a user can fix."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ def test_the_collections_own_aperture(
     asked = ("bokeh", folder, photo, "--shape", "collection", "--aperture", 4, "--out", tmp_path)
     Iris(None, 3, 2, 400, reason="3 out-of-focus highlights in 2 of 400 photos").save(folder)
     assert run(monkeypatch, *asked) == 2
-    said = capsys.readouterr().err
-    assert "'meadow'" in said and "3 out-of-focus highlights in 2 of 400" in said and "7 blades" in said
+    message = capsys.readouterr().err
+    assert "'meadow'" in message and "3 out-of-focus highlights in 2 of 400" in message and "7 blades" in message
     Iris((1.0,) * RAYS, 30, 9, 400).save(folder)
     made = {}
     for shape in ("collection", "disc", "5 blades"):
@@ -137,9 +137,9 @@ def test_what_is_no_photo_is_named_and_the_others_are_done(
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(content)
     assert run(monkeypatch, "depth", model, bad, photo, "--out", tmp_path / "out") == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and "bad.jpg" in said and "Traceback" not in said
-    assert re.search(words, said)
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and "bad.jpg" in message and "Traceback" not in message
+    assert re.search(words, message)
     assert (tmp_path / "out" / "photo.disparity.npy").exists() and not (tmp_path / "out" / "bad.disparity.npy").exists()
 
 
@@ -175,8 +175,8 @@ def test_bad_input_is_one_line_and_exit_2(
     names = {"MODEL": str(model), "PHOTO": str(photo)}
     out = () if arguments[0] in ("bench", "nonsense") else ("--out", tmp_path / "out")
     assert run(monkeypatch, *(names.get(a, a) for a in arguments), *out) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -214,8 +214,8 @@ def test_a_damaged_model_is_named(
     else:
         (broken / "config.json").write_text('{"domain": "meadow"')
     assert run(monkeypatch, "sample", broken, "--count", 1, "--out", tmp_path / "out") == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and "broken" in said and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and "broken" in message and message.count("\n") == 1
 
 
 def test_help_does_not_wait_for_torch() -> None:

@@ -77,8 +77,8 @@ def test_flowers_from_their_archives_to_the_store(server: Server) -> None:
     card = Path("data/photos/flowers/card.md").read_text()
     assert "Nilsback" in card and "**Licence**" in card and "official" in card
     assert "masks" not in {path.stem for path in Path("data/photos").rglob("*")}
-    told = json.loads(Path("data/photos/flowers/quality.json").read_text())
-    assert "3 to learn from, at least 500" in told["unfit"][0]
+    output = json.loads(Path("data/photos/flowers/quality.json").read_text())
+    assert "3 to learn from, at least 500" in output["unfit"][0]
     lens = Iris.load(store.folder)
     assert lens is not None and lens.looked == 3 and "Aperture not known" in lens.summary, "of training photos alone"
 

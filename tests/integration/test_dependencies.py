@@ -221,6 +221,6 @@ def test_the_lists_are_written_between_their_markers_and_nothing_else_changes(
 
 
 def test_deriving_dependencies_needs_no_torch() -> None:
-    told = "import sys, pipelines.dependencies as d; d.code('train'); print('torch' in sys.modules, 'pandas' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, cwd=ROOT)
+    output = "import sys, pipelines.dependencies as d; d.code('train'); print('torch' in sys.modules, 'pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", output], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "False False\n"

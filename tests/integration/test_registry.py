@@ -127,8 +127,8 @@ def test_a_version_shows_card_scores_pictures_and_reason(here: Path) -> None:
     assert "scale-invariant" not in version.description  # what is not known is not told
     assert f"samples.png&run_uuid={receipt['run_id']})" in version.description
     assert version.tags["gate"] == "the first healthy model"
-    told = (registry.download("models:/argan-meadow@champion") / "evaluation" / "report.html").read_text()
-    assert told == "<h1>report</h1><h2>Champion</h2><p>the first healthy model</p>"
+    output = (registry.download("models:/argan-meadow@champion") / "evaluation" / "report.html").read_text()
+    assert output == "<h1>report</h1><h2>Champion</h2><p>the first healthy model</p>"
     assert version.tags["data_revision"] == "abc"
     run = client.get_run(receipt["run_id"])
     assert run.data.params["images"] == str(schema.training("quick").images)
@@ -154,8 +154,10 @@ def test_a_run_is_resumed_while_its_server_has_it(here: Path, monkeypatch: pytes
 
 
 def test_training_outlives_its_server(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    run = registry.start_run(Mlflow(), "meadow", schema.training("quick"), "abc", here / "checkpoints", say=said.append)
+    messages: list[str] = []
+    run = registry.start_run(
+        Mlflow(), "meadow", schema.training("quick"), "abc", here / "checkpoints", say=messages.append
+    )
     reach = registry.connection.check_reachable
 
     def away(uri: str) -> None:
@@ -164,7 +166,7 @@ def test_training_outlives_its_server(here: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(registry.connection, "check_reachable", away)
     run.log_row(32, {"loss_d": 0.5})
     run.log_row(64, {"loss_d": 0.4})
-    assert said == ["warning: not logged yet, nothing is lost: away"]
+    assert messages == ["warning: not logged yet, nothing is lost: away"]
     monkeypatch.setattr(registry.connection, "check_reachable", reach)
     run._retry_at = 0.0  # the wait before a server is tried again: over, however long the refusal above took here
     run.log_row(96, {"loss_d": 0.3})
@@ -189,7 +191,7 @@ def test_an_end_is_written_down_before_a_server_that_may_hang_is_asked(
 
 
 @pytest.mark.parametrize(
-    ("uri", "told"),
+    ("uri", "redacted"),
     [
         ("http://user:secret@localhost:5000/", "http://localhost:5000"),
         ("https://user:secret@mlflow.example.org/base", "https://mlflow.example.org/base"),
@@ -201,8 +203,8 @@ def test_an_end_is_written_down_before_a_server_that_may_hang_is_asked(
         ("http://[::1]:5000", "http://[::1]:5000"),
     ],
 )
-def test_secrets_stay_out_of_receipts(uri: str, told: str) -> None:
-    assert registry.redacted_uri(uri) == told
+def test_secrets_stay_out_of_receipts(uri: str, redacted: str) -> None:
+    assert registry.redacted_uri(uri) == redacted
 
 
 @pytest.mark.parametrize(

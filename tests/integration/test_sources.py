@@ -85,9 +85,9 @@ def test_flowers_from_the_server_to_rows(server: Server, tmp_path: Path) -> None
             image.load()
     shape = flowers.foreground(fetched.photos[0].mask)
     assert shape.shape == (40, 50) and shape[20, 25] and not shape[2, 2] and 0.1 < shape.mean() < 0.25
-    told = json.loads((raw / "provenance.json").read_text())
-    assert "Nilsback" in told["citation"] and "licence" in told and len(told["files"]) == 4
-    assert str(tmp_path) not in json.dumps(told)
+    output = json.loads((raw / "provenance.json").read_text())
+    assert "Nilsback" in output["citation"] and "licence" in output and len(output["files"]) == 4
+    assert str(tmp_path) not in json.dumps(output)
     assert [p.name for p in raw.parent.iterdir()] == ["flowers"]
     assert any("12 photographs" in line for line in lines)
 
@@ -139,9 +139,9 @@ def test_a_dataset_appears_whole_or_stays_as_it_was(server: Server, tmp_path: Pa
 )
 def test_matrices_that_make_no_sense_are_named(tmp_path: Path, name: str, data: bytes, match: str) -> None:
     overrides = {}
-    for told, content in {**flower_files(), name: data}.items():
-        (tmp_path / told).write_bytes(content)
-        overrides[told] = FileOverride(path=tmp_path / told, sha256=hashlib.sha256(content).hexdigest())
+    for output, content in {**flower_files(), name: data}.items():
+        (tmp_path / output).write_bytes(content)
+        overrides[output] = FileOverride(path=tmp_path / output, sha256=hashlib.sha256(content).hexdigest())
     with pytest.raises(UserError, match=match) as caught:
         fetch(FLOWERS, tmp_path / "raw", tmp_path / "downloads", overrides=overrides)
     assert "\n" not in str(caught.value)
@@ -268,12 +268,12 @@ def test_faces_from_a_local_file_to_rows(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("few")
 def test_each_face_is_checked_where_the_metadata_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = thumbnails()
-    told = metadata(photos)
+    output = metadata(photos)
     (tmp_path / "a.zip").write_bytes(zipped(photos))
-    (tmp_path / "ffhq.json").write_bytes(told)
+    (tmp_path / "ffhq.json").write_bytes(output)
     overrides = {
         "thumbnails128x128.zip": FileOverride(path=tmp_path / "a.zip"),
-        "ffhq-dataset-v2.json": FileOverride(path=tmp_path / "ffhq.json", sha256=hashlib.sha256(told).hexdigest()),
+        "ffhq-dataset-v2.json": FileOverride(path=tmp_path / "ffhq.json", sha256=hashlib.sha256(output).hexdigest()),
     }
     assert len(fetch(FACES, tmp_path / "raw", tmp_path / "downloads", overrides=overrides).photos) == 12
     changed = {**photos, "thumbnails128x128/01000/00007.png": picture(99, "PNG")}

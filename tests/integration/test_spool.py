@@ -26,9 +26,9 @@ def here(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def start(said: list[str], **changes: object) -> registry.TrainingRun:
+def start(messages: list[str], **changes: object) -> registry.TrainingRun:
     folder = Path("checkpoints/abc")
-    return registry.start_run(Mlflow(), "meadow", schema.training("quick", changes), "abc", folder, say=said.append)
+    return registry.start_run(Mlflow(), "meadow", schema.training("quick", changes), "abc", folder, say=messages.append)
 
 
 def steps(run: registry.TrainingRun) -> list[int]:
@@ -44,8 +44,8 @@ def picture() -> np.ndarray:
 
 
 def test_what_was_not_sent_arrives_after_the_process_has_ended(here: Path) -> None:
-    said: list[str] = []
-    run = start(said)
+    messages: list[str] = []
+    run = start(messages)
     run.log_row(32, {"loss_d": 0.5})
     (here / "mlflow.db").rename(here / "away.db")
     (here / "mlflow.db").mkdir()  # neither a file nor a place to make one
@@ -53,20 +53,20 @@ def test_what_was_not_sent_arrives_after_the_process_has_ended(here: Path) -> No
         run.log_row(images, {"loss_d": 0.4, "penalty": float("nan")})
     run.log_picture(96, picture())
     run.end()
-    assert [line[:45] for line in said] == ["warning: not logged yet, nothing is lost: MLf"]
+    assert [line[:45] for line in messages] == ["warning: not logged yet, nothing is lost: MLf"]
     with pytest.raises(UserError, match="cannot be used"):
-        registry.deliver(Path("checkpoints"), Mlflow(), said.append)
+        registry.deliver(Path("checkpoints"), Mlflow(), messages.append)
     (here / "mlflow.db").rmdir()
     (here / "away.db").rename(here / "mlflow.db")
 
-    registry.deliver(Path("checkpoints"), Mlflow(), said.append)
-    assert said[1:] == ["logged late: 4 rows and pictures of checkpoints/abc"]
+    registry.deliver(Path("checkpoints"), Mlflow(), messages.append)
+    assert messages[1:] == ["logged late: 4 rows and pictures of checkpoints/abc"]
     assert steps(run) == [32, 64, 96]
     assert pictures(run) == 1
     assert run.client.get_run(run.id).info.status == "FINISHED"
     assert not (here / "checkpoints/abc/unsent").exists()
-    registry.deliver(Path("checkpoints"), Mlflow(), said.append)
-    assert len(said) == 2
+    registry.deliver(Path("checkpoints"), Mlflow(), messages.append)
+    assert len(messages) == 2
 
 
 def test_what_a_running_training_has_not_sent_is_left_to_it(here: Path) -> None:

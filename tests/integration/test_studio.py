@@ -204,7 +204,7 @@ def test_pictures_and_what_is_wrong_with_the_wish(state: StudioState, home: Path
     assert size(client.get("/studio/tile", params={"model": "meadow"})) == (256, 256)
     width, height = size(client.get("/studio/views", params=wish))
     assert width == 5 * 512 and height % 5 == 0
-    for wrong, said in (
+    for wrong, message in (
         ({"x": 1.5}, "outside"),
         ({"aperture": -1}, "aperture must be 0"),
         ({"aperture": 1e308}, "diagonal"),
@@ -215,7 +215,7 @@ def test_pictures_and_what_is_wrong_with_the_wish(state: StudioState, home: Path
         ({"photo": "guessed"}, "drop it again"),
     ):
         answer = client.get("/studio/preview", params=wish | wrong)
-        assert answer.status_code == 400 and said in answer.json()["error"]
+        assert answer.status_code == 400 and message in answer.json()["error"]
 
 
 def test_the_collections_own_aperture_is_offered_where_it_is_known(
@@ -380,11 +380,11 @@ class Page:
         deadline = time.monotonic() + PATIENCE / 1000
         while True:
             shown = self.page.evaluate(f"document.querySelector('#{stage} figure')?.dataset.shown") or ""
-            said = {name: value[0] for name, value in parse_qs(urlsplit(shown).query).items()}
-            said["kind"] = urlsplit(shown).path
-            if all(re.fullmatch(pattern, said.get(name, "")) for name, pattern in wanted.items()):
-                return said
-            assert time.monotonic() < deadline, f"{stage} shows {said}, not {wanted}"
+            shown_values = {name: value[0] for name, value in parse_qs(urlsplit(shown).query).items()}
+            shown_values["kind"] = urlsplit(shown).path
+            if all(re.fullmatch(pattern, shown_values.get(name, "")) for name, pattern in wanted.items()):
+                return shown_values
+            assert time.monotonic() < deadline, f"{stage} shows {shown_values}, not {wanted}"
             time.sleep(0.05)
 
     def press(self, key: str, name: str) -> None:
@@ -445,13 +445,13 @@ def test_a_photo_is_focused_refocused_and_downloaded(
         person.shows("picture", aperture=r"2\.05")
         page.locator("#picture-shape input").click()
         page.get_by_role("option", name="6 blades").click()
-        said = person.shows("picture", aperture=r"2\.05", shape="6 blades", draft="")
+        shown_values = person.shows("picture", aperture=r"2\.05", shape="6 blades", draft="")
         with page.expect_download(timeout=PATIENCE) as download:
             page.locator("#develop").click()
         got = Path(download.value.path()).read_bytes()
         assert download.value.suggested_filename == "rose.bokeh.png"
     monkeypatch.chdir(home)
-    focus = f"{said['x']},{said['y']}"
+    focus = f"{shown_values['x']},{shown_values['y']}"
     options = ["--aperture", "2.05", "--focus", focus, "--shape", "6 blades", "--out", str(tmp_path)]
     assert got == _bokeh(home / "rose.jpg", *options)
     with Image.open(io.BytesIO(got)) as made:
@@ -462,17 +462,17 @@ def test_a_photo_is_focused_refocused_and_downloaded(
 def test_what_is_no_photo_is_told_in_the_page_and_the_next_one_works(browser: Any, address: str, home: Path) -> None:
     with Page(browser, address) as person:
         person.tab("Photo")
-        for name, said in (
+        for name, shown_values in (
             ("letter.jpg", "no photo in a known format"),
             ("cut.jpg", "may be cut off"),
             ("dance.webp", "is an animation"),
             ("huge.png", "more than 120 million"),
         ):
             person.drop(home / name)
-            toast = person.page.locator(".toast-body", has_text=said)
+            toast = person.page.locator(".toast-body", has_text=shown_values)
             toast.wait_for()
             assert "/" not in toast.inner_text()  # no path of the server
-            person.page.locator("#name .wrong", has_text=said).wait_for()
+            person.page.locator("#name .wrong", has_text=shown_values).wait_for()
         large = home / "endless.jpg"
         with large.open("wb") as file:
             file.truncate(FILE_BYTES + 1)

@@ -38,9 +38,9 @@ def test_a_scene_for_a_3d_tool(untrained: Path, tmp_path: Path) -> None:
 def test_depth_for_a_robot_is_the_same_without_torch(untrained: Path, exported: Path, tmp_path: Path) -> None:
     photo = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.png")
-    told = run("robot.py", exported, "photo.png", untrained, 5, cwd=tmp_path)
-    assert "56 x 32: " in told and " ms a frame" in told
-    assert float(told.split("difference from torch: ")[1]) < 1e-5
+    output = run("robot.py", exported, "photo.png", untrained, 5, cwd=tmp_path)
+    assert "56 x 32: " in output and " ms a frame" in output
+    assert float(output.split("difference from torch: ")[1]) < 1e-5
     assert "nearest, of the surer half: " in run("robot.py", exported, cwd=tmp_path)
 
 
@@ -53,8 +53,8 @@ def test_a_photographers_style_from_folder_to_finished_photo(make_workspace: Cal
     for i, photo in enumerate(pixels):
         Image.fromarray(photo).save(folder / f"{i}.jpg", quality=92)
     own = folder / "0.jpg"
-    told = workspace.run("python", str(ROOT / "examples" / "style.py"), str(folder), "garden", str(own))
-    assert "150 new photos" in told and "look in finished/" in told
+    output = workspace.run("python", str(ROOT / "examples" / "style.py"), str(folder), "garden", str(own))
+    assert "150 new photos" in output and "look in finished/" in output
     made = {p.name for p in (workspace.folder / "finished").iterdir()}
     assert {"0.disparity.npy", "0.bokeh.png", "0.webp", "0.views"} <= made
     again = workspace.run("python", str(ROOT / "examples" / "style.py"), str(folder), "garden", str(own))

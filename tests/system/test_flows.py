@@ -153,8 +153,8 @@ def deployed(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> I
     file.write_text(yaml.safe_dump(deployments))
     with serving(base, **LEASE) as servers:
         made = Stack(servers, workspace)
-        told = made.run("python", "-m", "pipelines.deploy", "--notice", str(NOTICE))
-        assert "4 deployments; " in told and "; 0 runs" not in told  # with some packages nothing is ever scheduled
+        output = made.run("python", "-m", "pipelines.deploy", "--notice", str(NOTICE))
+        assert "4 deployments; " in output and "; 0 runs" not in output  # with some packages nothing is ever scheduled
         yield made
 
 
@@ -198,11 +198,11 @@ def test_from_photos_dropped_in_a_folder_to_a_registered_version_with_nobody_the
         assert picture.headers["content-type"] == "image/png", f"{kinds[name]['data']}: {picture.text}"
     # Where it comes from, both ways: from the flow run to the version and its run, from the version to the flow run
     assert kinds["retrained-mine"]["data"].count("?workflowType=machine_learning") == 2
-    told = stack.run("python", "-m", "argan", "models", "show", "mine")
-    flow = re.search(r"Prefect flow run +(\S+)", told)
-    assert flow, told
+    output = stack.run("python", "-m", "argan", "models", "show", "mine")
+    flow = re.search(r"Prefect flow run +(\S+)", output)
+    assert flow, output
     assert stack.ask("GET", f"/flow_runs/{flow[1]}")["state_type"] == "COMPLETED"
-    assert re.search(r"photos in DVC +\S+", told), told
+    assert re.search(r"photos in DVC +\S+", output), output
 
     # The same photos again, under other names: nothing is doubled, nothing retrained, and that is said
     for photo in list(dropped.glob("6*.jpg")):
@@ -239,11 +239,11 @@ def test_a_training_with_a_bad_day_loses_nothing_and_is_one_version(stack: Stack
         (stack.start("ingest/garden", collection="mine", source="/not/there"), "/not/there is not there"),
         (stack.start("ingest/garden", collection="train", source="/tmp"), "'train' is taken by another section"),
     ]
-    for other, told in wrong:
+    for other, output in wrong:
         if other != wrong[0][0]:  # of that deployment one run at a time: it waits for the training
             ended = stack.ends(other)
             assert ended["type"] == "FAILED"
-            assert told in ended["message"] and "\n" not in ended["message"]
+            assert output in ended["message"] and "\n" not in ended["message"]
 
     stack.until(lambda: stack.logs(run).count("resuming at") == 2, run)
     assert "resumed after a crash" in json.dumps(stack.ask("GET", f"/flow_run_states/?flow_run_id={run}"))
@@ -290,9 +290,9 @@ if __name__ == "__main__":
 """
     (stack.workspace.folder / "many.py").write_text(script)
     stack.workspace.params(lambda p: p["evaluate"].update(seed=1))  # both are evaluated and registered side by side
-    told = stack.run("python", "many.py", PYTHONPATH=f"{stack.workspace.environment['PYTHONPATH']}:.")
-    assert "all 2 are up to date: meadow, mine" in told
-    assert "Traceback" not in told
+    output = stack.run("python", "many.py", PYTHONPATH=f"{stack.workspace.environment['PYTHONPATH']}:.")
+    assert "all 2 are up to date: meadow, mine" in output
+    assert "Traceback" not in output
     assert "up to date" in stack.run("dvc", "repro")
     ended = stack.ends(stack.start("retrain-all/all", dask="tcp://127.0.0.1:9"))
     assert ended["type"] == "FAILED" and ended["message"].startswith("no Dask scheduler answers at tcp://127.0.0.1:9")
@@ -310,11 +310,11 @@ def test_the_pools_of_the_manual_are_whole(stack: Stack, kind: str) -> None:
 def test_reevaluation_judges_the_champion_and_tags_it(stack: Stack) -> None:
     ended = stack.ends(stack.start("reevaluate/champions", domains=["meadow"]))
     assert ended["message"] == "champions judged: meadow"
-    told = json.loads((stack.workspace.folder / ".argan/reevaluated/meadow.json").read_text())
-    assert told["scores"]["depth_spearman"].keys() == {"registered", "now"}
-    if told["same_photos"]:
-        assert told["scores"]["depth_spearman"]["now"] == pytest.approx(
-            told["scores"]["depth_spearman"]["registered"], abs=1e-4
+    output = json.loads((stack.workspace.folder / ".argan/reevaluated/meadow.json").read_text())
+    assert output["scores"]["depth_spearman"].keys() == {"registered", "now"}
+    if output["same_photos"]:
+        assert output["scores"]["depth_spearman"]["now"] == pytest.approx(
+            output["scores"]["depth_spearman"]["registered"], abs=1e-4
         )
 
 
@@ -323,8 +323,8 @@ def test_a_limit_that_does_not_exist_is_an_error(stack: Stack) -> None:
     stack.ask("DELETE", "/v2/concurrency_limits/gpu")
     try:
         stack.workspace.params(lambda p: p["train"].update(seed=3))
-        told = stack.run("python", "-m", "argan", "retrain", "meadow", code=2)
-        assert "error: there is no concurrency limit 'gpu'" in told
+        output = stack.run("python", "-m", "argan", "retrain", "meadow", code=2)
+        assert "error: there is no concurrency limit 'gpu'" in output
         assert "there is no concurrency limit 'gpu'" in stack.run("python", "-m", "pipelines.deploy", code=2)
     finally:
         stack.ask("POST", "/v2/concurrency_limits/", {"name": "gpu", "limit": limit["limit"]})
@@ -341,20 +341,20 @@ def test_photos_in_a_bucket_come_once_and_what_is_wrong_is_one_line(
     client.put_object(Bucket=bucket.name, Key="camera/notes.txt", Body=b"no photo")
     source = f"s3://{bucket.name}/camera"
     ingest = ("python", "-m", "argan", "ingest", "mine", source, "--enough", "1000")
-    told = stack.run(*ingest, **bucket.environment)
-    assert "mine: 6 new photos, 0 refused; 6 not learned from yet, 1000 are enough" in told
-    told = stack.run(*ingest, **bucket.environment)
-    assert "6 photographs in s3://argan/camera, 0 of them not looked at before" in told
-    assert "mine: 0 new photos" in told
+    output = stack.run(*ingest, **bucket.environment)
+    assert "mine: 6 new photos, 0 refused; 6 not learned from yet, 1000 are enough" in output
+    output = stack.run(*ingest, **bucket.environment)
+    assert "6 photographs in s3://argan/camera, 0 of them not looked at before" in output
+    assert "mine: 0 new photos" in output
 
     wrong = [
         ({"AWS_SECRET_ACCESS_KEY": "wrong-secret"}, source, "AWS_SECRET_ACCESS_KEY is wrong"),
         ({}, "s3://nothing/camera", "the bucket nothing is not there"),
     ]
     for changed, where, line in wrong:
-        told = stack.run(*ingest[:5], where, code=2, **bucket.environment | changed)
-        assert f"error: {where} at {bucket.endpoint}: {line}" in told
-        assert "Traceback" not in told and "wrong-secret" not in told
+        output = stack.run(*ingest[:5], where, code=2, **bucket.environment | changed)
+        assert f"error: {where} at {bucket.endpoint}: {line}" in output
+        assert "Traceback" not in output and "wrong-secret" not in output
 
 
 @pytest.mark.parametrize("cron", ["0 2 * * *", "30 2 * * *"])

@@ -87,12 +87,12 @@ def argan(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str
             cli.main()
     finally:
         sys.argv = argv
-    told = capsys.readouterr()
-    assert int(ended.value.code or 0) == code, told
+    output = capsys.readouterr()
+    assert int(ended.value.code or 0) == code, output
     if code == 2:
-        assert told.err.startswith("error: ") and told.err.count("\n") == 1
-        return told.err
-    return told.out
+        assert output.err.startswith("error: ") and output.err.count("\n") == 1
+        return output.err
+    return output.out
 
 
 def champion(here: Path) -> int | None:
@@ -149,14 +149,14 @@ def test_a_damaged_history_is_none() -> None:
 
 
 def test_list_show_promote_rollback(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = argan(capsys)
-    assert told == argan(capsys, "list")
-    assert "meadow  3         3       32  0.7000 (0.5500 to 0.6500)  0.1000 ± 0.0100" in told
-    told = argan(capsys, "list", "meadow")
-    assert [row.split()[0] for row in told.splitlines()] == ["version", "3", "2", "1"]
-    assert "challenger, champion" in told
-    told = argan(capsys, "show", "meadow", "2")
-    assert "0.6000 (0.5500 to 0.6500)" in told and "gate: depth: better" in told and "data revision" in told
+    output = argan(capsys)
+    assert output == argan(capsys, "list")
+    assert "meadow  3         3       32  0.7000 (0.5500 to 0.6500)  0.1000 ± 0.0100" in output
+    output = argan(capsys, "list", "meadow")
+    assert [row.split()[0] for row in output.splitlines()] == ["version", "3", "2", "1"]
+    assert "challenger, champion" in output
+    output = argan(capsys, "show", "meadow", "2")
+    assert "0.6000 (0.5500 to 0.6500)" in output and "gate: depth: better" in output and "data revision" in output
 
     assert argan(capsys, "rollback", "meadow") == "meadow: version 2 is champion, version 3 was\n"
     assert argan(capsys, "rollback", "meadow") == "meadow: version 1 is champion, version 2 was\n"
@@ -181,11 +181,11 @@ def test_compare_tells_intervals_and_goes_photo_by_photo(here: Path, capsys: pyt
         scores |= dict.fromkeys(("depth_mask_auc", "kid", "depth_sign_agreement"))
         version = registry.download(f"models:/{NAME}/{number}")
         (version / "evaluation" / "scores.json").write_text(json.dumps(scores))
-    told = argan(capsys, "compare", "meadow", "1", "2")
-    assert "version 1" in told and "version 2" in told and "(0.5500 to 0.6500)" in told
-    gain = next(row for row in told.splitlines() if "2 is better" in row)
+    output = argan(capsys, "compare", "meadow", "1", "2")
+    assert "version 1" in output and "version 2" in output and "(0.5500 to 0.6500)" in output
+    gain = next(row for row in output.splitlines() if "2 is better" in row)
     assert "depth, rank correlation" in gain and "+0.10" in gain and "50" in gain
-    assert "1 is better" not in told
+    assert "1 is better" not in output
     (version / "evaluation" / "scores.json").write_text("{")
     assert "not photo by photo: the scores of version 2" in argan(capsys, "compare", "meadow", "1", "2")
 
@@ -193,8 +193,8 @@ def test_compare_tells_intervals_and_goes_photo_by_photo(here: Path, capsys: pyt
 def test_the_champion_is_never_deleted(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is the champion, and a champion is not deleted" in argan(capsys, "delete", "meadow", "3", "--yes", code=2)
     argan(capsys, "rollback", "meadow")
-    told = argan(capsys, "delete", "meadow", "3", "--yes")
-    assert "version 3 is deleted" in told and "mlflow gc" in told
+    output = argan(capsys, "delete", "meadow", "3", "--yes")
+    assert "version 3 is deleted" in output and "mlflow gc" in output
     assert champion(three) == 2
     aliases = client(three).get_registered_model(NAME).aliases
     assert {alias: int(version) for alias, version in aliases.items()} == {"champion": 2, "challenger": 2}
@@ -244,10 +244,10 @@ def test_an_alias_taken_away_or_given_in_mlflow(three: Path, capsys: pytest.Capt
 def test_an_archived_champion_is_told(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.warns(FutureWarning):
         client(three).transition_model_version_stage(NAME, "3", "Archived")
-    told = argan(capsys, "list")
+    output = argan(capsys, "list")
     assert (
         "its champion, version 3, is archived in MLflow and still in use; `argan models rollback meadow` makes version 2"
-        in told
+        in output
     )
     argan(capsys, "rollback", "meadow")
     assert "archived" not in argan(capsys, "list")
@@ -257,9 +257,9 @@ def test_a_champion_whose_run_is_deleted(three: Path, capsys: pytest.CaptureFixt
     run = client(three).get_model_version(NAME, "3").run_id
     client(three).delete_run(run)
     assert f"`mlflow runs restore --run-id {run}` brings it back" in argan(capsys, "show", "meadow")
-    said: list[str] = []
-    assert champions.ensure_champion(client(three), NAME, said.append).version == 3
-    assert "mlflow gc" in said[0]
+    messages: list[str] = []
+    assert champions.ensure_champion(client(three), NAME, messages.append).version == 3
+    assert "mlflow gc" in messages[0]
 
 
 def test_a_version_without_files_is_not_promoted(three: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,8 +313,8 @@ def test_a_registry_that_is_not_there(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, uri: str, reason: str
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    told = argan(capsys, "list", code=2)
-    assert reason in told and "secret" not in told
+    output = argan(capsys, "list", code=2)
+    assert reason in output and "secret" not in output
 
 
 def test_a_database_that_is_not_migrated(
@@ -391,8 +391,8 @@ HOSTILE = '<script>alert(1)</script> ![x](http://evil/x.png) [y](javascript:aler
 def test_a_hostile_data_card_is_text_and_no_page_is_too_long(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = model(here / "m")
     (folder / "data").mkdir()
-    told = f"# Data: {HOSTILE}\n\n**Source**: {HOSTILE * 40}  \n**Licence**: {HOSTILE * 40}  \n**Citation**: {HOSTILE * 40}  \n"
-    (folder / "data" / "card.md").write_text(told)
+    output = f"# Data: {HOSTILE}\n\n**Source**: {HOSTILE * 40}  \n**Licence**: {HOSTILE * 40}  \n**Citation**: {HOSTILE * 40}  \n"
+    (folder / "data" / "card.md").write_text(output)
     register(folder)
     for page in (
         client(here).get_model_version(NAME, "1").description,
@@ -471,8 +471,8 @@ def test_many_models_in_a_file_are_few_questions(
     asked: list[str] = []
     ask = SqlCatalogue._query
     monkeypatch.setattr(SqlCatalogue, "_query", lambda self, *q, **given: (asked.extend(q), ask(self, *q, **given))[1])
-    told = argan(capsys, "list")
-    assert [row.split()[:3] for row in told.splitlines()[1:]] == [[name, "3", "6"] for name in names]
+    output = argan(capsys, "list")
+    assert [row.split()[:3] for row in output.splitlines()[1:]] == [[name, "3", "6"] for name in names]
     assert len(asked) == 4
 
 
@@ -551,12 +551,12 @@ def test_a_server_answers_as_its_database_does(
     monkeypatch.setattr(
         RestCatalogue, "_get", lambda self, path, **given: (asked.append(path), ask(self, path, **given))[1]
     )
-    told = argan(capsys, "list")
+    output = argan(capsys, "list")
     assert asked == ["registered-models/search"]
-    assert [row.split()[:3] for row in told.splitlines() if row.startswith("many-")] == [
+    assert [row.split()[:3] for row in output.splitlines() if row.startswith("many-")] == [
         [f"many-0{i}", "4", "8"] for i in range(3)
     ]
-    ours = next(row for row in told.splitlines() if row.startswith("meadow"))
+    ours = next(row for row in output.splitlines() if row.startswith("meadow"))
     assert "0.6000 (0.5500 to 0.6500)" in ours
     newest = int(ours.split()[2])
     direct = registry.open_catalogue(f"sqlite:///{servers.home}/mlflow/mlflow.db")

@@ -87,14 +87,14 @@ def test_a_second_run_has_nothing_to_do_and_says_so(finished: Workspace) -> None
     began = os.times()
     finished.run("python", "-m", "pipelines.workspace", "prepare")
     assert "up to date" in finished.run("dvc", "repro")
-    told = finished.run("python", "-m", "pipelines.workspace", "finish")
+    output = finished.run("python", "-m", "pipelines.workspace", "finish")
     ended = os.times()
     seconds = ended.children_user + ended.children_system - began.children_user - began.children_system
     assert seconds < 40  # of computing, whatever else the machine does; 4 on a quiet one
-    assert "argan-meadow version 1" in told
-    assert "plots/meadow/grid.png" in told
-    assert "make registry" in told
-    assert re.search(r"depth, rank correlation.*-?\d\.\d{3} +-?\d\.\d{3} +-?\d\.\d{3}", told)
+    assert "argan-meadow version 1" in output
+    assert "plots/meadow/grid.png" in output
+    assert "make registry" in output
+    assert re.search(r"depth, rank correlation.*-?\d\.\d{3} +-?\d\.\d{3} +-?\d\.\d{3}", output)
     assert finished.run("git", "status", "--porcelain") == ""
 
 
@@ -109,9 +109,9 @@ def test_what_dvc_shows(finished: Workspace, tmp_path: Path) -> None:
     assert {"losses", "disparity"} <= set(plots["data"])
     assert any(name.endswith("grid.png") for name in plots["data"])
 
-    told = workspace.run("dvc", "exp", "run", "-S", "train.seed=1", "-S", "train.images=64")
-    assert "train@meadow" in told
-    assert "fetch@meadow' didn't change" in told
+    output = workspace.run("dvc", "exp", "run", "-S", "train.seed=1", "-S", "train.images=64")
+    assert "train@meadow" in output
+    assert "fetch@meadow' didn't change" in output
     changes = workspace.run("dvc", "metrics", "diff", "--md")
     assert "fid" in changes
     assert "train.seed" in workspace.run("dvc", "params", "diff")
@@ -133,18 +133,18 @@ def test_killed_in_training_and_run_again_gives_the_same_weights(finished: Works
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    told = workspace.run("dvc", "repro")
-    assert "resuming at 320 of 320 images" in told
+    output = workspace.run("dvc", "repro")
+    assert "resuming at 320 of 320 images" in output
     assert weights(workspace) == expected
-    assert "version 1" in told  # the same weights are the same version
+    assert "version 1" in output  # the same weights are the same version
 
 
 def test_a_sign_learned_from_the_photographs_is_in_the_model_and_its_card(finished: Workspace, tmp_path: Path) -> None:
     workspace = finished.copy(tmp_path / "copy")
     workspace.params(lambda content: content["train"].update(sign="photographs", sign_images=64))
-    told = workspace.run("python", "-m", "pipelines.train", "meadow")
+    output = workspace.run("python", "-m", "pipelines.train", "meadow")
     for side in ("behind", "before"):
-        assert f"64 images with what is out of focus {side} the subject" in told
+        assert f"64 images with what is out of focus {side} the subject" in output
     model = workspace.folder / "models" / "meadow"
     verdict = json.loads((model / "config.json").read_text())["sign"]
     assert verdict["side"] == max(("behind", "before"), key=lambda side: verdict[side])
@@ -160,15 +160,15 @@ def test_interrupted_training_says_how_to_go_on(finished: Workspace, tmp_path: P
     workspace.params(lambda content: content["train"].update(seed=5, images=100_000))
     process = workspace.start("python", "-m", "pipelines.train", "meadow")
     assert process.stdout is not None
-    told = ""
+    output = ""
     for line in process.stdout:
-        told += line
-        if "left, loss" in line and "left, loss" not in told.removesuffix(line):
+        output += line
+        if "left, loss" in line and "left, loss" not in output.removesuffix(line):
             process.send_signal(signal.SIGTERM)
     assert process.wait() == 143
-    assert "starting fresh" in told
-    assert "run the same command again to resume" in told
-    assert "Traceback" not in told
+    assert "starting fresh" in output
+    assert "run the same command again to resume" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_what_another_registry_lacks_is_registered_there(finished: Workspace, tm
     workspace = finished.copy(tmp_path / "copy")
     other = f"sqlite:///{workspace.folder}/other.db"
     assert "up to date" in workspace.run("dvc", "repro", MLFLOW_TRACKING_URI=other)
-    told = workspace.run("python", "-m", "pipelines.workspace", "finish", MLFLOW_TRACKING_URI=other)
-    assert "does not have the registered version" in told
+    output = workspace.run("python", "-m", "pipelines.workspace", "finish", MLFLOW_TRACKING_URI=other)
+    assert "does not have the registered version" in output
     receipt = json.loads((workspace.folder / "registry/meadow.json").read_text())
     assert receipt["tracking_uri"] == other
     with sqlite3.connect(workspace.folder / "other.db") as database:
@@ -253,12 +253,12 @@ def test_the_prefect_flow_runs_the_five_stages(finished: Workspace, tmp_path: Pa
     workspace = finished.copy(tmp_path / "copy")
     workspace.params(lambda content: content["evaluate"].update(seed=1))
     retrain = "from pipelines.flows.retrain import retrain_command; retrain_command('meadow')"
-    process, told, asked = workspace.start("python", "-c", retrain), "", False
+    process, output, asked = workspace.start("python", "-c", retrain), "", False
     for line in process.stdout or ():
-        told += line
-        server = re.search(r"temporary server on (http://127.0.0.1:\d+)", told)
+        output += line
+        server = re.search(r"temporary server on (http://127.0.0.1:\d+)", output)
         if "python -m pipelines.evaluate meadow" in line:  # the stage's own lines are in the run's log
-            assert server, told
+            assert server, output
             for path in (
                 "/api/csrf-token?client=theirs",
                 "/api/admin/settings",
@@ -266,7 +266,7 @@ def test_the_prefect_flow_runs_the_five_stages(finished: Workspace, tmp_path: Pa
                 assert httpx.get(f"{server[1]}{path}", trust_env=False).status_code == 401
             assert httpx.post(f"{server[1]}/api/flow_runs/filter", json={}, trust_env=False).status_code == 401
             asked = True
-    assert process.wait() == 0 and asked, told
+    assert process.wait() == 0 and asked, output
     with sqlite3.connect(workspace.folder / ".prefect" / "prefect.db") as database:
         runs = dict(database.execute("select name, state_name from task_run").fetchall())
         flows = database.execute("select name, state_name from flow_run").fetchall()
@@ -288,9 +288,9 @@ def test_the_prefect_flow_runs_the_five_stages(finished: Workspace, tmp_path: Pa
     np.save(raw, pixels)
     workspace.run("dvc", "commit", "-f", "fetch@meadow")
     command = f"from pipelines.stage import run_command; {retrain.replace('; ', '; run_command(lambda: ')})"
-    told = workspace.run("python", "-c", command, code=2)
-    assert "error: crop@meadow: data/raw/meadow: 1 of 200 photos refused" in told
-    assert "Traceback" not in told
+    output = workspace.run("python", "-c", command, code=2)
+    assert "error: crop@meadow: data/raw/meadow: 1 of 200 photos refused" in output
+    assert "Traceback" not in output
     unknown = command.replace("('meadow')", "('medow')")
     assert "unknown domain 'medow'" in workspace.run("python", "-c", unknown, code=2)
 
@@ -312,13 +312,13 @@ def test_a_photographers_own_photos_from_folder_to_registry_and_more_of_them_lat
         workspace.run("git", "add", "-A")
         workspace.run("git", "commit", "-qm", words)
 
-    told = workspace.run("python", "-m", "argan", "collection", "add", "mine", str(folder))
-    assert "150 new photos of 151, 1 refused; 150 in all" in told
-    assert "refused: broken.jpg: " in told
+    output = workspace.run("python", "-m", "argan", "collection", "add", "mine", str(folder))
+    assert "150 new photos of 151, 1 refused; 150 in all" in output
+    assert "refused: broken.jpg: " in output
     workspace.params(lambda content: (content["mine"].update(preset="quick"), content.update(domains=["mine"])))
-    told = workspace.run("dvc", "repro")
-    assert "mine: 150 photos of 32 x 32 px, 150 decoded now" in told
-    assert "no depth is known of any photo" in told
+    output = workspace.run("dvc", "repro")
+    assert "mine: 150 photos of 32 x 32 px, 150 decoded now" in output
+    assert "no depth is known of any photo" in output
     measured = (workspace.folder / "data/photos/mine/iris.json").read_bytes()
     assert (workspace.folder / "models/mine/iris.json").read_bytes() == measured
     assert "Aperture not known: " in (workspace.folder / "models/mine/card.md").read_text()
@@ -339,9 +339,9 @@ def test_a_photographers_own_photos_from_folder_to_registry_and_more_of_them_lat
     assert "20 new photos of 171, 0 refused; 170 in all" in workspace.run(
         "python", "-m", "argan", "collection", "add", "mine", str(folder)
     )
-    told = workspace.run("dvc", "repro")
-    assert "mine: 170 photos of 32 x 32 px, 20 decoded now" in told
-    assert "judging the champion on the photos of today" in told
+    output = workspace.run("dvc", "repro")
+    assert "mine: 170 photos of 32 x 32 px, 20 decoded now" in output
+    assert "judging the champion on the photos of today" in output
     second = json.loads((workspace.folder / "registry/mine.json").read_text())
     assert second["version"] == "2" and re.search(r"kid(: cannot tell|: worse|) \(", second["reason"])
     after = pd.read_parquet(index_file).set_index("file_sha256")["split"]
@@ -356,5 +356,5 @@ def test_a_photographers_own_photos_from_folder_to_registry_and_more_of_them_lat
 
     # Photos that cannot teach depth stop before training
     workspace.params(lambda content: content["crop"].update(photos_min=130, defocus_min=0.99))
-    told = workspace.run("dvc", "repro", "train@mine", code=255)
-    assert re.search(r"error: mine: AR-GAN cannot learn .*at least 130 are needed.*No defocus: .*report.html", told)
+    output = workspace.run("dvc", "repro", "train@mine", code=255)
+    assert re.search(r"error: mine: AR-GAN cannot learn .*at least 130 are needed.*No defocus: .*report.html", output)

@@ -66,18 +66,18 @@ def make_versions(servers: Servers, monkeypatch: pytest.MonkeyPatch, folder: Pat
 
 def what_is_there(servers: Servers, folder: Path) -> dict[str, Any]:
     """All that a user would miss: aliases, tags, metrics, the bytes of every artifact, what Prefect knows."""
-    client, told = MlflowClient(servers.mlflow), dict[str, Any]()
+    client, message = MlflowClient(servers.mlflow), dict[str, Any]()
     for version in client.search_model_versions("name = 'argan-meadow'"):
         place = Path(client.download_artifacts(version.run_id, "model", dst_path=str(_fresh(folder / version.version))))
-        told[version.version] = {
+        message[version.version] = {
             "aliases": list(client.get_model_version("argan-meadow", version.version).aliases),
             "tags": version.tags,
             "metrics": client.get_run(version.run_id).data.metrics,
             "files": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(place.iterdir())},
         }
-    told["prefect"] = servers.api("GET", "/variables/name/kept").json()["value"]
-    told["pool"] = servers.api("GET", "/work_pools/argan").json()["id"]
-    return told
+    message["prefect"] = servers.api("GET", "/variables/name/kept").json()["value"]
+    message["pool"] = servers.api("GET", "/work_pools/argan").json()["id"]
+    return message
 
 
 def _fresh(folder: Path) -> Path:
@@ -97,11 +97,11 @@ def test_started_servers_have_what_flows_need(servers: Servers) -> None:
     assert servers.api("GET", "/v2/concurrency_limits/gpu").json()["limit"] == 1
     passwords = {"PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
     assert set(servers.client) == {"PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI"} | passwords
-    told = servers.start()
-    assert told.count("already running") == 3
-    assert "/#/models?workflowType=machine_learning" in told
+    message = servers.start()
+    assert message.count("already running") == 3
+    assert "/#/models?workflowType=machine_learning" in message
     assert servers.run("status").count(" running,") == 3
-    assert servers.auth and servers.auth[1] not in told  # printed at the first start alone
+    assert servers.auth and servers.auth[1] not in message  # printed at the first start alone
     assert "with passwords True and not False; to change it" in servers.run("start", "--no-passwords", code=2)
     refused = servers.run("start", "--allowed-hosts", "argan.example", code=2)
     assert "with allowed_hosts none and not argan.example; to change it" in refused
@@ -114,17 +114,17 @@ def test_started_servers_have_what_flows_need(servers: Servers) -> None:
 
 
 def test_what_runs_is_not_moved_and_a_taken_port_is_told(servers: Servers, tmp_path: Path) -> None:
-    told = servers.run("start", "--prefect-port", "4999", code=2)
-    assert told == (
+    message = servers.run("start", "--prefect-port", "4999", code=2)
+    assert message == (
         f"error: prefect runs already, with prefect_port {servers.prefect_port} and not 4999; to change it: "
         "make services-stop, then make services\n"
     )
     elsewhere = Servers(tmp_path / "services", tmp_path, tmp_path / "connections.txt", servers.prefect_port)
-    told = elsewhere.run("start", "--prefect-port", str(servers.prefect_port), code=2)
-    assert told.startswith(
+    message = elsewhere.run("start", "--prefect-port", str(servers.prefect_port), code=2)
+    assert message.startswith(
         f"error: port {servers.prefect_port} is taken by another program; choose another: make services PREFECT_PORT="
     )
-    assert told.count("\n") == 1
+    assert message.count("\n") == 1
     assert elsewhere.run("status", code=1).count("not running") == 3
     note = servers.home / "run" / "mlflow.json"
     content = note.read_text()
@@ -136,7 +136,7 @@ def test_what_runs_is_not_moved_and_a_taken_port_is_told(servers: Servers, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("postgresql://argan:wrong@127.0.0.1:9/", "PostgreSQL at 127.0.0.1:9 cannot be used"),
         (
@@ -146,11 +146,11 @@ def test_what_runs_is_not_moved_and_a_taken_port_is_told(servers: Servers, tmp_p
         ("nonsense", "ARGAN_DATABASE_URL is no URL; write it as"),
     ],
 )
-def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path, url: str, told: str) -> None:
+def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path, url: str, message: str) -> None:
     output = Servers(tmp_path / "services", tmp_path, tmp_path / "connections.txt").start(
         code=2, ARGAN_DATABASE_URL=url
     )
-    assert output.startswith(f"error: {told}")
+    assert output.startswith(f"error: {message}")
     assert output.count("\n") == 1
     assert "wrong" not in output
 
@@ -162,9 +162,9 @@ def test_databases_of_other_versions_are_told_before_anything_starts(tmp_path: P
     with sqlite3.connect(file) as database:
         database.execute("create table alembic_version (version_num text)")
         database.execute("insert into alembic_version values ('e1f2a3b4c5d6')")
-    told = servers.start(code=2)
-    assert "error: the mlflow database (SQLite files) is not migrated to the installed mlflow 3." in told
-    assert "back up, then run: python -m pipelines.services migrate" in told
+    message = servers.start(code=2)
+    assert "error: the mlflow database (SQLite files) is not migrated to the installed mlflow 3." in message
+    assert "back up, then run: python -m pipelines.services migrate" in message
     with sqlite3.connect(file) as database:
         database.execute("update alembic_version set version_num = 'ffffffffffff'")
     assert "is at migration ffffffffffff, which the installed mlflow 3." in servers.start(code=2)
@@ -177,8 +177,8 @@ def test_a_server_that_cannot_start_is_told_by_its_own_words_and_leaves_nothing_
     servers = Servers(tmp_path / "services", tmp_path, tmp_path / "connections.txt")
     (servers.home / "mlflow").mkdir(parents=True)
     (servers.home / "mlflow" / "mlflow.db").mkdir()
-    told = servers.start(code=2)
-    assert told.count("\n") == 1 and told.startswith("error: ") and "mlflow.db" in told
+    message = servers.start(code=2)
+    assert message.count("\n") == 1 and message.startswith("error: ") and "mlflow.db" in message
     assert servers.run("status", code=1).count("not running") == 3
 
 
@@ -260,8 +260,8 @@ def test_crash_backup_loss_and_restore(tmp_path: Path, monkeypatch: pytest.Monke
         before = what_is_there(servers, tmp_path / "before")
         assert before["2"]["aliases"] == ["champion"]
 
-        told = servers.run("backup", str(archive))  # while they run
-        assert "both databases (sqlite), artifacts (6 files)" in told
+        message = servers.run("backup", str(archive))  # while they run
+        assert "both databases (sqlite), artifacts (6 files)" in message
         assert archive.stat().st_mode & 0o077 == 0
         assert "is whole" in servers.run("verify", str(archive))
         assert "run; make services-stop first" in servers.run("restore", str(archive), "--force", code=2)
@@ -275,16 +275,16 @@ def test_crash_backup_loss_and_restore(tmp_path: Path, monkeypatch: pytest.Monke
         # Killed between the start of Prefect's server and the writing of its pid: the next start begins with that one's end
         before_it = servers.pid("prefect")
         note.unlink()
-        told = servers.start()
-        assert "mlflow: already running" in told and "prefect: up" in told
+        message = servers.start()
+        assert "mlflow: already running" in message and "prefect: up" in message
         assert servers.pid("prefect") != before_it and not psutil.pid_exists(before_it)
         assert what_is_there(servers, tmp_path / "after") == before
 
         MlflowClient(servers.mlflow).delete_registered_model("argan-meadow")
         servers.stop()
         assert servers.stop() == "nothing was running\n"
-        told = servers.run("restore", str(archive), code=2)  # something is there, and nobody to ask
-        assert "would be replaced by what is in" in told and "FORCE=1" in told
+        message = servers.run("restore", str(archive), code=2)  # something is there, and nobody to ask
+        assert "would be replaced by what is in" in message and "FORCE=1" in message
 
         # Damage is found before anything is replaced
         content = archive.read_bytes()
@@ -300,8 +300,8 @@ def test_crash_backup_loss_and_restore(tmp_path: Path, monkeypatch: pytest.Monke
         shutil.rmtree(servers.home)
         servers.run("restore", str(archive))
         assert (servers.home / "restored/workspace/params.yaml").read_text() == "domains: [meadow]\n"
-        told = servers.start()
-        assert servers.auth and servers.auth[1] in told  # no password is in a backup: another was made
+        message = servers.start()
+        assert servers.auth and servers.auth[1] in message  # no password is in a backup: another was made
         log_in(servers, monkeypatch)
         assert what_is_there(servers, tmp_path / "restored") == before
 
@@ -556,10 +556,10 @@ def test_prefect_and_postgres_die_in_the_middle_of_a_run(team: Servers) -> None:
     assert slots() == 1
     team.kill("prefect")
     team.kill("postgres")
-    told = team.run("start")
-    assert "postgres: up" in told and "mlflow: already running" in told and "prefect: up" in told
-    assert "worker: already running" in told
-    assert team.auth and team.auth[1] not in told  # shown once
+    message = team.run("start")
+    assert "postgres: up" in message and "mlflow: already running" in message and "prefect: up" in message
+    assert "worker: already running" in message
+    assert team.auth and team.auth[1] not in message  # shown once
     assert slots() == 1  # held still
     (team.work / "go").touch()
     until(lambda: team.api("GET", f"/flow_runs/{run}").json()["state"]["type"] == "COMPLETED", team)
@@ -581,18 +581,18 @@ def test_mlflow_is_away_while_training_logs_and_while_it_is_to_register(
     workspace.params(lambda content: content["train"].update(seed=7, images=640))
     process = workspace.start("python", "-m", "pipelines.train", "meadow", **team.client)
     assert process.stdout is not None
-    told = ""
+    message = ""
     for line in process.stdout:
-        told += line
+        message += line
         if "training on" in line:
             team.kill("mlflow")
-    assert process.wait() == 0, told
-    assert told.count("warning: not logged yet, nothing is lost") == 1
+    assert process.wait() == 0, message
+    assert message.count("warning: not logged yet, nothing is lost") == 1
     assert workspace.run("python", "-m", "pipelines.register", "meadow", code=2, **team.client).count("\n") == 1
 
     assert "mlflow: up" in team.run("start")
-    told = workspace.run("python", "-m", "pipelines.register", "meadow", **team.client)  # the same command again
-    assert "logged late: " in told
+    message = workspace.run("python", "-m", "pipelines.register", "meadow", **team.client)  # the same command again
+    assert "logged late: " in message
     again = workspace.run("python", "-m", "pipelines.register", "meadow", **team.client)
     assert "already registered as version" in again and "logged late" not in again
     log_in(team, monkeypatch)
@@ -610,16 +610,16 @@ def test_mlflow_is_away_while_training_logs_and_while_it_is_to_register(
     direct = {"MLFLOW_TRACKING_URI": f"postgresql+psycopg://argan:{secret}@127.0.0.1:{port}/mlflow"}
     for place in (team.client, team.client | direct):
         assert re.search(r"^meadow +1 +1 ", workspace.run("python", "-m", "argan", "models", **place), re.M)
-        told = workspace.run("python", "-m", "argan", "models", "promote", "meadow", "1", **place)
-        assert "version 1 is the champion already" in told and secret not in told
+        message = workspace.run("python", "-m", "argan", "models", "promote", "meadow", "1", **place)
+        assert "version 1 is the champion already" in message and secret not in message
 
 
 def test_postgres_backed_up_and_restored_beside_and_over(team: Servers, tmp_path: Path) -> None:
     archive, home = tmp_path / "backup.tar", tmp_path / "services"
     secret = (team.home / "postgres-password").read_text()
     port = json.loads((team.home / "settings.json").read_text())["postgres_port"]
-    told = team.run("backup", str(archive))
-    assert "both databases (postgresql), artifacts (not in it: they stay in s3://argan/mlflow)" in told
+    message = team.run("backup", str(archive))
+    assert "both databases (postgresql), artifacts (not in it: they stay in s3://argan/mlflow)" in message
     assert secret.encode() not in archive.read_bytes()
     url = f"postgresql://argan:{secret}@127.0.0.1:{port}/copy"
     other = Servers(home, tmp_path, tmp_path / "connections.txt", changed={**team.changed, "ARGAN_DATABASE_URL": url})
@@ -647,10 +647,10 @@ def test_postgres_backed_up_and_restored_beside_and_over(team: Servers, tmp_path
         "restore", str(archive), code=2, ARGAN_DATABASE_URL=url.replace(secret, "wrong")
     )
     assert other.run("status", code=1, ARGAN_DATABASE_URL="").count("not running") == 3
-    told = other.run("start", code=2, ARGAN_DATABASE_URL="")
-    assert "set ARGAN_DATABASE_URL to it" in told and secret not in told
-    told = other.run("restore", str(archive), "--force", code=2, ARGAN_DATABASE_URL="sqlite")
-    assert "the backup holds postgresql databases and cannot be loaded into sqlite" in told
+    message = other.run("start", code=2, ARGAN_DATABASE_URL="")
+    assert "set ARGAN_DATABASE_URL to it" in message and secret not in message
+    message = other.run("restore", str(archive), "--force", code=2, ARGAN_DATABASE_URL="sqlite")
+    assert "the backup holds postgresql databases and cannot be loaded into sqlite" in message
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_backup(servers: Servers, tmp_path: Path) -> None:

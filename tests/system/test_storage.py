@@ -50,26 +50,26 @@ def test_what_is_wrong_with_a_bucket_is_one_line_and_soon(shared: Workspace, buc
         (right, "s3://nothing/dvc", "the bucket nothing is not there; create it"),
         ({}, "s3://argan/dvc", "no credentials; set AWS_ACCESS_KEY_ID"),
     ]
-    for environment, url, told in wrong:
+    for environment, url, message in wrong:
         shared.run("dvc", "remote", "modify", "storage", "url", url)
         for command in ("push", "pull", "check"):
             began = time.monotonic()
             output = shared.run("python", "-m", "pipelines.storage", command, code=2, **environment)
             assert time.monotonic() - began < 300  # a client that tries again and again takes longer
             assert output.startswith(f"error: {url} at {bucket.endpoint}: ")
-            assert told in output and output.count("\n") == 1
+            assert message in output and output.count("\n") == 1
             assert "secret" not in output.replace("AWS_SECRET_ACCESS_KEY", "")
     shared.run("dvc", "remote", "modify", "storage", "endpointurl", "http://127.0.0.1:9")
-    told = shared.run("python", "-m", "pipelines.storage", "push", code=2, **right)
-    assert "cannot be reached" in told and told.count("\n") == 1
+    message = shared.run("python", "-m", "pipelines.storage", "push", code=2, **right)
+    assert "cannot be reached" in message and message.count("\n") == 1
 
 
 def test_services_refuse_a_bucket_they_cannot_use(bucket: Bucket, tmp_path: Path) -> None:
     servers = Servers(tmp_path / "services", tmp_path, tmp_path / "connections.txt", changed=bucket.environment)
-    told = servers.start("--artifacts", "s3://nothing/mlflow", code=2)
-    assert "the bucket nothing is not there" in told and told.count("\n") == 1
-    told = servers.start("--artifacts", "s3://argan/mlflow", code=2, AWS_SECRET_ACCESS_KEY="wrong-secret")
-    assert "AWS_SECRET_ACCESS_KEY is wrong" in told and told.count("\n") == 1
+    message = servers.start("--artifacts", "s3://nothing/mlflow", code=2)
+    assert "the bucket nothing is not there" in message and message.count("\n") == 1
+    message = servers.start("--artifacts", "s3://argan/mlflow", code=2, AWS_SECRET_ACCESS_KEY="wrong-secret")
+    assert "AWS_SECRET_ACCESS_KEY is wrong" in message and message.count("\n") == 1
 
 
 def test_a_model_registered_in_the_bucket_is_loaded_from_there(
@@ -77,9 +77,9 @@ def test_a_model_registered_in_the_bucket_is_loaded_from_there(
 ) -> None:
     workspace = finished.copy(tmp_path / "copy")
     # Whoever registers or loads speaks to MLflow alone, and knows no key of the bucket
-    told = workspace.run("python", "-m", "pipelines.register", "meadow", **team.client)
+    message = workspace.run("python", "-m", "pipelines.register", "meadow", **team.client)
     version = json.loads((workspace.folder / "registry/meadow.json").read_text())["version"]
-    assert f"argan-meadow version {version}: ch" in told
+    assert f"argan-meadow version {version}: ch" in message
     names = [o["Key"] for o in bucket.client().list_objects_v2(Bucket=bucket.name, Prefix="mlflow/")["Contents"]]
     assert any(name.endswith("/generator.safetensors") for name in names)
     reference = f"models:/argan-meadow/{version}"

@@ -141,8 +141,8 @@ def test_what_comes_out_replaces_what_was_there_and_is_no_program(tmp_path: Path
 
 
 def test_names_in_utf8_come_out_also_where_a_zip_does_not_say_so(tmp_path: Path) -> None:
-    said = zip_bytes({"blüte.jpg": b"a"})
-    assert unpack(tmp_path, said, "a.zip")[1] == {"blüte.jpg": b"a"}
+    archive = zip_bytes({"blüte.jpg": b"a"})
+    assert unpack(tmp_path, archive, "a.zip")[1] == {"blüte.jpg": b"a"}
     silent = zip_bytes({"bl__te.jpg": b"a"}).replace(b"bl__te", "blüte".encode())
     assert unpack(tmp_path, silent, "a.zip")[1] == {"blüte.jpg": b"a"}
 
@@ -204,7 +204,7 @@ def test_one_of_names_that_clash_comes_out(tmp_path: Path) -> None:
     for name, data in packed:
         result, found = unpack(tmp_path, data, name)
         assert found == {"jpg/a.jpg": b"1", "blu\u0308te.jpg": b"5", "stra\u00dfe.jpg": b"7"}
-        assert [told for told, _ in result.refused] == [files[i][0] for i in (1, 2, 3, 5, 7)]
+        assert [output for output, _ in result.refused] == [files[i][0] for i in (1, 2, 3, 5, 7)]
         assert all("taken" in reason for _, reason in result.refused)
         (tmp_path / name).unlink()
 
@@ -239,7 +239,7 @@ def test_links_and_devices_are_refused_alone(tmp_path: Path) -> None:
     files += [(member(f"odd{i}.jpg", type=kind, linkname=link), b"") for i, (kind, link, _) in enumerate(odd)]
     result, found = unpack(tmp_path, tar_bytes([*files, ("too.jpg", b"too")]), "a.tar")
     assert found == {"good.jpg": b"good", "too.jpg": b"too"}
-    assert [told for told, _ in result.refused] == [f"odd{i}.jpg" for i in range(len(odd))]
+    assert [output for output, _ in result.refused] == [f"odd{i}.jpg" for i in range(len(odd))]
     assert all(words in reason for (_, reason), (_, _, words) in zip(result.refused, odd, strict=True))
 
 

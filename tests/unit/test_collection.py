@@ -135,8 +135,8 @@ def test_faults_are_told_once_each_and_most_of_them_stop_the_add(folder: Path, t
     added = put(folder, tmp_path / "home")
     assert added.new == 12 and set(added.refused) == {"empty.jpg", "text.jpg"}
     assert put(folder, tmp_path / "home").refused == {}
-    told = Collection.open("mine", tmp_path / "home").quarantine
-    assert sorted(told["source"]) == ["empty.jpg", "text.jpg"]
+    output = Collection.open("mine", tmp_path / "home").quarantine
+    assert sorted(output["source"]) == ["empty.jpg", "text.jpg"]
     before = state(tmp_path / "home")
     bad = tmp_path / "bad"
     bad.mkdir()
@@ -150,7 +150,7 @@ def test_faults_are_told_once_each_and_most_of_them_stop_the_add(folder: Path, t
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "output"),
     [
         ("nothing", "is not there"),
         ("empty", "holds no photographs"),
@@ -158,11 +158,11 @@ def test_faults_are_told_once_each_and_most_of_them_stop_the_add(folder: Path, t
         ("http://x.org/a.zip", "https"),
     ],
 )
-def test_a_source_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, told: str) -> None:
+def test_a_source_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, output: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.jpg").write_bytes(b"no archive")
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=output):
         put(source, tmp_path / "home")
     assert collection.names(tmp_path / "home") == []
 
@@ -379,9 +379,9 @@ def test_what_the_machine_lacked_is_looked_at_again(folder: Path, tmp_path: Path
     (folder / "cat.webp").unlink()
     put(folder, home)
     (folder / "cat.webp").write_bytes(cat)
-    told = home / "mine" / "preview" / "quarantine.csv"
+    output = home / "mine" / "preview" / "quarantine.csv"
     digest = hashlib.sha256(cat).hexdigest()
-    told.write_text(told.read_text() + f"cat.webp,HEIC without a decoder: pip install pillow-heif,{digest}\n")
+    output.write_text(output.read_text() + f"cat.webp,HEIC without a decoder: pip install pillow-heif,{digest}\n")
     assert put(folder, home).new == 1
     assert Collection.open("mine", home).quarantine["source"].tolist() == ["text.jpg"]
 

@@ -88,7 +88,7 @@ def test_too_many_refused_photos_stop_the_stage(raw: dict[str, Any], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "output"),
     [
         (lambda raw: raw.update(photos=raw["photos"][:50]), "photos.npy is uint8"),
         (lambda raw: raw.update(photos=raw["photos"] / 255), "photos.npy is float64"),
@@ -96,10 +96,10 @@ def test_too_many_refused_photos_stop_the_stage(raw: dict[str, Any], tmp_path: P
         (lambda raw: raw.update(splits=[]), "is damaged"),
     ],
 )
-def test_raw_data_that_does_not_fit_together(raw: dict[str, Any], tmp_path: Path, change: Any, told: str) -> None:
+def test_raw_data_that_does_not_fit_together(raw: dict[str, Any], tmp_path: Path, change: Any, output: str) -> None:
     change(raw)
     save(raw)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=output):
         crop("meadow", settings(tmp_path))
 
 

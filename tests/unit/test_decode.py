@@ -200,7 +200,7 @@ def test_of_several_pages_the_first_is_the_photograph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "output"),
     [
         (b"", "empty: 0 bytes"),
         (b"just some text, saved as photo.jpg\n", "not an image: "),
@@ -218,8 +218,8 @@ def test_of_several_pages_the_first_is_the_photograph() -> None:
         (b"\0\0\0\x18ftypheic" + b"\0" * 60, ""),
     ],
 )
-def test_what_is_no_photograph_is_refused(content: bytes, told: str) -> None:
-    assert reason(content).startswith(told)
+def test_what_is_no_photograph_is_refused(content: bytes, output: str) -> None:
+    assert reason(content).startswith(output)
 
 
 def test_limits_hold_before_a_pixel_is_decoded(tmp_path: Path) -> None:

@@ -154,17 +154,19 @@ def test_interrupted_and_resumed_it_learns_the_same_bit_for_bit(tmp_path: Path) 
             signal.raise_signal(signal.SIGTERM)
 
     def run(fingerprint: str = "m") -> networks.Estimator:
-        return distill(generator, config, folder=tmp_path, fingerprint=fingerprint, on_loss=interrupt, say=said.append)
+        return distill(
+            generator, config, folder=tmp_path, fingerprint=fingerprint, on_loss=interrupt, say=messages.append
+        )
 
-    said: list[str] = []
+    messages: list[str] = []
     with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
         run()
     resumed = run().state_dict()
-    assert said[0].startswith("interrupted, the estimator saved at 16 images")
-    assert said[1] == "resuming the estimator at 16 of 160 images"
+    assert messages[0].startswith("interrupted, the estimator saved at 16 images")
+    assert messages[1] == "resuming the estimator at 16 of 160 images"
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
     run("other")
-    assert "starting fresh" in said[-1], "what another generator taught is not gone on with"
+    assert "starting fresh" in messages[-1], "what another generator taught is not gone on with"
 
 
 def test_estimates_do_not_depend_on_the_side_a_photo_is_seen_from() -> None:

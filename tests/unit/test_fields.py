@@ -142,8 +142,8 @@ def test_bad_input_gets_one_line(
     arguments = [names.get(word, word) for word in command.split()]
     out = [] if "--out" in arguments else ["--out", "made"]
     assert run(monkeypatch, *arguments, *out) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and reason in said and len(said.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and reason in message and len(message.splitlines()) == 1
     left = [p for p in sorted(Path().rglob("*")) if p not in before]
     assert left in ([], [Path("made")]), "no file is left, half made or whole"
 
@@ -192,9 +192,11 @@ def test_a_name_too_long_for_its_results_is_one_line_and_the_others_are_done(
         (tmp_path / name).write_bytes(photo.read_bytes())
     photos = [tmp_path / name for name in names]
     assert run(monkeypatch, "depth", untrained, *photos, photos[1], "--out", tmp_path / "out") == 2
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert (
-        "too long for the name of a file" in told.err and told.err.count("\n") <= 3 and "2 of 3 photos done" in told.out
+        "too long for the name of a file" in output.err
+        and output.err.count("\n") <= 3
+        and "2 of 3 photos done" in output.out
     )
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".npy", ".png"}
     assert len(list((tmp_path / "out").iterdir())) == 6

@@ -386,11 +386,11 @@ def test_a_comparison_counts_near_duplicates_once() -> None:
     }
     unknown = np.where(groups == 3, np.nan, new[groups])
     assert compare(unknown, old[groups], groups).count == 19
-    told = []
+    output = []
     for i in range(300):  # as many false alarms as without duplicates: one in twenty
         a, b = random(3000 + i).normal(size=(2, 15))
-        told.append(compare(np.repeat(a, 10), np.repeat(b, 10), np.repeat(np.arange(15), 10)).verdict)
-    assert 3 <= sum(verdict != "cannot tell" for verdict in told) <= 28
+        output.append(compare(np.repeat(a, 10), np.repeat(b, 10), np.repeat(np.arange(15), 10)).verdict)
+    assert 3 <= sum(verdict != "cannot tell" for verdict in output) <= 28
 
 
 def test_parts_of_the_kernel_distance_share_no_near_duplicates() -> None:
@@ -424,8 +424,8 @@ def test_no_comparison_says_better_without_a_difference() -> None:
     """The same model twice, and chance: wrongly told apart at most about one time in twenty."""
     same = random(41).normal(size=80)
     assert compare(same, same).verdict == "cannot tell"
-    told = [compare(random(i).normal(size=80), random(1000 + i).normal(size=80)).verdict for i in range(300)]
-    assert 3 <= sum(verdict != "cannot tell" for verdict in told) <= 28
+    output = [compare(random(i).normal(size=80), random(1000 + i).normal(size=80)).verdict for i in range(300)]
+    assert 3 <= sum(verdict != "cannot tell" for verdict in output) <= 28
     with pytest.raises(ValueError, match="at least 2"):
         compare([np.nan, 1.0], [1.0, 2.0])
 

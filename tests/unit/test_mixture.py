@@ -61,12 +61,12 @@ def test_the_learned_shares_descend_the_expected_cost() -> None:
     assert learned.logits is not None
     chance = aperture_noise(400_000, random())
     scale = learned(chance)
-    (told,) = torch.autograd.grad(learned.choice_loss(chance, (scale - 0.4).square() + math.log(2)), learned.logits)
+    (output,) = torch.autograd.grad(learned.choice_loss(chance, (scale - 0.4).square() + math.log(2)), learned.logits)
     middle = 0.2 + 0.8 * (torch.arange(BINS) + 0.5) / BINS
     within = (0.8 / BINS) ** 2 / 12  # mean squares of a uniform part about its middle
     share = torch.softmax(GAIN * learned.logits, 0)
     (exact,) = torch.autograd.grad(0.75 * (share * ((middle - 0.4).square() + within)).sum(), learned.logits)
-    assert torch.allclose(told, exact, atol=0.01), (told, exact)
+    assert torch.allclose(output, exact, atol=0.01), (output, exact)
     assert exact.abs().max() > 0.1
 
 

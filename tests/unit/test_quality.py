@@ -51,7 +51,7 @@ def store(folder: Path, pixels: np.ndarray, quarantine: Any = (), **columns: Any
     return folder
 
 
-def told(folder: Path, floors: Floors = FLOORS) -> dict[str, Any]:
+def output(folder: Path, floors: Floors = FLOORS) -> dict[str, Any]:
     return report.write(folder, About("flowers of mine"), floors)
 
 
@@ -62,7 +62,7 @@ def moved(pixels: np.ndarray) -> np.ndarray:
 
 
 def test_photographs_with_a_subject_in_focus_in_the_middle_are_fit(tmp_path: Path) -> None:
-    found = told(store(tmp_path / "s", with_defocus()))
+    found = output(store(tmp_path / "s", with_defocus()))
     assert found["unfit"] == [] and found["defocus"] > 0.4 and found["centered"] > 0.1
     assert "Fit for training" in (tmp_path / "s" / "report.html").read_text()
 
@@ -83,7 +83,7 @@ def test_photographs_with_a_subject_in_focus_in_the_middle_are_fit(tmp_path: Pat
     ids=["in focus", "blurred", "noise", "flat", "moved", "few"],
 )
 def test_what_cannot_work_is_told_with_its_number(tmp_path: Path, pixels: Any, parameter: str) -> None:
-    found = told(store(tmp_path / "s", pixels()))
+    found = output(store(tmp_path / "s", pixels()))
     assert len(found["unfit"]) == 1 and f"crop.{parameter}" in found["unfit"][0]
     number = {"defocus_min": f"{found['defocus']:.1%}", "centered_min": f"{found['centered']:+.3f}", "photos_min": "47"}
     assert number[parameter] in found["unfit"][0]
@@ -94,10 +94,10 @@ def test_training_does_not_begin_on_photos_that_are_not_fit(tmp_path: Path, monk
     assert pixels.shape[1] == config.resolution
     monkeypatch.chdir(tmp_path)
     folder = store(Path("data/photos/mine"), pixels)
-    told(folder)
+    output(folder)
     with pytest.raises(UserError, match=r"mine: AR-GAN cannot learn .*No defocus: .*report\.html.*lower the floor"):
         train.open_photos("mine", config)
-    told(folder, Floors(photos=50, defocus=0.0, centered=-1.0))
+    output(folder, Floors(photos=50, defocus=0.0, centered=-1.0))
     train.open_photos("mine", config)
 
 
@@ -150,7 +150,7 @@ def test_the_verdict_is_of_the_photographs_whatever_the_preset(tmp_path: Path) -
         folder = tmp_path / str(size)
         folder.mkdir()
         ingest.ingest(find_photos(tmp_path / "files"), folder, size, processes=0)
-        found[size] = told(folder, Floors(photos=1, defocus=0.5))
+        found[size] = output(folder, Floors(photos=1, defocus=0.5))
         cells = pd.read_parquet(folder / "index.parquet")["sharpness"].tolist()
         assert found[size]["measured_at"] == 128 and cells == found.setdefault("cells", cells)
     numbers = [{name: found[size][name] for name in ("defocus", "centered", "unfit")} for size in (32, 64, 128)]
@@ -162,7 +162,7 @@ def test_blur_that_the_presets_size_hides_is_a_warning_and_no_verdict(tmp_path: 
     slight = [cv2.addWeighted(p, 0.45, cv2.GaussianBlur(p, (0, 0), 1.2), 0.55, 0) for p in photos]
     small = np.stack([cv2.resize(p, (16, 16), interpolation=cv2.INTER_AREA) for p in slight])
     measured = [sharpness.pack(sharpness.sharpness(p)) for p in photos]
-    found = told(store(tmp_path / "s", small, sharpness=measured))
+    found = output(store(tmp_path / "s", small, sharpness=measured))
     assert found["unfit"] == [] and found["defocus"] == 1 and found["defocus_at_size"] < 0.15
     assert len(found["warnings"]) == 1 and "At 16 px blur shows in" in found["warnings"][0]
     assert all(found["warnings"][0] in (tmp_path / "s" / name).read_text() for name in ("report.html", "card.md"))
@@ -172,7 +172,7 @@ def test_a_store_that_was_not_measured_is_one_line(tmp_path: Path) -> None:
     folder = store(tmp_path / "s", in_focus()[:4])
     pd.read_parquet(folder / "index.parquet").drop(columns="sharpness").to_parquet(folder / "index.parquet")
     with pytest.raises(UserError, match=r"index\.parquet has no column sharpness: .* delete .*dvc repro"):
-        told(folder)
+        output(folder)
 
 
 def test_packed_cells_come_back() -> None:
@@ -238,7 +238,7 @@ def test_groups_cameras_and_refusals_are_shown_and_broken_ones_do_no_harm(tmp_pa
 
 def test_the_same_store_gives_the_same_bytes_and_one_photo_is_enough_for_a_page(tmp_path: Path) -> None:
     folder = store(tmp_path / "s", with_defocus()[:1])
-    told(folder)
+    output(folder)
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    told(folder)
+    output(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first

@@ -70,12 +70,12 @@ def test_reevaluation_says_which_photos_it_judged_on(
     reevaluate.reevaluate("meadow", params.load())
     assert tags["reevaluated_split"] == "validation" and tags["reevaluated_on"] == "validation photos b"
     assert tags["reevaluated_depth_spearman"] == "0.7"
-    told = json.loads((here / ".argan/reevaluated/meadow.json").read_text())
-    assert (told["split"], told["registered_split"], told["same_photos"]) == ("validation", "test", False)
-    assert told["scores"]["depth_spearman"] == {"registered": pytest.approx(0.9), "now": pytest.approx(0.7)}
-    said = capsys.readouterr().out
-    assert "judged anew on validation photos, other photos than it was registered with" in said
-    assert "depth_spearman 0.7000, 0.9000 when registered, on test photos" in said
+    output = json.loads((here / ".argan/reevaluated/meadow.json").read_text())
+    assert (output["split"], output["registered_split"], output["same_photos"]) == ("validation", "test", False)
+    assert output["scores"]["depth_spearman"] == {"registered": pytest.approx(0.9), "now": pytest.approx(0.7)}
+    message = capsys.readouterr().out
+    assert "judged anew on validation photos, other photos than it was registered with" in message
+    assert "depth_spearman 0.7000, 0.9000 when registered, on test photos" in message
 
 
 def test_test_photos_teach_nothing_and_set_no_threshold(
@@ -104,13 +104,13 @@ def test_test_photos_teach_nothing_and_set_no_threshold(
         index["sharpness"] = [sharpness.pack(sharpness.sharpness(photo)) for photo in pixels]
         store = here / "data/photos/meadow"
         write(store, pixels, index, pd.DataFrame({"source": [], "reason": []}))
-        told = report.write(store, report.About("noise"), settings.crop.floors)
+        output = report.write(store, report.About("noise"), settings.crop.floors)
         train.train("meadow", settings)
         model = here / "models/meadow"
         files = {path.name: path.read_bytes() for path in model.glob("*.safetensors")}
         config = json.loads((model / "config.json").read_text())
         sides = {name: value for name, value in config["sign"].items() if name != "seconds"}
-        found.append((files, sides, config["summary"]["health"], {**told, "shorter_side": None}, config["data"]))
+        found.append((files, sides, config["summary"]["health"], {**output, "shorter_side": None}, config["data"]))
     assert {"generator.safetensors", "estimator.safetensors", "likeness.safetensors"} <= found[0][0].keys()
     assert found[0][:4] == found[1][:4]
     assert found[0][4] != found[1][4], "other photographs they are"

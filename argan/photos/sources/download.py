@@ -83,7 +83,7 @@ def download(
             return job.present() or job.fetch(urls)
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror or error}; free some space or mend the folder, then run it again"
+            f"cannot write {path}: {error.strerror or error}; free some space or fix the folder, then run it again"
         ) from error
 
 
