@@ -22,16 +22,14 @@ OnRow = Callable[[int, Row], None]  # (images seen, a row of metrics)
 class Observer:
     """Receives what training reports; of several processes only the first one's is called."""
 
-    on_row: OnRow = lambda images, row: None  # every `log_every` images
-    on_samples: Callable[[int, networks.SceneGenerator], None] = lambda images, ema: (
-        None
-    )  # every `samples_every` images
-    on_resume: Callable[[list[Row]], None] = lambda history: (
-        None
-    )  # the rows before: a kill may have come before `on_row`
-    on_trial: Callable[[str], OnRow] = lambda side: (
-        lambda images, row: None
-    )  # makes the `on_row` of the trial of a side
+    # every `log_every` images
+    on_row: OnRow = lambda images, row: None
+    # every `samples_every` images, with the EMA generator
+    on_samples: Callable[[int, networks.SceneGenerator], None] = lambda images, ema: None
+    # the rows before: a kill may have come before `on_row`
+    on_resume: Callable[[list[Row]], None] = lambda history: None
+    # makes the `on_row` of the trial of a side
+    on_trial: Callable[[str], OnRow] = lambda side: lambda images, row: None
     say: Callable[[str], None] = print
 
 
