@@ -87,7 +87,7 @@ def with_gate(text: str, reason: str, champion: bool, rows: Sequence[Sequence[st
     """The page with the gate's decision. rows: score, this model's, the champion's, gain, interval, verdict."""
     template = templates().get_template("gate.html")
     decision = template.render(champion=champion, reason=reason, rows=rows, judged_on=JUDGED_ON)
-    return text.replace(GATE, decision, 1)
+    return text.replace(GATE, decision.strip(), 1)
 
 
 def _subtitle(config: Mapping[str, Any], metrics: Metrics) -> str:

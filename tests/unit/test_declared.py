@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import packages_distributions
 from typing import Any
@@ -52,8 +53,13 @@ def imported(*folders: str) -> dict[str, list[str]]:
     return found
 
 
+@cache
+def installed() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
 def distributions(package: str) -> set[str]:
-    return {normalized(name) for name in packages_distributions().get(package, [package])}
+    return {normalized(name) for name in installed().get(package, [package])}
 
 
 @pytest.mark.parametrize("folder", ["argan", "pipelines"])
