@@ -73,13 +73,12 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# One process more than there are cores for all tests: those of servers mostly wait.
 CORES := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() or 1, 4))')
 check: lint
 	$(BIN)/python -m pytest -n $(or $(JOBS),$(CORES)) --no-loadscope-reorder tests/unit
 
 test: lint
-	$(BIN)/python -m pytest -n $(or $(JOBS),$(shell expr $(CORES) + 1)) --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $(or $(JOBS),$(CORES)) --no-loadscope-reorder
 
 # What the unit tests reach. Apart from `make check`, for measuring slows every line of Python down.
 coverage: setup

@@ -103,7 +103,7 @@ class Workspace:
     def copy(self, folder: Path) -> Workspace:
         """The same workspace, everything made included, elsewhere."""
         shutil.copytree(self.folder, folder, symlinks=True)
-        return Workspace(folder, self.home, self.connections)
+        return Workspace(folder, self.home, folder.with_name(f"{folder.name}-connections.txt"))
 
 
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -162,10 +162,11 @@ def finished(make_workspace: Callable[..., Workspace], tmp_path_factory: pytest.
             workspace.run("dvc", "repro")
             workspace.run("git", "add", "-A")
             workspace.run("git", "commit", "-qm", "finished")
+            assert not workspace.connections.exists(), workspace.connections.read_text()
             note.write_text(str(workspace.folder))
     origin = Path(note.read_text())
     base = tmp_path_factory.mktemp("finished")
-    copy = Workspace(origin, base / "home", origin.parent / "connections.txt").copy(base / "argan")
+    copy = Workspace(origin, base / "home", base / "none.txt").copy(base / "argan")
     copy.home.mkdir()
     return copy
 
@@ -232,7 +233,7 @@ def browser() -> Iterator[Any]:
 
 
 # Modules that share servers or a finished workspace run in one process. A test process takes a group at a time, the longest first:
-# these groups (they mostly wait, so there is a process more than there are cores), then the modules of LONGEST, then the others.
+# these groups, then the modules of LONGEST, then the others.
 GROUPS = {
     "test_flows": "flows",
     **dict.fromkeys(("test_services", "test_storage", "test_models"), "servers"),

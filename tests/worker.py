@@ -1,4 +1,4 @@
-"""One process of small trainings: worker.py FOLDER CHANGES [launch COUNT | fork COUNT], by itself or started by torchrun.
+"""One process of small trainings: worker.py FOLDER CHANGES [launch COUNT], by itself or started by torchrun.
 
 CHANGES is a JSON list; each training of it has a folder of its own, 0, 1, ...
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,28 +50,9 @@ def work() -> None:
             train(folder / str(i), changes, group)
 
 
-def fork(count: int) -> int:
-    """Run `work` in forked processes that train together; returns the highest exit code. One interpreter imports torch for all."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-    children = []
-    for rank in range(count):
-        if child := os.fork():
-            children.append(child)
-        else:
-            os.environ["RANK"] = str(rank)
-            run_command(work)
-            os._exit(0)
-    return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)  # in which what Adam makes of rounding is nothing
     if sys.argv[3:4] == ["launch"]:
         sys.exit(distributed.launch(int(sys.argv[4]), sys.argv[:3]))
-    if sys.argv[3:4] == ["fork"]:
-        sys.exit(fork(int(sys.argv[4])))
     run_command(work)

@@ -28,11 +28,11 @@ WORKER = str(Path(__file__).parents[1] / "worker.py")
 
 
 def start(folder: Path, changes: list[dict[str, object]], by: str, **environment: str) -> subprocess.Popen[str]:
-    """Small trainings in `folder` by two processes, which `by` starts: "torchrun", "launch", or "fork"."""
+    """Small trainings in `folder` by two processes, which `by` starts: "torchrun" or "launch"."""
     folder.mkdir(exist_ok=True)
     run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] if by == "torchrun" else []
     return subprocess.Popen(
-        [sys.executable, *run, WORKER, str(folder), json.dumps(changes), *([] if by == "torchrun" else [by, "2"])],
+        [sys.executable, *run, WORKER, str(folder), json.dumps(changes), *(["launch", "2"] if by == "launch" else [])],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
@@ -104,7 +104,7 @@ def test_a_killed_process_ends_the_job_and_the_next_run_resumes_until_a_signal(t
 
 @pytest.mark.pipeline
 def test_machines_that_differ_are_refused_in_one_line(tmp_path: Path) -> None:
-    process = start(tmp_path, [{}], "fork", ODD="x")
+    process = start(tmp_path, [{}], "launch", ODD="x")
     output = ended(process)
     assert process.returncode == 2
     assert re.search(r"process 1 has other params, code or photos than process 0", output)
