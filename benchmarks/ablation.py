@@ -22,6 +22,7 @@ from argan.config.schema import training
 from argan.evaluation.truth import load_maps
 from argan.files import write_json
 from argan.guided_filter import guided_filter
+from argan.locks import exclusive_lock
 from argan.metrics.depth import depth_scores
 from argan.metrics.features import extractor
 from argan.metrics.frechet import kernel_distance
@@ -31,7 +32,6 @@ from argan.training.checkpoint import fingerprint
 from argan.training.distill import distill
 from argan.training.job import TrainingJob
 from argan.training.noise import step_random
-from pipelines.locks import exclusive_lock
 
 ROWS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -93,8 +93,8 @@ def run(name: str, seed: int, images: int, out: Path) -> None:
         result, verdict = sign.train(job, home)
     student = distill(result.generator, config)
     scores = score(result.generator, student, store, truth)
-    told = {"name": name, "seed": seed, "images": images, "seconds": result.seconds, "side": verdict and verdict.side}
-    write_json(path, told | scores | {"mark": mark})
+    record = {"name": name, "seed": seed, "images": images, "seconds": result.seconds, "side": verdict and verdict.side}
+    write_json(path, record | scores | {"mark": mark})
 
 
 def _file_name(row: str) -> str:
@@ -122,12 +122,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--only", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="NAME")
     parser.add_argument("--out", type=Path, default=Path("data/ablation"))
-    told = parser.parse_args()
+    record = parser.parse_args()
     torch.set_num_threads(1)
-    for name in told.only:
-        for seed in told.seeds:
-            run(name, seed, told.images, told.out)
-    print(table(told.out))
+    for name in record.only:
+        for seed in record.seeds:
+            run(name, seed, record.images, record.out)
+    print(table(record.out))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ BEGIN, END = "# code: `python -m pipelines.dependencies --write`", "# end of cod
 # What stages import and nothing that they write depends on, and why.
 SHARED = {
     "pipelines.__init__": "sets the environment",
-    "pipelines.locks": "lets one process train at a time",
+    "argan.locks": "lets one process work at a time",
     "pipelines.stage": "runs a stage and ends it",
     "argan.__init__": "names the parts of the package",
     "argan.dependencies": "tells which code this is",

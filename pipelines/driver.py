@@ -28,8 +28,8 @@ from filelock import FileLock, Timeout
 
 from argan import interrupt
 from argan.errors import UserError
+from argan.locks import exclusive_lock
 from argan.redact import redacted
-from pipelines.locks import exclusive_lock
 from pipelines.stage import run_command, say
 
 LOCKS = Path(".dvc/tmp/argan")

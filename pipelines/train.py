@@ -8,12 +8,12 @@ from pathlib import Path
 
 from argan.config.schema import Params, Training
 from argan.errors import UserError
+from argan.locks import exclusive_lock
 from argan.photos.store import Photos
 from argan.training import checkpoint, distributed, sign
 from argan.training.device import configure_device, select_device
 from argan.training.job import TrainingJob
 from argan.training.revision import GENERATOR, code_revision
-from pipelines.locks import exclusive_lock
 from pipelines.stage import run_stage, say
 from pipelines.tracked_training import train_and_write
 

@@ -19,6 +19,7 @@ from trainings import small, train
 from argan import networks
 from argan.config.schema import Training
 from argan.errors import UserError
+from argan.locks import exclusive_lock
 from argan.training import checkpoint, health, losses
 from argan.training.job import TrainingResult
 from argan.training.loader import Loader, PhotoOrder
@@ -26,7 +27,6 @@ from argan.training.noise import step_random
 from argan.training.state import State, optimizer_tensors
 from argan.training.step import Trainer
 from benchmarks import reference_step
-from pipelines.locks import exclusive_lock
 from pipelines.stage import run_command
 
 
@@ -75,21 +75,21 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
         return train(config, photos, tmp_path / folder, on_row=watch, on_samples=show, say=say)
 
     rows, shown, rows_again, shown_again = {}, {}, {}, {}  # type: ignore[var-annotated]
-    whole = run("whole", rows, shown, 0, print)
+    uninterrupted = run("uninterrupted", rows, shown, 0, print)
     for stop in (16, -48, 64, 80):  # before the first checkpoint, in a sample sheet beside one, and between two
         with pytest.raises(Killed):
             run("killed", rows_again, shown_again, stop, lambda line: None)
     messages: list[str] = []
     resumed = run("killed", rows_again, shown_again, 0, messages.append)
     assert any("resuming at" in line for line in messages)
-    equal = same(whole, resumed)  # a name, for a failing comparison would print every weight
-    assert equal and resumed.images == whole.images == 96
+    equal = same(uninterrupted, resumed)  # a name, for a failing comparison would print every weight
+    assert equal and resumed.images == uninterrupted.images == 96
     assert rows == rows_again and shown == shown_again and list(shown) == [48, 96]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_and_saves(tmp_path: Path, photos: np.ndarray, number: signal.Signals) -> None:
-    whole = train(small(), photos, tmp_path / "whole")
+    uninterrupted = train(small(), photos, tmp_path / "uninterrupted")
     handler = signal.getsignal(number)
 
     def interrupt(images: int, row: dict[str, float]) -> None:
@@ -101,7 +101,7 @@ def test_a_signal_ends_the_step_and_saves(tmp_path: Path, photos: np.ndarray, nu
     assert signal.getsignal(number) == handler
     messages: list[str] = []
     resumed = train(small(), photos, tmp_path / "cut", say=messages.append)
-    equal = same(whole, resumed)
+    equal = same(uninterrupted, resumed)
     assert equal and messages == ["resuming at 40 of 96 images"]
 
 
@@ -129,16 +129,16 @@ def test_who_waits_for_another_training_says_so_and_goes_on_telling(tmp_path: Pa
 def test_a_batch_in_parts_is_the_same_step(photos: np.ndarray, changes: dict[str, object]) -> None:
     torch.set_default_dtype(torch.float64)  # in which what Adam makes of rounding is nothing
     try:
-        whole, parts = (
+        full_batch, parts = (
             Trainer(small(accumulate=n, augment_color=0.4, precision="float32", **changes), photos, torch.device("cpu"))
             for n in (1, 4)
         )
         for _ in range(4):
-            expected, got = whole.step(), parts.step()
+            expected, got = full_batch.step(), parts.step()
     finally:
         torch.set_default_dtype(torch.float32)
     for name in ("ema", "discriminator"):
-        for a, b in zip(*(getattr(t.state, name).parameters() for t in (whole, parts)), strict=True):
+        for a, b in zip(*(getattr(t.state, name).parameters() for t in (full_batch, parts)), strict=True):
             torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-8)
     assert set(got) == set(expected)
     for name, value in expected.items():
@@ -245,7 +245,7 @@ def test_divergence_is_named_and_the_last_good_checkpoint_stays(
     monkeypatch.undo()
     assert sorted(path.stem[-2:] for path in (tmp_path / "cut").iterdir()) == ["24", "48"]
     resumed = train(small(), photos, tmp_path / "cut", say=lambda line: None)
-    equal = same(resumed, train(small(), photos, tmp_path / "whole"))
+    equal = same(resumed, train(small(), photos, tmp_path / "uninterrupted"))
     assert equal
 
 
@@ -264,14 +264,14 @@ def test_another_estimator_needs_no_other_generator(tmp_path: Path, photos: np.n
 
 def test_an_observer_gets_the_earlier_rows_on_resuming(tmp_path: Path, photos: np.ndarray) -> None:
     """A kill between a checkpoint and what watches it would else leave a gap."""
-    whole = train(small(), photos, tmp_path, stop_at=48)
+    first_part = train(small(), photos, tmp_path, stop_at=48)
     seen: list[int] = []
     train(
         small(), photos, tmp_path, say=lambda line: None,
         on_row=lambda images, row: seen.append(images),
         on_resume=lambda history: seen.extend(int(row["images"]) for row in history),
     )  # fmt: skip
-    assert seen == [16, 32, 48, 64, 80, 96] and len(whole.history) == 3
+    assert seen == [16, 32, 48, 64, 80, 96] and len(first_part.history) == 3
 
 
 def test_a_signal_beside_the_last_step_is_heard(tmp_path: Path, photos: np.ndarray) -> None:

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
+from argan.locks import exclusive_lock
 from argan.photos import ingest
 from argan.photos.collection.contents import Collection
 from argan.photos.prepare import SourceFile
 from argan.photos.splits import SPLIT_CONFLICT, Splits
 
-PREVIEW_SIZE = 64  # pixels: the coarsest at which sharp and soft can be told apart; smaller photos are refused
+PREVIEW_SIZE = 64  # pixels: the coarsest at which sharp and soft can be distinguished; smaller photos are refused
 SHARES = Splits(0.1, 0.1)  # of the photos for choosing and for judging: from 500 photos on, 50 each
 WELCOME = (ingest.COPY, SPLIT_CONFLICT)  # kinds of refusal that are no fault
 
@@ -23,28 +23,20 @@ Say = Callable[[str], None]
 
 
 def silent(line: str) -> None:
-    """Where nobody is to be told."""
+    """A `say` that discards its line."""
 
 
 @contextmanager
 def exclusive(name: str, home: Path, say: Say) -> Iterator[None]:
     """One change of a collection at a time. A killed holder lets go by itself, and what it left behind is cleared away."""
-    home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home / f".{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"another process is changing '{name}': waiting for it")
-        lock.acquire()
-    try:
+    busy = f"another process is changing '{name}': waiting for it"
+    with exclusive_lock(home / f".{name}.lock", say, busy):
         preview, old = (home / name / part for part in ("preview", ".preview.old"))
         if old.exists() and not preview.exists():  # killed between the two renames of `swapped`
             old.replace(preview)
         for left_over in [removed_folder(name, home), *home.glob(f".{name}.unpacked.*")]:
             shutil.rmtree(left_over, ignore_errors=True)
         yield
-    finally:
-        lock.release()
 
 
 def write_preview(

@@ -11,17 +11,17 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import httpx
-from filelock import FileLock, Timeout
 
 from argan.errors import UserError
 from argan.files import sync, write_json
+from argan.locks import exclusive_lock
 from argan.photos.sources.web import (
     RETRYABLE_STATUSES,
     PermanentError,
@@ -79,7 +79,8 @@ def download(
     job = _Job(path, pins, size, say, progress, retry or RetryPolicy())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _exclusive(path, say):
+        busy = f"{path.name} is being fetched by another process: waiting for it"
+        with exclusive_lock(path.with_name(f".{path.name}.lock"), say, busy):
             return job.present() or job.fetch(urls)
     except OSError as error:
         raise UserError(
@@ -166,7 +167,7 @@ class _Job:
                 self.retry.sleep(wait)
 
     def attempt(self, url: str) -> None:
-        """One request; on return the part is whole as far as lengths tell."""
+        """One request; on return the part is complete as far as lengths show."""
         offset, note = self.offset(), self.read_note()
         same = note.get("url") == _url_digest(url)
         known = self.size or (note.get("total") if same else None)
@@ -200,7 +201,7 @@ class _Job:
         if total and total > limit:
             raise PermanentError(f"it has {total:,} bytes, more than the {limit:,} allowed")
         if total is None and not self.pins and response.headers.get("transfer-encoding", "").lower() != "chunked":
-            raise PermanentError("it does not say how long the file is: a cut could not be told from the end")
+            raise PermanentError("it does not say how long the file is: a cut could not be distinguished from the end")
         if (lacking := (total or self.size or 0) - start - shutil.disk_usage(self.path.parent).free) > 0:
             raise UserError(
                 f"cannot fetch {self.path}: the disk lacks {lacking:,} bytes; free some space, run it again"
@@ -290,18 +291,3 @@ class _Job:
 
 def _url_digest(url: str) -> str:
     return hashlib.sha256(url.encode()).hexdigest()
-
-
-@contextmanager
-def _exclusive(path: Path, say: Say) -> Iterator[None]:
-    """One at a time per target; a killed holder lets go by itself."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{path.name} is being fetched by another process: waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

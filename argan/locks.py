@@ -1,4 +1,4 @@
-"""A lock file that waits aloud."""
+"""One process at a time, by a lock file; whoever waits says so."""
 
 from __future__ import annotations
 
