@@ -20,7 +20,7 @@ CHOICES = (8, 9)  # images at a time, rounds
 
 
 def step() -> Numbers:
-    """The whole training step against the plain one of `benchmarks/reference_step.py`, at the presets' networks; the share of it
+    """The full training step against the plain one of `benchmarks/reference_step.py`, at the presets' networks; the share of it
     that optics takes, and how much faster than the step photos come out of the loader.
 
     `speedup`: images a second, the plain way taking R1 and R2 in every step. `speedup_lazy`: the plain way taking them as rarely as

@@ -47,7 +47,7 @@ def depth() -> Numbers:
 
 def bokeh() -> Numbers:
     """A photo of 12 megapixels behind a subject in focus, its blur 5 to 60 pixels wide; the plain scatter over a part of it; the
-    whole of `argan bokeh` but for the start of Python; and a preview of one megapixel."""
+    all of `argan bokeh` except the start of Python; and a preview of one megapixel."""
     width, height = BOKEH
     small = np.random.default_rng(0).integers(0, 256, (height // 10, width // 10, 3), np.uint8)
     photo = np.asarray(cv2.resize(small, BOKEH, interpolation=cv2.INTER_CUBIC), np.uint8)

@@ -83,7 +83,7 @@ def dvc(command: str, targets: list[str]) -> None:
     )
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        message = errors[-1].removeprefix("ERROR: ") if errors else "it said nothing"
+        message = errors[-1].removeprefix("ERROR: ") if errors else "it printed no message"
         raise UserError(f"dvc {command} failed: {message}; run it again: what is there already is not sent again")
     say(f"{'pushed to' if command == 'push' else 'pulled from'} {url}")
 

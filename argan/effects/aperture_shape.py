@@ -38,7 +38,7 @@ def tile_kernels(
 
 @lru_cache(4096)
 def kernel(shape: Shape, radius: float, field: tuple[float, float], turned: bool) -> Float:
-    """Its lines from top to bottom, (first column - 1, last column, weight), the weights such that the whole sums to 1.
+    """Its lines from top to bottom, (first column - 1, last column, weight), the weights summing to 1 over the shape.
 
     field: where in the frame, the corners at a distance of 1. The aperture as the photographer sees it, or turned by 180 degrees.
     `bokeh_kernels.blur` correlates, so `turned` belongs behind the focal plane, where a point of light is the aperture upright.

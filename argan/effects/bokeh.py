@@ -216,7 +216,7 @@ def _blur_layer(
     """What layer k puts into a tile: premultiplied light, coverage, and what hides it; its first row and column, reduced as it is;
     by what it is reduced. None for nothing.
 
-    The whole would have one pixel more than the tile on every side; only as much of it is made as is not empty.
+    The full canvas would have one pixel more than the tile on every side; only as much of it is made as is not empty.
     """
     radius = radius_of(abs(k))
     factor = _reduction(radius)

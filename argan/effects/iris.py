@@ -179,7 +179,7 @@ def _to_unit_area(outline: Float) -> Float:
 
 
 def measure_iris(photos: Sequence[Float], mark: str = "") -> Iris:
-    """The iris of the lens that took `photos`, what `find_highlights` returned in each; with a reason where none can be told."""
+    """The iris of the lens that took `photos`, what `find_highlights` returned in each; with a reason where there is none."""
     having = [found for found in photos if len(found)]
     outlines = np.concatenate(having) if having else np.empty((0, RAYS))
     count, of, looked = len(outlines), len(having), len(photos)
@@ -198,7 +198,7 @@ def measure_iris(photos: Sequence[Float], mark: str = "") -> Iris:
     halves = [_robust_mean(outlines[half == side]) for side in (0, 1)]
     ripples = [_harmonics(one) for one in halves]
     strength = [math.sqrt(2 * float((np.abs(one) ** 2).sum())) for one in ripples]  # rms, of the radius
-    whole = _robust_mean(outlines)
+    mean_outline = _robust_mean(outlines)
     if max(strength) < RIPPLE:
         return Iris(_rounded(np.ones(RAYS)), count, of, looked, None, None, "", mark)
     agreement = round(float(_correlation(ripples[0], ripples[1])), 3)
@@ -207,15 +207,15 @@ def measure_iris(photos: Sequence[Float], mark: str = "") -> Iris:
             f"the highlights of two halves of the photos have different shapes (correlation {agreement:.2f} of at least {AGREE})",
             agreement,
         )
-    alike = float(np.percentile(_correlation(_harmonics(outlines), _harmonics(whole)), 20))
+    alike = float(np.percentile(_correlation(_harmonics(outlines), _harmonics(mean_outline)), 20))
     if alike < ALIKE:
         return unknown(
             f"the highlights are of several shapes (a fifth correlate with the mean by {alike:.2f} or less, not {ALIKE})",
             agreement,
         )
-    waves = np.abs(np.fft.rfft(whole))[BLADES.start : BLADES.stop]
+    waves = np.abs(np.fft.rfft(mean_outline))[BLADES.start : BLADES.stop]
     return Iris(
-        _rounded(_convex_hull(whole)), count, of, looked, BLADES.start + int(waves.argmax()), agreement, "", mark
+        _rounded(_convex_hull(mean_outline)), count, of, looked, BLADES.start + int(waves.argmax()), agreement, "", mark
     )
 
 

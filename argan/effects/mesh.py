@@ -174,11 +174,11 @@ def _behind(seen: LayeredDepthImage, limit: float) -> Part:
     h, w = seen.background_disparity.shape
     corners, values = _corners(seen.background_disparity)
     hidden = seen.hidden.ravel()[corners]
-    whole = hidden.all(1) | hidden.any(1) & (values.max(1) - values.min(1) <= 2 * limit)
+    continuous = hidden.all(1) | hidden.any(1) & (values.max(1) - values.min(1) <= 2 * limit)
     _, front = _corners(seen.disparity)
-    whole |= front.max(1) - front.min(1) > limit  # rather a stretched cell behind an edge than a hole
+    continuous |= front.max(1) - front.min(1) > limit  # rather a stretched cell behind an edge than a hole
     rows, columns = np.divmod(np.arange(h * w), w)
-    return rows, columns, seen.background_disparity.ravel(), _triangles(corners[whole])
+    return rows, columns, seen.background_disparity.ravel(), _triangles(corners[continuous])
 
 
 def _edge_limit(disparity: Float) -> float:

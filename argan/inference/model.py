@@ -36,7 +36,7 @@ BATCH = 32  # scenes generated at a time
 VIEWS = Aperture.size  # along each side of the aperture, as trained
 MAX_VIEWS = 33  # 66 dB from twice as many at 256 px
 MAX_ASPECT = 64  # longest side over shortest: the model sees as many of its frames side by side; panoramas have 3 to 20
-CONFIDENCE_TOLERANCE = 0.1  # of the whole range of disparity: off by less, far, focal plane and near stay distinct
+CONFIDENCE_TOLERANCE = 0.1  # of the full range of disparity: off by less, far, focal plane and near stay distinct
 
 
 @dataclass(frozen=True)

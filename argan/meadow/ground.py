@@ -100,8 +100,8 @@ def litter(rng: Generator, ground: Ground, light: Light, resolution: int, greens
 
 def across_picture(resolution: int, count: int) -> Array:
     """Centres of `count` samples along the overscanned picture, in picture widths: 0 and 1 are the borders."""
-    whole = canvas_size(resolution) / resolution
-    return ((np.arange(count, dtype=np.float32) + 0.5) * (whole / count) - (whole - 1) / 2).astype(np.float32)
+    extent = canvas_size(resolution) / resolution
+    return ((np.arange(count, dtype=np.float32) + 0.5) * (extent / count) - (extent - 1) / 2).astype(np.float32)
 
 
 def floor(rng: Generator, ground: Ground, resolution: int, colours: list[Array], sky: Array) -> Array:

@@ -1,7 +1,7 @@
 """From photo files to a photo store: decoded, checked, cropped, hashed, near duplicates grouped, split. Work follows new photos.
 
     photos.npy       uint8 (N, size, size, 3), in the order of the files
-    index.parquet    the store's columns and FACTS: the file's hash, perceptual hash, group, what the camera said, and how sharp
+    index.parquet    the store's columns and FACTS: the file's hash, perceptual hash, group, the camera's settings, and how sharp
                      the places of the photo are (see `sharpness`)
     quarantine.csv   source, reason, file_sha256: what was refused and why
 

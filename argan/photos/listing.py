@@ -124,7 +124,7 @@ def _page(url: httpx.URL, retry: RetryPolicy) -> list[str]:
             if len(content) > PAGE:
                 raise PermanentError(f"the page is larger than {PAGE >> 20} MiB")
             if retry.clock() - began > SLOW * retry.stall:
-                raise PermanentError(f"after {SLOW * retry.stall:g} s the page is not whole")
+                raise PermanentError(f"after {SLOW * retry.stall:g} s the page is incomplete")
     found = _Links()
     try:
         found.feed(content.decode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""What a version's page and tags tell: its scores, its data, where it comes from, and what the gate said."""
+"""A version's page and tags: its scores, its data, its provenance, and the gate's decision."""
 
 from __future__ import annotations
 

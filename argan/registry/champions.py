@@ -38,7 +38,7 @@ LONGEST = 500  # characters of a copied tag
 
 
 def set_champion(client: MlflowClient, name: str, version: str, how: str) -> None:
-    """Make a version champion; `how` is told by `Change`. The caller holds `exclusive`."""
+    """Make a version champion; `how` is explained by `Change`. The caller holds `exclusive`."""
     model = client.get_registered_model(name)
     changes = read_history(model.tags)
     current = model.aliases.get("champion")

@@ -290,7 +290,7 @@ def _describe(client: MlflowClient, described: VersionCard) -> None:
     name, number = described.name, described.number
     current = client.get_model_version(name, number)
     if described.reason == IS_CHAMPION and "gate" in current.tags:
-        return  # registered again: the card says what the gate said then
+        return  # registered again: the card keeps the gate's decision of that time
     for key, value in described.tags().items():
         if current.tags.get(key) != value:
             client.set_model_version_tag(name, number, key, value)

@@ -67,7 +67,7 @@ def prepare(references: list[str], megapixels: float) -> tuple[Handler, list[dic
 
 
 def warm(models: Mapping[str, Model]) -> None:
-    """Read and compile all that a first request would wait for. Raises UserError for a model that is not whole."""
+    """Read and compile all that a first request would wait for. Raises UserError for an incomplete model."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)  # its threads would not survive the fork
     grey = np.full((96, 96, 3), 128, np.uint8)

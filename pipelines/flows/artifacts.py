@@ -54,7 +54,7 @@ def publish_retraining(domain: str) -> str:
             about = f"{PICTURES[key]}: {domain} version {version}"
             create_image_artifact(key=f"{key}-{domain}", image_url=url, description=about)
         lines.append(f"## {PICTURES[key]}\n\n![{key}]({url})\n")
-    lines.append(f"The whole report: `reports/{domain}/report.html`\n")
+    lines.append(f"The full report: `reports/{domain}/report.html`\n")
     create_markdown_artifact(key=f"retrained-{domain}", markdown="\n".join(lines), description=markdown(line))
     return line
 

@@ -33,7 +33,7 @@ WORKSPACE = ("params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config", "registry", "
 
 
 def backup(services: Services, file: Path | None, cache: bool = False, keep: int | None = None) -> Path:
-    """Write the backup, whole or not at all, and return its path. Raises UserError.
+    """Write the backup atomically and return its path. Raises UserError.
 
     `cache`: DVC's cache too, where there is no DVC remote. `keep`: of the backups in that folder so many stay, 1 or more: this one,
     and of the others the newest.

@@ -111,7 +111,7 @@ class Daemon:
             telling = [line for line in lines if "rror" in line or "FATAL" in line or "refused" in line] or lines
             if telling:
                 return redacted(telling[-1])[:300]
-        return "it said nothing"
+        return "it printed no message"
 
     def stop(self, everything: bool = False) -> bool:
         """End it and all in its session; True when there was something to end.

@@ -121,7 +121,7 @@ class Databases:
             )
 
     def _do(self, statement: str, *names: str) -> None:
-        """A statement about whole databases. Raises UserError."""
+        """A statement that creates or drops databases. Raises UserError."""
         from psycopg import Error, errors, sql
 
         with closing(self.connect(None)) as server:

@@ -45,7 +45,7 @@ def check_known(databases: Databases, revisions: Mapping[str, str | None]) -> No
 
 
 def migrate(databases: Databases, environment: dict[str, str]) -> None:
-    """Bring both databases to the installed packages' migrations. Raises UserError with what the tool said last."""
+    """Bring both databases to the installed packages' migrations. Raises UserError with the tool's last message."""
     databases.create()
     for name in NAMES:
         if databases.revision(name) == _head(name, databases.base is not None):

@@ -58,7 +58,7 @@ def verify(file: Path) -> None:
     """Read a backup to its end and check every hash. Raises UserError."""
     with archive.opened(file) as (tar, manifest):
         archive.extract(tar, manifest, None)
-        say(f"{file} is whole: {len(manifest['files'])} files, made {manifest['made']} with {manifest['versions']}")
+        say(f"{file} is intact: {len(manifest['files'])} files, made {manifest['made']} with {manifest['versions']}")
 
 
 def _restored_services(home: Path, manifest: dict[str, Any]) -> Services:

@@ -171,11 +171,11 @@ def test_two_adds_at_once_both_come_in(folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_archive_that_was_bad_is_asked_for_again(folder: Path, tmp_path: Path, server: Server) -> None:
-    whole = Path(shutil.make_archive(str(tmp_path / "all"), "zip", folder)).read_bytes()
-    url = server.offer("/all.zip", whole[:-100])
+    archive = Path(shutil.make_archive(str(tmp_path / "all"), "zip", folder)).read_bytes()
+    url = server.offer("/all.zip", archive[:-100])
     with pytest.raises(UserError, match="is damaged"):
         put(url, tmp_path / "home")
-    server.offer("/all.zip", whole)
+    server.offer("/all.zip", archive)
     assert put(url, tmp_path / "home").new == 12
 
 

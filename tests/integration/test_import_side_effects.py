@@ -15,7 +15,7 @@ def test_metrics_and_pictures_do_not_need_torch() -> None:
 
 
 def test_the_library_stays_at_home_and_brings_no_torch() -> None:
-    """Its import asks for its newest version on the net and loads torch, unless it is told not to."""
+    """Its import asks for its newest version on the net and loads torch, unless it is configured not to."""
     code = (
         "import sys, urllib.request as u; u.OpenerDirector.open = lambda *_, **__: sys.exit('asked the net');"
         "import argan.photos.crop; assert 'torch' not in sys.modules; assert 'albumentations.pytorch' not in sys.modules"

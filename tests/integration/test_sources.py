@@ -132,8 +132,8 @@ def test_a_dataset_appears_whole_or_stays_as_it_was(server: Server, tmp_path: Pa
         ("setid.mat", mat(trnid=np.array([[1]]), valid=np.array([[1]]), tstid=np.array([[2]])), "two splits"),
         ("setid.mat", mat(trnid=np.array([[1]]), valid=np.array([[2]]), tstid=np.array([[3]])), "splits 3 .* names 12"),
         ("imagelabels.mat", mat(labels=np.array([["a"]])), "no numbers are called 'labels'"),
-        ("imagelabels.mat", mat(labels=np.array([[1.5]])), "holds no whole numbers"),
-        ("imagelabels.mat", mat(labels=np.array([[np.nan]])), "holds no whole numbers"),
+        ("imagelabels.mat", mat(labels=np.array([[1.5]])), "holds no integers"),
+        ("imagelabels.mat", mat(labels=np.array([[np.nan]])), "holds no integers"),
         ("imagelabels.mat", flower_files()["imagelabels.mat"][:-3], "cannot be read"),
     ],
 )

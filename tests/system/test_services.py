@@ -263,7 +263,7 @@ def test_crash_backup_loss_and_restore(tmp_path: Path, monkeypatch: pytest.Monke
         message = servers.run("backup", str(archive))  # while they run
         assert "both databases (sqlite), artifacts (6 files)" in message
         assert archive.stat().st_mode & 0o077 == 0
-        assert "is whole" in servers.run("verify", str(archive))
+        assert "is intact" in servers.run("verify", str(archive))
         assert "run; make services-stop first" in servers.run("restore", str(archive), "--force", code=2)
 
         # A crash: MLflow loses its parent alone, Prefect all, and a stranger has the pid of before

@@ -1,4 +1,4 @@
-"""The crop stage: what is no photo is refused and told, copies never straddle splits, and exact depth follows its photo."""
+"""The crop stage: what is no photo is refused and reported, copies never straddle splits, and exact depth follows its photo."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_what_is_no_number_ends_it_by_name_and_is_not_saved(tmp_path: Path) -> N
 def test_interrupted_and_resumed_it_learns_the_same_bit_for_bit(tmp_path: Path) -> None:
     config = training("quick", {**SMALL, "estimator_images": 160, "checkpoint_every": 32})
     generator = TwoPlanes(config)
-    whole = distill(generator, config).state_dict()
+    uninterrupted = distill(generator, config).state_dict()
 
     def interrupt(images: int, loss: float) -> None:
         if images == 0 and not list(tmp_path.iterdir()):
@@ -164,7 +164,7 @@ def test_interrupted_and_resumed_it_learns_the_same_bit_for_bit(tmp_path: Path) 
     resumed = run().state_dict()
     assert messages[0].startswith("interrupted, the estimator saved at 16 images")
     assert messages[1] == "resuming the estimator at 16 of 160 images"
-    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    assert all(torch.equal(uninterrupted[k], resumed[k]) for k in uninterrupted)
     run("other")
     assert "starting fresh" in messages[-1], "what another generator taught is not gone on with"
 

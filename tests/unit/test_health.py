@@ -89,8 +89,8 @@ def test_what_a_warning_rests_on_is_measured_on_scenes() -> None:
         means = MetricAccumulator()
         for part in (slice(0, 32), slice(32, 64)):
             means.add(**health.depth_statistics(light[part].expand(-1, 3, -1, -1), disparity[part]))
-        whole = means.take()
-        return health.depth_similarity(whole["depth_map"], 64).item(), whole["luminance_correlation"].item()
+        statistics = means.take()
+        return health.depth_similarity(statistics["depth_map"], 64).item(), statistics["luminance_correlation"].item()
 
     assert seen(own) == (pytest.approx(0, abs=0.02), pytest.approx(0, abs=0.1))
     assert seen(shared.expand(64, -1, -1, -1))[0] == pytest.approx(1, abs=1e-4)
@@ -137,7 +137,7 @@ def test_a_hopeless_training_ends_by_name_when_asked_and_warns_otherwise(tmp_pat
         on_row=lambda i, row: rows.append(row),
     )
     assert "constant_depth" in trained.health
-    assert sum("warning: constant_depth" in line for line in messages) == 1, "said once, not with every row"
+    assert sum("warning: constant_depth" in line for line in messages) == 1, "printed once, not with every row"
     assert rows[-1]["warning_constant_depth"] == 1.0 and "warning_constant_depth" not in rows[0]
     with pytest.raises(UserError, match=r"hopeless at \d+ images: constant_depth.*train\.smoothness"):
         train(training("quick", flat | {"stop_when_hopeless": True}), photos, tmp_path / "off", say=messages.append)

@@ -25,7 +25,7 @@ def test_what_is_below_the_subject_may_be_as_near_as_it() -> None:
     assert torch.equal(ground[:16], circles[:16]), "above the centre nothing changes"
     assert torch.equal(ground[16:], ground[16].expand(16, -1)), "below it only the distance sideways counts"
     assert (ground[16:, 13:19] == 0).all()
-    assert torch.equal(losses.center_focus_prior(32, 0.12, 0.18)[0, 0], circles), "the paper's, unless told"
+    assert torch.equal(losses.center_focus_prior(32, 0.12, 0.18)[0, 0], circles), "the paper's by default"
 
 
 def test_prior_fades_linearly_to_nothing() -> None:

@@ -1,4 +1,4 @@
-"""The photo store: whole or not at all, checked when opened, and a fingerprint that tells content and splits."""
+"""The photo store: written atomically, checked when opened, and a fingerprint of content and splits."""
 
 from __future__ import annotations
 

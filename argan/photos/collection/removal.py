@@ -32,7 +32,9 @@ def remove(
         digests = {_digest(collection, photo) for photo in photos}
         rows = collection.index[~collection.index["file_sha256"].isin(digests)]
         if rows.empty:
-            raise UserError(f"that would leave nothing of '{name}'; remove the whole: argan collection remove {name}")
+            raise UserError(
+                f"that would leave nothing of '{name}'; remove the collection: argan collection remove {name}"
+            )
         left = Collection(name, collection.folder, rows, collection.quarantine)
         # What was refused for being like another photo may be welcome now
         faults = left.quarantine[~left.quarantine["reason"].str.startswith(WELCOME)]

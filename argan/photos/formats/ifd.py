@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}  # bytes
-UNSIGNED = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # types of whole numbers
+UNSIGNED = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # integer types
 MAX_ENTRIES = 1024  # of one directory; cameras write below a hundred
 MAX_STRIPS = 1 << 19  # strips or tiles of one picture: 120 megapixels in tiles of 16 x 16 are 470,000
 RAW_TAGS = (50706, 33421)  # DNGVersion, CFARepeatPatternDim
@@ -48,7 +48,7 @@ class Directory:
         return b"" if entry is None else self.content[entry.start : entry.start + entry.size]
 
     def numbers(self, tag: int, default: Sequence[int] = ()) -> tuple[int, ...]:
-        """Whole numbers; `default` where the tag is missing. Raises Damaged where they are none, cut off, or too many."""
+        """Integers; `default` where the tag is missing. Raises Damaged where they are none, cut off, or too many."""
         entry = self.entries.get(tag)
         if entry is None:
             return tuple(default)

@@ -40,7 +40,7 @@ class _Chunks:
     """What the chunks of a file say."""
 
     header: bytes = b""
-    decoded: list[bytes] = field(default_factory=list)  # whole chunks
+    decoded: list[bytes] = field(default_factory=list)  # complete chunks
     frames: int = 1
     exif: bytes = b""
     icc: bytes = b""

@@ -178,7 +178,7 @@ def read_layout(directory: Directory) -> Layout:
 
 
 def _bits(directory: Directory, width: int, height: int, samples: int) -> int:
-    """Bits of a sample. Raises Damaged where samples are not whole numbers of one size."""
+    """Bits of a sample. Raises Damaged where samples are not integers of one size."""
     bits = set(directory.numbers(BITS, (1,))[:samples])
     formats = set(directory.numbers(SAMPLE_FORMAT, (1,))[:samples])
     if width < 1 or height < 1 or not 1 <= samples <= 64 or not bits:
@@ -241,7 +241,7 @@ def decode_samples(layout: Layout) -> NDArray[np.uint16]:
 def _decode_plane(
     layout: Layout, offsets: Sequence[int], lengths: Sequence[int], interleaved: int, out: NDArray[np.uint16]
 ) -> None:
-    """Decode strips or tiles into `out` (H, W, interleaved samples), in bands of whole rows of them."""
+    """Decode strips or tiles into `out` (H, W, interleaved samples), in bands of complete rows of them."""
     content, order = layout.directory.content, layout.directory.order
     rows = layout.tile[1] if layout.tile else layout.strip_rows
     if layout.compression == UNCOMPRESSED and layout.tile is None:

@@ -133,7 +133,7 @@ def obtain(
             )
         if not pins:
             say(
-                f"{override.path}: no checksum is published for {remote.name}; pin sha256 {hashes['sha256']} to be told of changes"
+                f"{override.path}: no checksum is published for {remote.name}; pin sha256 {hashes['sha256']} to detect changes"
             )
         return Fetched(override.path, size, hashes["sha256"])
     urls = (override.url,) if override.url else remote.urls

@@ -1,4 +1,4 @@
-"""Arrays of whole numbers from a MATLAB file, by scipy, which may crash on a damaged one: check the pinned hash before."""
+"""Integer arrays from a MATLAB file, by scipy, which may crash on a damaged one: check the pinned hash before."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from scipy.io import loadmat
 
 from argan.errors import UserError
 
-LARGEST = 2**53  # whole numbers below it are exact in floating point
+LARGEST = 2**53  # integers below it are exact in floating point
 
 
 def read_integers(path: Path) -> dict[str, np.ndarray]:
     """Every real array of a MATLAB file, by name, flattened in MATLAB's order: int64.
 
-    Raises UserError when the file is missing, damaged, of another version of the format, or holds other than whole numbers.
+    Raises UserError when the file is missing, damaged, of another version of the format, or holds other than integers.
     """
     try:
         arrays = loadmat(path, appendmat=False)
@@ -27,5 +27,5 @@ def read_integers(path: Path) -> dict[str, np.ndarray]:
 
 def _integers(array: np.ndarray) -> np.ndarray:
     if not (np.isfinite(array) & (array == np.round(array)) & (np.abs(array.astype(float)) < LARGEST)).all():
-        raise ValueError("an array that holds no whole numbers")
+        raise ValueError("an array that holds no integers")
     return array.ravel(order="F").astype(np.int64)
